@@ -1,0 +1,1 @@
+"""Run settings as ml_collections ConfigDicts; installed as `stag_configs`."""

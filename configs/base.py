@@ -1,0 +1,68 @@
+"""Every setting with its default. The other files of this folder start from here and change what they must.
+
+What each key means stands beside its field in stag_jax/config.py.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The default settings."""
+    return ConfigDict(
+        {
+            "seeds": (0,),
+            "data": {
+                "dataset": "synth_me",
+                "data_dir": "data",
+                "manual_dir": "",
+                "classes": ("negative", "positive", "surprise"),
+                "skip_faceless": False,
+                "workers": 0,
+            },
+            "face": {"predictor": "", "size": 128, "reference_frames": 3, "redetect_jump": 0.1},
+            "motion": {
+                "flow": "dis",
+                "reference": "onset",
+                "stabilise": "similarity",
+                "frames": 8,
+                "selection": "magnitude",
+                "patch": 4,
+                "spacing": 3.0,
+                "clip_norm": False,
+            },
+            "graph": {"kind": "roi", "grid": 6, "units": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)},
+            "model": {
+                "name": "stag",
+                "width": 32,
+                "heads": 2,
+                "score_dim": 8,
+                "gat_layers": 2,
+                "window": 1,
+                "transformer_layers": 1,
+                "cross_layers": 1,
+                "mlp_ratio": 2,
+                "readout_dim": 8,
+                "dropout": 0.2,
+                "edge_dropout": 0.1,
+                "au_guidance": True,
+                "dynamic": True,
+                "cross_to_space": True,
+                "cross_to_time": True,
+                "temporal_attention": True,
+                "strain": True,
+            },
+            "loss": {"gamma": 2.0, "class_balance": 0.5, "label_smoothing": 0.0, "lambda_au": 0.2},
+            "train": {
+                "steps": 600,
+                "batch_size": 32,
+                "learning_rate": 2e-3,
+                "warmup_steps": 50,
+                "weight_decay": 1e-2,
+                "clip_norm": 1.0,
+            },
+            "augment": {"mirror": 0.5, "magnitude": 0.2, "noise": 0.1, "frame_drop": 0.1},
+            "protocol": {"split": "loso", "bootstrap": 2000},
+            "parallel": {"mode": "sharded", "members_per_chunk": 0, "steps_per_dispatch": 20},
+            "checkpoint": {"every_s": 60.0, "keep": 2},
+        }
+    )

@@ -1,0 +1,107 @@
+"""What the builders share: the two record layouts, subject and clip names, and one call that builds by name.
+
+Builders are faithful and do no vision: encoded frames and the annotators' own words go in as they are.
+"""
+
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+SPLIT = "clips"  # one split: folds are masks over it
+UNKNOWN = -1  # onset, apex or offset that is not annotated
+
+_LABELS = {
+    "id": tfds.features.Text(),
+    "subject": tfds.features.Text(),
+    "dataset": tfds.features.Text(),
+    "emotion": tfds.features.Text(),
+    "action_units": tfds.features.Text(),
+    "au_annotated": np.bool_,  # False where the corpus has no AU labels for the clip
+}
+
+
+class CorpusError(Exception):
+    """The corpus on disk is not what the builder needs; one line that names the file or clip at fault."""
+
+
+def frame_features() -> tfds.features.FeaturesDict:
+    """Layout of a corpus of frames: encoded images, fps, and onset, apex, offset as indices into them."""
+    return tfds.features.FeaturesDict(
+        {
+            **_LABELS,
+            "fps": np.float32,
+            "onset": np.int32,
+            "apex": np.int32,
+            "offset": np.int32,
+            "frames": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
+        }
+    )
+
+
+def flow_features() -> tfds.features.FeaturesDict:
+    """Layout of a corpus that exists only as onset-to-apex flow images: u, v, strain in 8 bit."""
+    return tfds.features.FeaturesDict({**_LABELS, "flow": tfds.features.Image(shape=(None, None, 3))})
+
+
+def labels(*, dataset: str, subject: str, clip: str, emotion: str, action_units: str | None) -> dict[str, Any]:
+    """The part of a record that both layouts have.
+
+    The subject is prefixed with its corpus, so that `sub01` of one corpus never meets `sub01` of another.
+    """
+    return {
+        "id": f"{dataset}/{subject}/{clip}",
+        "subject": f"{dataset}_{subject}",
+        "dataset": dataset,
+        "emotion": emotion,
+        "action_units": action_units or "",
+        "au_annotated": action_units is not None,
+    }
+
+
+def natural_key(text: str) -> Sequence[Any]:
+    """Sort key under which `img9` comes before `img10`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """The builder of a corpus in this folder, without building it. Raises CorpusError for an unknown name."""
+    here = Path(__file__).parent
+    known = sorted(path.parent.name for path in here.glob("*/*_dataset_builder.py"))
+    if name not in known:
+        raise CorpusError(f"no corpus named {name!r}; there are: {', '.join(known)}")
+    module = importlib.import_module(f"{__package__}.{name}.{name}_dataset_builder")
+    return module.Builder(data_dir=str(data_dir), file_format="array_record")
+
+
+def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:
+    """Builds the corpus `name` below `data_dir`, unless it is there, and returns its folder.
+
+    TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left.
+    Raises CorpusError where the builder needs a manual_dir that is missing or empty, or finds the corpus unusable.
+    """
+    made = builder(name, data_dir=data_dir)
+    if made.is_prepared():
+        return Path(made.data_dir)
+    config = tfds.download.DownloadConfig(verify_ssl=True)
+    if made.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        config = tfds.download.DownloadConfig(manual_dir=str(_manual_dir(name, manual_dir)))
+    made.download_and_prepare(download_config=config)
+    return Path(made.data_dir)
+
+
+def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:
+    if not manual_dir:
+        raise CorpusError(
+            f"{name} is not shipped: say where it lies, with --config.data.manual_dir=DIR (train) or --manual_dir=DIR (prepare)"
+        )
+    folder = Path(manual_dir)
+    if not folder.is_dir():
+        raise CorpusError(f"manual_dir {folder} is not a folder")
+    if not any(folder.iterdir()):
+        raise CorpusError(f"manual_dir {folder} is empty")
+    return folder

@@ -1,0 +1,1 @@
+"""Scripts: each parses its flags and calls one function of the library."""

@@ -1,0 +1,48 @@
+"""Packaging of STAG-JAX; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# `datasets`, `configs` and `experiments` are plain folder names in a clone, but each of them is somebody
+# else's project on PyPI, so they are installed under names of our own.
+RENAMED = {"stag_datasets": "datasets", "stag_configs": "configs", "stag_experiments": "experiments"}
+
+packages = find_packages(include=["stag_jax", "stag_jax.*"])
+for installed, folder in RENAMED.items():
+    packages += [installed] + [f"{installed}.{name}" for name in find_packages(folder)]
+
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "beartype>=0.20", "scikit-learn>=1.4", "ruff>=0.9"]
+
+setup(
+    name="stag-jax",
+    version="0.1.0",
+    description="Spatio-temporal graphs of facial action units for micro-expression recognition, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=packages,
+    package_dir={"stag_jax": "stag_jax", **RENAMED},
+    package_data={"stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "numpy>=2",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources>=6",  # tensorflow-datasets 4.9.10 imports it without asking for it
+        "array-record>=0.8",
+        "ml-collections>=1.1",
+        "absl-py>=2",
+        "dlib-bin>=20",  # the `dlib` module as a wheel; its source takes a long time to compile
+        "face_recognition_models>=0.3",  # carries the 68-point predictor file
+        "opencv-python-headless>=4.10",
+        "pillow>=10",
+        "jaxtyping>=0.3",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": TEST, "dev": TEST + ["build", "hypothesis"]},
+)

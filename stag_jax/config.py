@@ -1,0 +1,197 @@
+"""Settings as frozen dataclasses, and the one function that makes them from a ConfigDict.
+
+There are no defaults here: `configs/base.py` is the one place that holds them.
+"""
+
+import dataclasses
+import difflib
+from typing import Any, TypeVar, get_type_hints
+
+from stag_jax.types import UserError
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which clips, and where they lie."""
+
+    dataset: str  # name of a builder in datasets/
+    data_dir: str  # where prepared corpora and cached features are kept
+    manual_dir: str  # where the corpus lies as its owners ship it; empty if it needs none
+    classes: tuple[str, ...]  # emotions that are scored, in label order; clips of others are left out
+    skip_faceless: bool  # leave out clips without a face instead of stopping
+    workers: int  # processes for decoding, landmarks and flow; 0 = one a core
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceConfig:
+    """Landmarks and alignment."""
+
+    predictor: str  # a dlib 68-point predictor file; empty = the one of face_recognition_models
+    size: int  # side of the canonical face, pixels
+    reference_frames: int  # alignment is the median over this many first frames
+    redetect_jump: float  # landmark jump between frames, in outer eye distances, that asks for a new detection
+
+
+@dataclasses.dataclass(frozen=True)
+class MotionConfig:
+    """Flow, head-motion removal, frame selection and node features."""
+
+    flow: str  # "dis" or "farneback"
+    reference: str  # "onset": flow from the first frame; "previous": between frames
+    stabilise: str  # "similarity", "affine" or "none"
+    frames: int  # K, frames kept a clip
+    selection: str  # "magnitude" or "uniform"
+    patch: int  # P, samples a side of a node's patch
+    spacing: float  # distance of the samples, pixels of the canonical face
+    clip_norm: bool  # flow images only: remove each clip's median motion and divide by its spread
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphConfig:
+    """The nodes."""
+
+    kind: str  # "roi": named regions at the landmarks; "grid": overlapping patches of a flow image
+    grid: int  # nodes a side of the grid
+    units: tuple[int, ...]  # action units scored
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Widths and blocks; each block can be switched off."""
+
+    name: str  # "stag", "apex_only" or "two_stream"
+    width: int  # d inside the network
+    heads: int
+    score_dim: int  # width of the GATv2 score, per head
+    gat_layers: int
+    window: int  # time edges reach this many selected frames to each side; 0 = no time edges
+    transformer_layers: int
+    cross_layers: int
+    mlp_ratio: int
+    readout_dim: int  # features that each node keeps for itself in the readout
+    dropout: float
+    edge_dropout: float
+    au_guidance: bool  # bias attention by the action units seen in the frame
+    dynamic: bool  # False: the bias is the learned static adjacency only
+    cross_to_space: bool  # spatial tokens attend to temporal ones
+    cross_to_time: bool  # temporal tokens attend to spatial ones
+    temporal_attention: bool  # False: mean over frames
+    strain: bool  # False: the strain features are hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Focal loss over classes, binary focal loss over action units."""
+
+    gamma: float
+    class_balance: float  # exponent of inverse class frequency in alpha; 0 = none, 1 = full
+    label_smoothing: float
+    lambda_au: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One member's optimisation."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """What is done to training clips on the device."""
+
+    mirror: float  # probability of a left-right flip
+    magnitude: float  # standard deviation of the log of a random gain on the motion
+    noise: float  # standard deviation of noise on the normalised features
+    frame_drop: float  # probability that a frame is hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class ProtocolConfig:
+    """Who is held out, and the interval."""
+
+    split: str  # "loso"
+    bootstrap: int  # resamples of subjects for the interval
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How members lie on devices. Nothing here changes what is computed."""
+
+    mode: str  # "sharded" or "pmap"
+    members_per_chunk: int  # members in one program, per device; 0 = all
+    steps_per_dispatch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """How often the state for resuming is saved."""
+
+    every_s: float
+    keep: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seeds: tuple[int, ...]  # one ensemble member a seed and fold
+    data: DataConfig
+    face: FaceConfig
+    motion: MotionConfig
+    graph: GraphConfig
+    model: ModelConfig
+    loss: LossConfig
+    train: TrainConfig
+    augment: AugmentConfig
+    protocol: ProtocolConfig
+    parallel: ParallelConfig
+    checkpoint: CheckpointConfig
+
+
+def from_config_dict(tree: Any, cls: type[T] = Config, path: str = "config") -> T:
+    """Turns a (possibly nested) mapping into the frozen dataclass `cls`.
+
+    Raises UserError, naming the key, for an unknown key, a missing one, or a value of the wrong type.
+    """
+    hints = get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {path}.{close[0]}?" if close else ""
+            raise UserError(f"unknown config key {path}.{key}{hint}")
+    values = {}
+    for key, hint in hints.items():
+        if key not in tree:
+            raise UserError(f"config key {path}.{key} is missing")
+        values[key] = _value(tree[key], hint, f"{path}.{key}")
+    return cls(**values)
+
+
+def _value(value: Any, hint: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_config_dict(value, hint, path)
+    if getattr(hint, "__origin__", None) is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise UserError(f"{path} must be a tuple, got {value!r}")
+        return tuple(_value(item, hint.__args__[0], path) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{path} must be of type {hint.__name__}, got {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as plain dicts, lists and values, ready for JSON."""
+    return {
+        key: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        for key, value in vars(config).items()
+    }

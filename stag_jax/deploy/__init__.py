@@ -1,0 +1,1 @@
+"""From a finished workdir to predictions on new video."""

@@ -1,0 +1,1 @@
+"""The network: pure graph and attention functions, thin layers over them, losses."""

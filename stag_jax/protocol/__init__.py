@@ -1,0 +1,1 @@
+"""Who is held out and how the predictions are scored."""

@@ -1,0 +1,1 @@
+"""One member of a study, all members at once, their checkpoints, and the run around them."""

@@ -1,0 +1,90 @@
+"""The vocabulary of the project: axis letters, and the records that pass from room to room.
+
+Axis letters, in jaxtyping annotations, in einsums and in short suffixes; nowhere do they mean anything else:
+
+    b clip                  t selected frame (K of them)   n ROI node          u action unit
+    d feature               h head                         k class             m member (seed x fold)
+    s subject               f raw frame of a clip          y x image row, column
+    p landmark (68)         w edge of the time window      e edge feature
+
+A second index on the same axis is written with a following letter or digit (`n2`, `t2`).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line that names the clip, file, key or fold at fault.
+
+    The scripts in `experiments/` print it without a traceback and exit with code 2.
+    """
+
+
+class Clip(NamedTuple):
+    """One recorded clip, as the corpus has it."""
+
+    id: str  # corpus/subject/clip
+    subject: str  # carries the corpus, so that two corpora never share a subject
+    dataset: str
+    emotion: str
+    action_units: str | None  # the annotators' own text; None where the corpus has no AU labels
+    fps: float
+    frames: UInt8[np.ndarray, "f y x 3"]  # RGB
+    onset: int | None = None  # indices into frames; None where not annotated
+    apex: int | None = None
+    offset: int | None = None
+
+
+class FlowClip(NamedTuple):
+    """A clip that exists only as its onset-to-apex flow image."""
+
+    id: str
+    subject: str
+    dataset: str
+    emotion: str
+    action_units: str | None
+    flow: UInt8[np.ndarray, "y x 3"]  # u, v, strain; 8 bit, as the corpus stores them
+
+
+class ClipFeatures(NamedTuple):
+    """What the network sees of one clip, and what is known of it."""
+
+    id: str
+    subject: str
+    dataset: str
+    emotion: str
+    nodes: Float[np.ndarray, "t n d"]
+    times_ms: Float[np.ndarray, " t"]  # time of each selected frame after the reference frame
+    magnitude: Float[np.ndarray, " t"]  # robust flow magnitude, pixels of the canonical face
+    frame_mask: Bool[np.ndarray, " t"]  # False where the clip had fewer frames than K
+    frame_index: Int[np.ndarray, " t"]  # index into the raw frames
+    au: Float[np.ndarray, " u"]  # 1 where the annotators saw the unit
+    au_mask: Bool[np.ndarray, " u"]  # False where there is no label
+
+
+class ClipBatch(NamedTuple):
+    """Clips as one pytree of arrays: a whole corpus on the device, or the rows of it in one training step."""
+
+    nodes: Float[Array, "b t n d"]
+    times_ms: Float[Array, "b t"]
+    magnitude: Float[Array, "b t"]
+    frame_mask: Bool[Array, "b t"]
+    au: Float[Array, "b u"]
+    au_mask: Bool[Array, "b u"]
+    label: Int[Array, " b"]
+
+
+class FaceGraph(NamedTuple):
+    """The fixed part of the graph over facial regions. Built once in numpy from named nodes, and validated."""
+
+    node_names: tuple[str, ...]
+    units: tuple[int, ...]  # the action units scored, by FACS number
+    adjacency: Float[np.ndarray, "n n2"]  # anatomical closeness in [0, 1]; symmetric, 1 on the diagonal
+    incidence: Float[np.ndarray, "u n"]  # 1 where the unit moves the region
+    mirror: Int[np.ndarray, " n"]  # the node that a node becomes when the face is flipped
+    position: Float[np.ndarray, "n 2"]  # x, y of the node in the canonical face, 0 to 1
+    feature_mirror: Int[np.ndarray, " d"]  # the feature that a feature becomes under the same flip ...
+    feature_sign: Float[np.ndarray, " d"]  # ... and its sign there (-1 for horizontal motion)
