@@ -44,5 +44,5 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": TEST + ["build", "hypothesis"]},
+    extras_require={"test": TEST, "dev": [*TEST, "build", "hypothesis"]},
 )

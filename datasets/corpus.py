@@ -97,7 +97,7 @@ def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = No
 def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:
     if not manual_dir:
         raise CorpusError(
-            f"{name} is not shipped: say where it lies, with --config.data.manual_dir=DIR (train) or --manual_dir=DIR (prepare)"
+            f"corpus {name} is not shipped: say where it lies with --manual_dir=DIR (or --config.data.manual_dir=DIR)"
         )
     folder = Path(manual_dir)
     if not folder.is_dir():
