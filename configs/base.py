@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 "name": "stag",
                 "width": 32,
                 "heads": 2,
-                "score_dim": 8,
+                "score_dim": 4,
                 "gat_layers": 2,
                 "window": 1,
                 "transformer_layers": 1,

@@ -69,13 +69,20 @@ def natural_key(text: str) -> Sequence[Any]:
 
 
 def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """The builder of a corpus in this folder, without building it. Raises CorpusError for an unknown name."""
+    """The builder of a corpus in this folder, without building it.
+
+    `name` may carry a variant of the corpus, as in `synth_me/tiny`. Raises CorpusError for a name or variant unknown.
+    """
+    name, _, variant = name.partition("/")
     here = Path(__file__).parent
     known = sorted(path.parent.name for path in here.glob("*/*_dataset_builder.py"))
     if name not in known:
         raise CorpusError(f"no corpus named {name!r}; there are: {', '.join(known)}")
     module = importlib.import_module(f"{__package__}.{name}.{name}_dataset_builder")
-    return module.Builder(data_dir=str(data_dir), file_format="array_record")
+    variants = module.Builder.builder_configs
+    if variant and variant not in variants:
+        raise CorpusError(f"corpus {name} has no variant {variant!r}; there are: {', '.join(variants) or 'none'}")
+    return module.Builder(data_dir=str(data_dir), file_format="array_record", config=variant or None)
 
 
 def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:

@@ -1,0 +1,1 @@
+"""The MEGC2019 composite as onset-to-apex flow images."""

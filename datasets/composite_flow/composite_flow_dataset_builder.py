@@ -1,0 +1,120 @@
+"""The MEGC2019 composite as onset-to-apex flow images, in the form the public STSTNet and HTNet code reads."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from stag_datasets import corpus
+
+COLUMNS = ("dataset", "sub", "filename_o", "label")
+EMOTIONS = {"0": "negative", "1": "positive", "2": "surprise"}
+
+
+class Row(NamedTuple):
+    """One clip of the label sheet."""
+
+    dataset: str
+    subject: str
+    clip: str
+    emotion: str
+    image: Path
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """442 clips of 68 subjects when complete; any subset of the label sheet's corpora loads too."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Put the label sheet (combined_3_class2_for_optical_flow.csv) and the folder of 28x28 PNG flow images "
+        "(STSNet_whole_norm_u_v_os) into one folder and give it as manual_dir."
+    )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=corpus.flow_features())
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+        # The sheet and every image are checked before the first record is written.
+        rows = read_rows(Path(dl_manager.manual_dir))
+        images = [_readable(row.image) for row in rows]
+        return {corpus.SPLIT: self._generate_examples(rows, images)}
+
+    def _generate_examples(self, rows: list[Row], images: list[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row, image in zip(rows, images, strict=True):
+            record = corpus.labels(
+                dataset=row.dataset, subject=row.subject, clip=row.clip, emotion=row.emotion, action_units=None
+            )
+            yield record["id"], {**record, "flow": image}
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The label sheet in `folder`, each row with the image that it names.
+
+    Images are found by `<subject>_<clip>`, whatever folder they lie in and whatever spaces surround their names
+    (the public archive has one before `.png`).
+
+    Raises:
+      CorpusError: no sheet or several, a missing column, a row without subject or clip, an unknown label, a clip
+        named twice, or an image that is not there; the line names the sheet's row or the file.
+    """
+    sheet, table = _sheet(folder)
+    # Names are compared without surrounding spaces; sorted, so that a duplicate is resolved the same everywhere.
+    images = {path.stem.strip(): path for path in sorted(folder.rglob("*.png"), reverse=True)}
+    rows: dict[tuple[str, str, str], Row] = {}
+    missing = []
+    for number, line in enumerate(table, start=2):
+        dataset, subject, clip, label = ((line[column] or "").strip() for column in COLUMNS)
+        where = f"{sheet.name} row {number}"
+        if not dataset or not subject:
+            raise corpus.CorpusError(f"{where}: no {'subject' if dataset else 'dataset'} given")
+        if not clip:
+            raise corpus.CorpusError(f"{where}: subject {subject} of {dataset} has no clip (filename_o is empty)")
+        if label not in EMOTIONS:
+            raise corpus.CorpusError(f"{where}: label {label!r} of {subject}/{clip} is none of {', '.join(EMOTIONS)}")
+        if (dataset, subject, clip) in rows:
+            raise corpus.CorpusError(f"{where}: clip {dataset}/{subject}/{clip} is listed twice")
+        image = images.get(f"{subject}_{clip}")
+        if image is None:
+            missing.append(f"{subject}_{clip}.png")
+            continue
+        rows[dataset, subject, clip] = Row(dataset, subject, clip, EMOTIONS[label], image)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise corpus.CorpusError(f"{sheet.name} names {missing[0]}{more}, not found below {folder}")
+    if not rows:
+        raise corpus.CorpusError(f"{sheet} lists no clip")
+    return list(rows.values())
+
+
+def _sheet(folder: Path) -> tuple[Path, list[dict[str, str]]]:
+    """The one CSV of the folder that has the columns of a label sheet."""
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+                if set(COLUMNS) <= set(reader.fieldnames):
+                    found.append((path, list(reader)))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise corpus.CorpusError(f"{path} cannot be read as CSV: {error}") from error
+    if len(found) != 1:
+        what = "no CSV" if not found else f"several CSVs ({', '.join(path.name for path, _ in found)})"
+        raise corpus.CorpusError(f"{what} with the columns {', '.join(COLUMNS)} in {folder}")
+    return found[0]
+
+
+def _readable(path: Path) -> bytes:
+    """The file's bytes, once they are known to decode to a three-channel 8-bit image."""
+    data = path.read_bytes()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if image is None:
+        raise corpus.CorpusError(f"{path} cannot be read as an image")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise corpus.CorpusError(f"{path} is not an 8-bit image of three channels (shape {image.shape}, {image.dtype})")
+    return data

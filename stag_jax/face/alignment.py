@@ -1,0 +1,74 @@
+"""One similarity transform a clip, from its landmarks to the canonical face."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from stag_jax.config import FaceConfig
+from stag_jax.face import template
+
+SHRINK = 0.7  # below this scale the source is smoothed first, or its texture would alias into motion
+BORDER = 4  # source pixels kept around the crop for interpolation and smoothing
+
+
+def similarity(source: Float[np.ndarray, "p 2"], target: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "2 3"]:
+    """The rotation, scale and shift that take `source` closest to `target` in least squares; never a reflection.
+
+    In two dimensions Umeyama's solution (PAMI 13, 1991) needs no SVD: with centred points as complex numbers, the
+    scaled rotation is <source, target> / <source, source>.
+    """
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    s = (source - source_mean) @ (1, 1j)
+    t = (target - target_mean) @ (1, 1j)
+    turn = np.vdot(s, t) / np.vdot(s, s).real
+    linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    return np.column_stack([linear, target_mean - linear @ source_mean])
+
+
+def apply(matrix: Float[np.ndarray, "2 3"], points: Float[np.ndarray, "*any 2"]) -> Float[np.ndarray, "*any 2"]:
+    """Points x, y moved by a 2 x 3 transform."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def canonical_points(size: int) -> Float[np.ndarray, "p 2"]:
+    """Where the stable points (`template.STABLE`) belong in the canonical face, in pixels."""
+    return template.to_pixels(template.in_canonical(template.mean_face()[list(template.STABLE)]), size, size)
+
+
+def align(
+    frames: UInt8[np.ndarray, "f y x 3"], landmarks: Float[np.ndarray, "f p 2"], cfg: FaceConfig
+) -> tuple[UInt8[np.ndarray, "f size size"], Float[np.ndarray, "f p 2"], Float[np.ndarray, "2 3"]]:
+    """Grey faces of `cfg.size` pixels a side, the landmarks in their pixels, and the transform from raw pixels.
+
+    The transform is one for the whole clip: it goes by the median of the stable points over the first frames, because
+    one a frame from noisy landmarks would drown a movement of one pixel.
+    """
+    stable = np.median(landmarks[: cfg.reference_frames, template.STABLE], axis=0)
+    matrix = similarity(stable, canonical_points(cfg.size))
+    scale = float(np.hypot(*matrix[:, 0]))
+    frames, inner = _crop(frames, matrix, cfg.size, scale)
+    sigma = 0.5 * np.sqrt(1 / scale**2 - 1) if scale < SHRINK else 0.0  # source pixels
+    faces = np.empty((len(frames), cfg.size, cfg.size), np.uint8)
+    for face, frame in zip(faces, frames, strict=True):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        if sigma:
+            grey = cv2.GaussianBlur(grey, (0, 0), sigma)
+        face[:] = cv2.warpAffine(
+            grey, inner, (cfg.size, cfg.size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+    return faces, apply(matrix, landmarks).astype(np.float32), matrix
+
+
+def _crop(
+    frames: UInt8[np.ndarray, "f y x 3"], matrix: Float[np.ndarray, "2 3"], size: int, scale: float
+) -> tuple[UInt8[np.ndarray, "f y2 x2 3"], Float[np.ndarray, "2 3"]]:
+    """The part of the frames that the warp reads, and the transform from its pixels: most of a frame is not face."""
+    corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], float)
+    corners = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    border = BORDER + 2 / scale
+    height, width = frames.shape[1:3]
+    left, top = np.clip(np.floor(corners.min(axis=0) - border), 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0) + border), (left + 1, top + 1), (width, height)).astype(int)
+    inner = matrix.copy()
+    inner[:, 2] += matrix[:, :2] @ (left, top)
+    return frames[:, top:bottom, left:right], inner

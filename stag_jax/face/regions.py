@@ -1,0 +1,73 @@
+"""The named regions of the face: where each lies, and which action units move it."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from stag_jax.face import template
+
+INNER_EYES = (39, 42)
+
+
+class Region(NamedTuple):
+    """A region by the landmarks around it. For a pair, this is the subject's right (the picture's left)."""
+
+    landmarks: tuple[int, ...]  # the centre is their mean ...
+    offset: tuple[float, float]  # ... plus this, in inner eye distances: away from the midline, down
+    units: tuple[int, ...]  # the action units that move it
+
+
+# Units follow the Facial Action Coding System (Ekman, Friesen and Hager 2002): the skin over the muscle of the unit and
+# where it is pulled to. Centres follow the same rule as those of JAA-Net (Shao et al., IJCV 129, 2021): landmarks,
+# moved by a fraction of the inner eye distance.
+PAIRS = {
+    "inner_brow": Region((20, 21), (0.0, -0.10), (1, 4)),
+    "outer_brow": Region((17, 18, 19), (0.0, -0.05), (2, 4)),
+    "upper_lid": Region((37, 38), (0.0, -0.12), (5, 7, 43, 45, 46)),
+    "lower_lid": Region((40, 41), (0.0, 0.15), (6, 7, 46)),
+    "cheek": Region((40, 41), (0.15, 0.65), (6, 12, 13)),
+    "nose_wing": Region((31,), (0.05, -0.20), (9, 10, 38, 39)),
+    "nasolabial": Region((31, 48), (0.15, -0.05), (10, 11, 12, 14)),
+    "lip_corner": Region((48,), (0.05, 0.0), (12, 13, 14, 15, 18, 20, 24)),
+}
+MIDLINE = {
+    "glabella": Region((21, 22), (0.0, 0.05), (4,)),
+    "nose_root": Region((27, 28), (0.0, 0.0), (4, 9)),
+    "upper_lip": Region((50, 51, 52), (0.0, -0.05), (10, 18, 22, 23, 24, 25, 28)),
+    "lower_lip": Region((56, 57, 58), (0.0, 0.0), (15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)),
+    "chin": Region((57, 8), (0.0, 0.0), (15, 17, 26, 27)),
+    "jaw": Region((8, 57, 8, 8), (0.0, 0.0), (26, 27)),
+}
+
+# Where the skin hardly moves: nose ridge, inner eye corners, and the sides of the face off every region above, which
+# give the fit of head motion its long lever. Robust fitting copes where a strong expression reaches one of them.
+_RIGID = ((27,), (28,), (29,), (30,), (39,), (42,), (0, 17, 36, 36), (16, 26, 45, 45), (1, 2, 48), (15, 14, 54))
+
+
+def _mirrored(region: Region) -> Region:
+    landmarks = tuple(int(template.MIRROR[i]) for i in region.landmarks)
+    return region._replace(landmarks=landmarks, offset=(-region.offset[0], region.offset[1]))
+
+
+def table() -> dict[str, Region]:
+    """Every region by name; `_r`, `_l` are the subject's sides. Offsets point to the right of the picture and down."""
+    regions = {}
+    for name, region in PAIRS.items():
+        right = region._replace(offset=(-region.offset[0], region.offset[1]))
+        regions[f"{name}_r"] = right
+        regions[f"{name}_l"] = _mirrored(right)
+    return regions | MIDLINE
+
+
+def roi_centres(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "n 2"]:
+    """Centres x, y of the regions, in the order of `table`, in the units of the landmarks of an upright face."""
+    unit = np.linalg.norm(landmarks[INNER_EYES[1]] - landmarks[INNER_EYES[0]])
+    return np.stack(
+        [landmarks[list(r.landmarks)].mean(axis=0) + unit * np.array(r.offset) for r in table().values()]
+    ).astype(landmarks.dtype)
+
+
+def rigid_points(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "r 2"]:
+    """Points x, y that move with the skull."""
+    return np.stack([landmarks[list(group)].mean(axis=0) for group in _RIGID])

@@ -1,0 +1,82 @@
+"""What STAG is compared with: the key frame alone, and space and time modelled apart. And the one choice by name."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from stag_jax.config import ModelConfig
+from stag_jax.model import graph as graph_ops
+from stag_jax.model import layers
+from stag_jax.model.stag import CODE_WIDTH, NodeReadout, Stag
+from stag_jax.types import ClipBatch, FaceGraph, UserError
+
+
+def key_frame(batch: ClipBatch) -> ClipBatch:
+    """Each clip cut down to its frame of largest magnitude (K = 1): what apex-based methods see."""
+    magnitude = jnp.where(batch.frame_mask, batch.magnitude, -jnp.inf)
+    best = jnp.argmax(magnitude, axis=1, keepdims=True)
+    cut = {
+        "nodes": jnp.take_along_axis(batch.nodes, best[:, :, None, None], axis=1),
+        # Where the key frame lies in the clip is no part of it.
+        "times_ms": jnp.zeros_like(batch.times_ms[:, :1]),
+        "magnitude": jnp.take_along_axis(batch.magnitude, best, axis=1),
+        "frame_mask": jnp.ones_like(batch.frame_mask[:, :1]),
+    }
+    return batch._replace(**cut)
+
+
+class ApexOnly(nn.Module):
+    """The whole of STAG, given the key frame only."""
+
+    config: ModelConfig
+    classes: int
+
+    @nn.compact
+    def __call__(
+        self, batch: ClipBatch, graph: FaceGraph, *, train: bool
+    ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+        return Stag(self.config, self.classes, name="stag")(key_frame(batch), graph, train=train)
+
+
+class TwoStream(nn.Module):
+    """Time-pooled space and space-pooled time, each with its own classifier; the logits are added."""
+
+    config: ModelConfig
+    classes: int
+
+    @nn.compact
+    def __call__(
+        self, batch: ClipBatch, graph: FaceGraph, *, train: bool
+    ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+        c = self.config
+        weight = batch.frame_mask / jnp.maximum(jnp.sum(batch.frame_mask, axis=1, keepdims=True), 1)
+        still = jnp.einsum("bt,btnd->bnd", weight, batch.nodes)
+        space = nn.Dense(c.width, name="patch")(still)
+        space = space + self.param("node", nn.initializers.normal(0.02), space.shape[1:])[None]
+        au_logits = layers.ActionUnitHead(name="au")(space[:, None], graph.incidence)[:, 0]
+        for index in range(c.gat_layers):
+            attend = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"space_{index}")
+            space, _ = attend(space, train=train)
+        space = nn.Dropout(c.dropout)(NodeReadout(c.readout_dim, name="readout")(space), deterministic=not train)
+
+        time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes, axis=2))
+        time = time + nn.Dense(c.width, name="time_code")(graph_ops.time_code(batch.times_ms, CODE_WIDTH))
+        for index in range(c.transformer_layers):
+            encoder = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"encoder_{index}")
+            time, _ = encoder(time, mask=batch.frame_mask, train=train)
+        pooled, attention = layers.Pool(name="pool")(time, batch.frame_mask)
+        pooled = nn.Dropout(c.dropout)(pooled, deterministic=not train)
+        logits = nn.Dense(self.classes, name="space_logits")(space) + nn.Dense(self.classes, name="time_logits")(pooled)
+        return logits, {"au_logits": au_logits, "temporal_attention": attention}
+
+
+MODELS = {"stag": Stag, "apex_only": ApexOnly, "two_stream": TwoStream}
+
+
+def make_model(config: ModelConfig, classes: int) -> nn.Module:
+    """The network that `config.name` asks for. Raises UserError for a name that does not exist."""
+    if config.name not in MODELS:
+        raise UserError(f"config.model.name {config.name!r} is none of {', '.join(MODELS)}")
+    if config.width % config.heads:
+        raise UserError(f"config.model.width {config.width} is no multiple of config.model.heads {config.heads}")
+    return MODELS[config.name](config, classes)

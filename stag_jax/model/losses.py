@@ -1,0 +1,50 @@
+"""Focal losses over classes and over action units (Lin et al. 2017, arXiv 1708.02002)."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def class_weights(
+    label: Int[Array, " b"], train_mask: Float[Array, " b"], classes: int, exponent: float
+) -> Float[Array, " k"]:
+    """alpha: inverse class frequency among the clips of `train_mask`, to the power `exponent`.
+
+    Scaled so that the mean over training clips is 1; a class without a training clip gets 0.
+    """
+    count = jnp.sum(jax.nn.one_hot(label, classes) * train_mask[:, None], axis=0)
+    present = count > 0
+    raw = jnp.where(present, jnp.where(present, count, 1.0) ** -exponent, 0.0)
+    return raw * jnp.sum(count) / jnp.sum(raw * count)
+
+
+def focal(
+    *,
+    logits: Float[Array, "b k"],
+    label: Int[Array, " b"],
+    alpha: Float[Array, " k"],
+    gamma: float,
+    smoothing: float = 0.0,
+) -> Float[Array, " b"]:
+    """alpha_y (1 - p)^gamma times the cross-entropy with (optionally smoothed) labels, one value a clip.
+
+    gamma = 0 and alpha = 1 give the plain cross-entropy.
+    """
+    classes = logits.shape[-1]
+    log_prob = jax.nn.log_softmax(logits.astype(jnp.float32))
+    target = jax.nn.one_hot(label, classes) * (1 - smoothing) + smoothing / classes
+    # 1 - p from the other classes' probabilities: exact near p = 1, and its power has a finite gradient there.
+    miss = jnp.sum(jnp.exp(log_prob) * (1 - jax.nn.one_hot(label, classes)), axis=-1)
+    return alpha[label] * jnp.power(miss + 1e-8, gamma) * -jnp.sum(target * log_prob, axis=-1)
+
+
+def binary_focal(
+    *, logits: Float[Array, "*b u"], target: Float[Array, "*b u"], mask: Bool[Array, "*b u"], gamma: float
+) -> Float[Array, ""]:
+    """Mean binary focal loss over labelled units; 0 where nothing is labelled."""
+    logits = jnp.where(mask, logits.astype(jnp.float32), 0.0)
+    log_p, log_not = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = -target * jnp.exp(log_not * gamma) * log_p
+    negative = -(1 - target) * jnp.exp(log_p * gamma) * log_not
+    total = jnp.sum(jnp.where(mask, positive + negative, 0.0))
+    return total / jnp.maximum(jnp.sum(mask), 1)

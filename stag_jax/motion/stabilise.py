@@ -1,0 +1,78 @@
+"""Takes the head's own movement out of the flow."""
+
+import numpy as np
+from jaxtyping import Float
+
+from stag_jax.motion.sampling import bilinear
+from stag_jax.types import UserError
+
+KINDS = ("similarity", "affine", "none")
+OFFSETS = (-3.0, 0.0, 3.0)  # the flow is sampled on this grid around each rigid point, pixels
+ROUNDS = 16  # of reweighting
+TUKEY = 4.685  # in robust standard deviations: 95% efficiency on Gaussian noise
+FLOOR = 0.02  # pixels; a smaller residual is noise of the flow itself
+
+
+def remove_head_motion(
+    flow: Float[np.ndarray, "f y x 2"], rigid: Float[np.ndarray, "r 2"], kind: str
+) -> Float[np.ndarray, "f y x 2"]:
+    """The flow less the movement of the head: a similarity or affine field fitted, frame by frame, at the rigid points.
+
+    Iteratively reweighted least squares: absolute residuals first, for a start that a third of wild samples cannot
+    pull away, then Tukey's biweight, which forgets them altogether. Frames without motion pass unchanged, as does
+    everything with kind "none".
+
+    Args:
+      rigid: points x, y in pixels that move with the skull (`face.regions.rigid_points`).
+
+    Raises:
+      UserError: unknown kind.
+    """
+    if kind not in KINDS:
+        raise UserError(f"config.motion.stabilise: {kind!r} is none of {', '.join(KINDS)}")
+    if kind == "none":
+        return flow
+    height, width = flow.shape[1:3]
+    around = np.stack(np.meshgrid(OFFSETS, OFFSETS), axis=-1).reshape(-1, 2)
+    points = (rigid[:, None] + around).reshape(-1, 2).astype(float)
+    samples = bilinear(flow, points).astype(float)
+    # Coordinates of the order of one, so that the normal equations are well conditioned.
+    centre, unit = points.mean(axis=0), max(height, width) / 2
+    fitted = _fit(_basis((points - centre) / unit, kind), samples)
+    rows, columns = np.mgrid[:height, :width]
+    everywhere = (np.stack([columns, rows], axis=-1) - centre) / unit
+    field = _basis(everywhere, kind).astype(np.float32).reshape(height * width * 2, -1)
+    return flow - (fitted.astype(np.float32) @ field.T).reshape(flow.shape)
+
+
+def _basis(points: Float[np.ndarray, "*any 2"], kind: str) -> Float[np.ndarray, "*any 2 e"]:
+    """The flow at each point, u and v, is this times the parameters e."""
+    x, y = points[..., 0], points[..., 1]
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    if kind == "similarity":
+        u, v = (one, zero, x, -y), (zero, one, y, x)
+    else:
+        u, v = (one, zero, x, y, zero, zero), (zero, one, zero, zero, x, y)
+    return np.stack([np.stack(u, axis=-1), np.stack(v, axis=-1)], axis=-2)
+
+
+def _fit(basis: Float[np.ndarray, "r 2 e"], samples: Float[np.ndarray, "f r 2"]) -> Float[np.ndarray, "f e"]:
+    """Robust parameters of each frame."""
+    f, r, _ = samples.shape
+    rows = basis.reshape(2 * r, -1)
+    outer = (rows[:, :, None] * rows[:, None, :]).reshape(2 * r, -1)
+    values = samples.reshape(f, 2 * r)
+    parameters = np.zeros((f, rows.shape[1]))
+    parameters[:, :2] = np.median(samples, axis=1)
+    for step in range(ROUNDS):
+        size = np.linalg.norm((values - parameters @ rows.T).reshape(f, r, 2), axis=-1)
+        if step < ROUNDS // 2:
+            weight = 1 / np.maximum(size, FLOOR)
+        else:
+            # For a Gaussian in two dimensions the median length is 1.1774 standard deviations of one component.
+            spread = np.maximum(np.median(size, axis=1, keepdims=True) / 1.1774, FLOOR)
+            weight = np.clip(1 - (size / (TUKEY * spread)) ** 2, 0, None) ** 2
+        weight = np.repeat(weight, 2, axis=1)
+        normal = (weight @ outer).reshape(f, rows.shape[1], rows.shape[1])
+        parameters = np.linalg.solve(normal, ((weight * values) @ rows)[..., None])[..., 0]
+    return parameters

@@ -1,0 +1,207 @@
+"""ONE member of a study: its statistics, its steps, its predictions. Pure functions of (task, batch, member, state).
+
+`members` vmaps them over all members of a study. The whole corpus is one `ClipBatch`; a member sees only the rows
+of its training mask, and everything learned from data, normalisation included, comes from those rows alone. Keys
+are folded from (seed, fold, step) and none is carried, so resuming, chunking and padding change nothing.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from stag_jax.config import Config
+from stag_jax.model import baselines, losses
+from stag_jax.model import graph as graph_ops
+from stag_jax.training import augment, optim
+from stag_jax.types import ClipBatch, FaceGraph
+
+EPSILON = 1e-6
+
+
+class Task(NamedTuple):
+    """What all members have in common and no step changes; closed over, never traced."""
+
+    config: Config
+    model: nn.Module
+    graph: FaceGraph
+    classes: int
+    batch_size: int
+
+
+class Member(NamedTuple):
+    """One training: who is in it, and its randomness."""
+
+    train_mask: Float[Array, " b"]
+    seed: Int[Array, ""]
+    fold: Int[Array, ""]
+
+
+class Statistics(NamedTuple):
+    """What is learned from the training clips without gradients."""
+
+    mean: Float[Array, " d"]
+    scale: Float[Array, " d"]
+    class_weight: Float[Array, " k"]
+
+
+class MemberState(NamedTuple):
+    """Everything that a member's next step needs."""
+
+    step: Int[Array, ""]
+    params: optax.Params
+    opt_state: optax.OptState
+    statistics: Statistics
+    bad_step: Int[Array, ""]  # first step with a non-finite loss or gradient; -1 if none
+
+
+def make_task(config: Config, graph: FaceGraph, smallest_fold: int) -> Task:
+    """The task of a config. The batch is no larger than the smallest training set, so that it fits in an epoch."""
+    classes = len(config.data.classes)
+    model = baselines.make_model(config.model, classes)
+    return Task(config, model, graph, classes, min(config.train.batch_size, smallest_fold))
+
+
+def init(task: Task, batch: ClipBatch, member: Member) -> MemberState:
+    """The member before its first step."""
+    statistics = measure(task, batch, member.train_mask)
+    example = normalise(jax.tree.map(lambda x: x[:1], batch), statistics)
+    params = task.model.init(_key(member, "init"), example, task.graph, train=False)["params"]
+    together = graph_ops.cooccurrence(batch.au, batch.au_mask, member.train_mask)
+    params = set_cooccurrence(params, together)
+    opt_state = optim.make_optimizer(task.config.train).init(params)
+    return MemberState(jnp.zeros((), jnp.int32), params, opt_state, statistics, jnp.full((), -1, jnp.int32))
+
+
+def measure(task: Task, batch: ClipBatch, train_mask: Float[Array, " b"]) -> Statistics:
+    """Mean and scale of each feature, and class weights, over the clips of `train_mask`.
+
+    Both are averaged with their mirror image, so that a flipped face is normalised like the face.
+    """
+    weight = train_mask[:, None, None, None] * batch.frame_mask[:, :, None, None]
+    total = jnp.sum(weight) * batch.nodes.shape[2]
+    index = task.graph.feature_mirror
+    sign = jnp.asarray(task.graph.feature_sign, batch.nodes.dtype)
+    mean = jnp.sum(jnp.where(weight > 0, batch.nodes, 0.0), axis=(0, 1, 2)) / total
+    mean = (mean + sign * mean[index]) / 2
+    spread = jnp.where(weight > 0, (batch.nodes - mean[None, None, None]) ** 2, 0.0)
+    variance = jnp.sum(spread, axis=(0, 1, 2)) / total
+    scale = jnp.sqrt((variance + variance[index]) / 2 + EPSILON)
+    alpha = losses.class_weights(batch.label, train_mask, task.classes, task.config.loss.class_balance)
+    return Statistics(mean, scale, alpha)
+
+
+def normalise(batch: ClipBatch, statistics: Statistics) -> ClipBatch:
+    """Node features in units of the training clips' spread; hidden frames are zero."""
+    nodes = (batch.nodes - statistics.mean[None, None, None]) / statistics.scale[None, None, None]
+    return batch._replace(nodes=jnp.where(batch.frame_mask[:, :, None, None], nodes, 0.0))
+
+
+def set_cooccurrence(params: optax.Params, together: Float[Array, "u u2"]) -> optax.Params:
+    """Starts the learned co-occurrence of action units at what the training clips show."""
+    start = graph_ops.softplus_inverse(jnp.maximum(together, 1e-2))
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: start if path[-1].key == "cooccurrence" else leaf, params
+    )
+
+
+def batch_rows(key: Array, train_mask: Float[Array, " b"], step: Int[Array, ""], size: int) -> Int[Array, " b2"]:
+    """Rows of the clips in one step: training clips in a new random order every epoch, none left out.
+
+    Stateless: the order of epoch e comes from fold_in(key, e). `size` may not exceed the number of training
+    clips, so that a batch touches two epochs at most.
+    """
+    count = jnp.sum(train_mask).astype(jnp.int32)
+    position = step * size + jnp.arange(size)
+    epoch, place = position // count, position % count
+
+    def order(number: Int[Array, ""]) -> Int[Array, " b"]:
+        draw = jax.random.uniform(jax.random.fold_in(key, number), train_mask.shape)
+        return jnp.argsort(jnp.where(train_mask > 0, draw, 2.0))
+
+    return jnp.where(epoch == epoch[0], order(epoch[0])[place], order(epoch[0] + 1)[place])
+
+
+def loss_fn(
+    task: Task, params: optax.Params, clips: ClipBatch, statistics: Statistics, key: Array
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Focal loss over classes plus lambda_au times the binary focal loss over action units; `clips` normalised."""
+    config = task.config.loss
+    logits, aux = task.model.apply({"params": params}, clips, task.graph, train=True, rngs={"dropout": key})
+    each = losses.focal(
+        logits=logits,
+        label=clips.label,
+        alpha=statistics.class_weight,
+        gamma=config.gamma,
+        smoothing=config.label_smoothing,
+    )
+    au = losses.binary_focal(logits=aux["au_logits"], target=clips.au, mask=clips.au_mask, gamma=config.gamma)
+    loss = jnp.mean(each) + config.lambda_au * au
+    hit = jnp.mean((jnp.argmax(logits, axis=-1) == clips.label).astype(jnp.float32))
+    return loss, {"loss": loss, "au_loss": au, "train_accuracy": hit}
+
+
+def train_step(
+    task: Task, batch: ClipBatch, member: Member, state: MemberState
+) -> tuple[MemberState, dict[str, Float[Array, ""]]]:
+    """One step of one member."""
+    key = jax.random.fold_in(_key(member, "step"), state.step)
+    augment_key, noise_key, dropout_key = jax.random.split(key, 3)
+    rows = batch_rows(_key(member, "order"), member.train_mask, state.step, task.batch_size)
+    clips = jax.tree.map(lambda x: x[rows], batch)
+    clips = augment.augment(clips, task.graph, augment_key, task.config.augment)
+    clips = normalise(clips, state.statistics)
+    noise = task.config.augment.noise * jax.random.normal(noise_key, clips.nodes.shape)
+    clips = clips._replace(nodes=clips.nodes + noise)
+
+    grad_fn = jax.grad(lambda params: loss_fn(task, params, clips, state.statistics, dropout_key), has_aux=True)
+    grads, metrics = grad_fn(state.params)
+    optimizer = optim.make_optimizer(task.config.train)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics |= {
+        "grad_norm": optax.global_norm(grads),
+        "param_norm": optax.global_norm(params),
+        "update_norm": optax.global_norm(updates),
+    }
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["param_norm"])
+    bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
+    return MemberState(state.step + 1, params, opt_state, state.statistics, bad_step), metrics
+
+
+def train_steps(
+    task: Task, batch: ClipBatch, member: Member, state: MemberState, count: Int[Array, ""]
+) -> tuple[MemberState, dict[str, Float[Array, ""]]]:
+    """`count` steps in one dispatch, and the mean of their metrics. `count` is traced: one program serves all."""
+    shapes = jax.eval_shape(lambda s: train_step(task, batch, member, s)[1], state)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def body(_: Int[Array, ""], carry: tuple) -> tuple:
+        state, total = carry
+        state, metrics = train_step(task, batch, member, state)
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    state, total = jax.lax.fori_loop(0, count, body, (state, zeros))
+    return state, jax.tree.map(lambda x: x / count, total)
+
+
+def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Float[Array, "b2 k"]:
+    """Logits of the clips in `rows`."""
+    return forward(task, jax.tree.map(lambda x: x[rows], batch), state.params, state.statistics)[0]
+
+
+def forward(
+    task: Task, clips: ClipBatch, params: optax.Params, statistics: Statistics
+) -> tuple[Float[Array, "b k"], dict[str, Array]]:
+    """Logits and named intermediates of raw (not normalised) clips."""
+    return task.model.apply({"params": params}, normalise(clips, statistics), task.graph, train=False)
+
+
+def _key(member: Member, stream: str) -> Array:
+    """One stream of randomness of a member: seed, then fold, then a number that stands for the stream's name."""
+    streams = {"init": 0, "order": 1, "step": 2}
+    key = jax.random.fold_in(jax.random.key(member.seed), member.fold)
+    return jax.random.fold_in(key, streams[stream])

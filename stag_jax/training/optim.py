@@ -1,0 +1,29 @@
+"""The optimiser of one member."""
+
+import jax
+import optax
+
+from stag_jax.config import TrainConfig
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine decay; gradients are clipped by their global norm.
+
+    Weight decay acts on matrices only: shrinking biases, norms and the learned connectivity would change what
+    the network says of a clip without motion.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, max(config.steps - 1, 1)),
+        decay_steps=config.steps,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed),
+    )
+
+
+def decayed(params: optax.Params) -> optax.Params:
+    """True for the parameters that weight decay acts on: kernels, wherever they are."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

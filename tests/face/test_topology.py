@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from stag_jax.face import regions, template, topology
+from stag_jax.types import UserError
+
+UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)
+
+
+def every_topology():
+    return [topology.roi_topology(UNITS), *(topology.grid_topology(UNITS, g) for g in (2, 3, 5, 6, 7, 11))]
+
+
+@pytest.mark.parametrize("made", every_topology(), ids=lambda made: str(len(made.node_names)))
+def test_flipping_the_face_changes_nothing_but_the_names(made):
+    n = len(made.node_names)
+    flip = np.eye(n)[made.mirror]
+    np.testing.assert_array_equal(flip @ flip, np.eye(n))
+    np.testing.assert_array_equal(flip @ made.adjacency @ flip.T, made.adjacency)
+    np.testing.assert_array_equal(made.incidence @ flip, made.incidence)
+    np.testing.assert_allclose(made.position[made.mirror], made.position * (-1, 1) + (1, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("made", every_topology(), ids=lambda made: str(len(made.node_names)))
+def test_the_graph_is_connected_and_every_unit_moves_something(made):
+    n = len(made.node_names)
+    reached = np.zeros(n, bool)
+    queue = [0]
+    while queue:  # slow and obvious
+        i = queue.pop()
+        if not reached[i]:
+            reached[i] = True
+            queue += np.flatnonzero(made.adjacency[i]).tolist()
+    assert reached.all()
+    assert made.incidence.any(axis=1).all()
+    assert set(np.unique(made.incidence)) == {0, 1}
+    np.testing.assert_array_equal(np.diag(made.adjacency), 1)
+
+
+def test_counts_follow_the_table():
+    made = topology.roi_topology(UNITS)
+    assert len(made.node_names) == 2 * len(regions.PAIRS) + len(regions.MIDLINE) == 22
+    assert made.incidence.shape == (12, 22)
+    fixed = [name for name, m in zip(made.node_names, made.mirror, strict=True) if made.node_names[m] == name]
+    assert fixed == list(regions.MIDLINE)
+    grid = topology.grid_topology(UNITS, 5)
+    assert len(grid.node_names) == 25 and grid.node_names[7] == "r1c2"
+    assert grid.node_names[grid.mirror[5]] == "r1c4"
+
+
+def test_mirror_pairs_are_linked():
+    for made in every_topology():
+        assert (made.adjacency[np.arange(len(made.mirror)), made.mirror] >= topology.PAIR).all()
+
+
+def test_sides_are_the_subjects():
+    centres = dict(zip(regions.table(), regions.roi_centres(template.mean_face()), strict=True))
+    for name in regions.PAIRS:
+        right, left = centres[f"{name}_r"], centres[f"{name}_l"]
+        assert right[0] < 0 < left[0]
+        np.testing.assert_allclose(left, right * (-1, 1), atol=1e-12)
+    for name in regions.MIDLINE:
+        assert centres[name][0] == pytest.approx(0)
+    order = ("inner_brow_l", "upper_lid_l", "lower_lid_l", "cheek_l", "nasolabial_l", "lip_corner_l", "chin", "jaw")
+    heights = [centres[name][1] for name in order]
+    assert heights == sorted(heights)
+
+
+def test_centres_move_and_grow_with_the_landmarks():
+    face = template.mean_face()
+    moved = regions.roi_centres(face * 37 + (5, 11))
+    np.testing.assert_allclose(moved, regions.roi_centres(face) * 37 + (5, 11))
+
+
+def test_rigid_points_lie_off_the_moving_regions():
+    face = template.mean_face()
+    apart = np.linalg.norm(regions.rigid_points(face)[:, None] - regions.roi_centres(face), axis=-1)
+    centres = [i for i, name in enumerate(regions.table()) if name not in ("nose_root", "nose_wing_l", "nose_wing_r")]
+    assert apart[:, centres].min() > 0.09
+
+
+@pytest.mark.parametrize(("units", "message"), [((4, 99), "AU 99"), ((), "at least one"), ((4, 4), "once")])
+def test_impossible_units(units, message):
+    with pytest.raises(UserError, match=message):
+        topology.roi_topology(units)
+    with pytest.raises(UserError, match=message):
+        topology.grid_topology(units, 6)
+
+
+def test_a_grid_of_one_is_refused():
+    with pytest.raises(UserError, match=r"config\.graph\.grid"):
+        topology.grid_topology(UNITS, 1)
+
+
+def test_validation_finds_a_broken_table():
+    made = topology.roi_topology(UNITS)
+    broken = made.adjacency.copy()
+    broken[0, 2] += 0.1
+    with pytest.raises(ValueError, match="symmetric"):
+        topology.validate(made._replace(adjacency=broken))
+    with pytest.raises(ValueError, match="involution"):
+        topology.validate(made._replace(mirror=np.roll(made.mirror, 1)))
+    with pytest.raises(ValueError, match="falls apart"):
+        topology.validate(made._replace(adjacency=np.eye(22, dtype=np.float32)))

@@ -1,0 +1,64 @@
+"""The whole way on rendered clips, whose true motion is known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from stag_configs import base
+from stag_datasets.synth_me import render, script
+from stag_jax.config import from_config_dict
+from stag_jax.face import alignment, landmarks, regions
+from stag_jax.motion import extract, flow, nodes, stabilise
+from stag_jax.types import Clip
+
+CONFIG = from_config_dict(base.get_config())
+
+
+@pytest.fixture(scope="module", params=[0, 1, 3])
+def rendered(request):
+    """Of the first clips of three people the strongest: weak ones are below what 128 pixels can show."""
+    specs = script.subject_clips(script.Recipe(), request.param)[:5]
+    return render.render_clip(max(specs, key=lambda spec: spec.peak))
+
+
+def clip(rendered):
+    return Clip(
+        id="synth/s/c",
+        subject="synth_s",
+        dataset="synth",
+        emotion=rendered.spec.emotion,
+        action_units=None,
+        fps=rendered.spec.fps,
+        frames=rendered.frames,
+    )
+
+
+def test_the_frames_kept_are_those_of_the_expression(rendered):
+    found = extract.extract(clip(rendered), CONFIG)
+    strength = np.linalg.norm(rendered.expression, axis=-1).mean(axis=1)
+    assert np.abs(found.frame_index - rendered.apex).min() <= 1
+    assert (strength[found.frame_index] > strength.max() / 2).mean() >= 0.5
+
+
+def test_node_motion_is_that_of_the_muscles(rendered):
+    faces, points, matrix = alignment.align(
+        rendered.frames, landmarks.track(rendered.frames, CONFIG.face, clip="c"), CONFIG.face
+    )
+    reference = np.median(points[: CONFIG.face.reference_frames], axis=0)
+    centres = regions.roi_centres(reference)
+
+    def mean_motion(field):
+        still = np.zeros((1, *field.shape[:2]), np.float32)
+        return nodes.node_features(field[None], still, centres, 4, 3.0)[0, :, 48:50]
+
+    flows = flow.clip_flow(faces[[0, rendered.apex]], CONFIG.motion)
+    freed = stabilise.remove_head_motion(flows, regions.rigid_points(reference), "similarity")[1]
+    y, x = np.mgrid[:128, :128]
+    raw = ((np.stack([x, y], axis=-1) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).astype(np.float32)
+    muscles = rendered.muscle_flow(rendered.apex)
+    muscles = cv2.remap(muscles, raw[..., 0], raw[..., 1], cv2.INTER_LINEAR)
+    truth = mean_motion(muscles @ matrix[:, :2].T.astype(np.float32))
+    error = np.linalg.norm(mean_motion(freed) - truth, axis=1)
+    assert error.mean() < 0.15
+    assert error.mean() < 0.6 * np.linalg.norm(truth, axis=1).mean()
+    assert error.mean() < np.linalg.norm(mean_motion(flows[1]) - truth, axis=1).mean()
