@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
             },
             "augment": {"mirror": 0.5, "magnitude": 0.2, "noise": 0.1, "frame_drop": 0.1},
             "protocol": {"split": "loso", "bootstrap": 2000},
-            "parallel": {"mode": "sharded", "members_per_chunk": 0, "steps_per_dispatch": 20},
+            "parallel": {"mode": "sharded", "cpu_devices": 0, "members_per_chunk": 0, "steps_per_dispatch": 20},
             "checkpoint": {"every_s": 60.0, "keep": 2},
         }
     )

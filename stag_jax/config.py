@@ -126,6 +126,7 @@ class ParallelConfig:
     """How members lie on devices. Nothing here changes what is computed."""
 
     mode: str  # "sharded" or "pmap"
+    cpu_devices: int  # devices that the CPU is split into; 0 = one a core; no effect on accelerators
     members_per_chunk: int  # members in one program, per device; 0 = all
     steps_per_dispatch: int
 

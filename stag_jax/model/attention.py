@@ -44,7 +44,8 @@ def _gatv2_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
     slope = jnp.where(query + key + edge > 0, grad[..., None], SLOPE * grad[..., None])
     parts = [_sum_to(slope, x.shape) for x in (query, key, edge)]
     # leaky_relu(x) = slope(x) x, so the weight's gradient follows from the same three sums.
-    by_weight = sum(_sum_to(x * part, (*weight.shape[:1], 1, 1, weight.shape[1])) for x, part in zip(saved, parts))
+    shape = (weight.shape[0], 1, 1, weight.shape[1])
+    by_weight = sum(_sum_to(x * part, shape) for x, part in zip(saved[:3], parts, strict=True))
     scale = weight[:, None, None, :]
     return *[part * jnp.expand_dims(scale, range(part.ndim - 4)) for part in parts], by_weight[:, 0, 0]
 

@@ -18,6 +18,14 @@ from stag_jax.types import FaceGraph
 Aux = dict[str, Array]
 
 
+def locked_dropout(rate: float) -> nn.Dropout:
+    """Dropout of whole features: all tokens of the last axis but one lose the same ones.
+
+    It regularises as well here, and draws fewer random numbers by the number of tokens.
+    """
+    return nn.Dropout(rate, broadcast_dims=(-2,))
+
+
 class Mlp(nn.Module):
     """Pre-norm residual MLP."""
 
@@ -29,7 +37,7 @@ class Mlp(nn.Module):
         width = x.shape[-1]
         y = nn.gelu(nn.Dense(self.ratio * width, name="up")(nn.LayerNorm(name="norm")(x)))
         y = nn.Dense(width, name="down")(y)
-        return x + nn.Dropout(self.dropout)(y, deterministic=not train)
+        return x + locked_dropout(self.dropout)(y, deterministic=not train)
 
 
 class ActionUnitHead(nn.Module):
@@ -116,7 +124,7 @@ class GraphAttention(nn.Module):
         space, time = attention.joint_weights(space, time, space_mask=space_mask, time_mask=time_mask)
         message = attention.joint_messages(space, time, value, attention.windowed(value, index))
         message = nn.DenseGeneral(width, axis=(-2, -1), name="out")(jnp.swapaxes(message, -3, -2))
-        h = h + nn.Dropout(self.dropout)(message, deterministic=not train)
+        h = h + locked_dropout(self.dropout)(message, deterministic=not train)
         h = Mlp(self.mlp_ratio, self.dropout, name="mlp")(h, train=train)
         return h, {"space_attention": space, "time_attention": time}
 
@@ -146,7 +154,7 @@ class Attend(nn.Module):
         value = nn.DenseGeneral(shape, name="value")(tokens)
         message, weights = attention.dot_product(query, key, value, mask)
         message = nn.DenseGeneral(width, axis=(-2, -1), name="out")(message)
-        x = x + nn.Dropout(self.dropout)(message, deterministic=not train)
+        x = x + locked_dropout(self.dropout)(message, deterministic=not train)
         return Mlp(self.mlp_ratio, self.dropout, name="mlp")(x, train=train), weights
 
 

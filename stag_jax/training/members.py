@@ -44,7 +44,9 @@ class Study(NamedTuple):
 
 
 def roster(splits: Splits, seeds: Sequence[int]) -> Roster:
-    """One member a seed and fold."""
+    """One member a seed and fold. Raises UserError where seeds repeat or there is none."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"config.seeds must name each seed once and at least one, got {tuple(seeds)}")
     folds = len(splits.names)
     longest = int(splits.test_mask.sum(axis=1).max())
     rows = np.stack([np.resize(np.flatnonzero(mask), longest) for mask in splits.test_mask])
@@ -75,20 +77,20 @@ def build(
     Raises:
       UserError: unknown `config.parallel.mode`.
     """
-    devices = list(devices or jax.devices())
     count = len(who.names)
+    devices = list(devices or jax.devices())[:count]
     per_device = math.ceil(count / len(devices))
     if parallel.members_per_chunk > 0:
         per_device = min(per_device, parallel.members_per_chunk)
     chunk = per_device * len(devices)
-    padded = np.resize(np.arange(math.ceil(count / chunk) * chunk), math.ceil(count / chunk) * chunk)
-    padded[count:] = 0
+    padded = np.zeros(math.ceil(count / chunk) * chunk, int)
+    padded[:count] = np.arange(count)
 
     spread, place, replicate = _layout(parallel.mode, devices)
     batch = replicate(batch)
 
     def split(tree: Any) -> list[Any]:
-        return [place(jax.tree.map(lambda x: x[rows], tree)) for rows in padded.reshape(-1, chunk)]
+        return [place(jax.tree.map(lambda x, rows=rows: x[rows], tree)) for rows in padded.reshape(-1, chunk)]
 
     chunks, rows = split(who.members), split(who.test_rows)
     one = np.int32(1)

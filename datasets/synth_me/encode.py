@@ -1,0 +1,96 @@
+"""One subject's clips as records, and all subjects on several processes. TFDS stays out, so that workers start fast."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from stag_datasets.synth_me.labels import notation
+from stag_datasets.synth_me.render import render_clip, set_stage
+from stag_datasets.synth_me.script import Recipe, subject_clips
+
+QUALITY = 95  # of the JPEG frames
+
+
+class Encoded(NamedTuple):
+    """A clip as the corpus keeps it."""
+
+    subject: str
+    clip: str
+    emotion: str
+    action_units: str
+    fps: float
+    onset: int
+    apex: int
+    offset: int
+    frames: list[bytes]  # JPEG
+
+
+def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
+    """Renders and encodes all clips of one subject."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    clips = subject_clips(recipe, subject)
+    stage = set_stage(clips[0].who, recipe.size)
+    encoded = []
+    for spec in clips:
+        clip = render_clip(spec, stage)
+        encoded.append(
+            Encoded(
+                subject=spec.subject,
+                clip=spec.clip,
+                emotion=spec.emotion,
+                action_units=notation(spec.actions),
+                fps=spec.fps,
+                onset=clip.onset,
+                apex=clip.apex,
+                offset=clip.offset,
+                frames=[_jpeg(frame) for frame in clip.frames],
+            )
+        )
+    return encoded
+
+
+def encode_corpus(recipe: Recipe, *, workers: int | None = None) -> Iterator[list[Encoded]]:
+    """The clips of each subject, subjects in order; at most a few subjects wait in memory.
+
+    With one worker, or where processes cannot be started (a script without `if __name__ == "__main__"`, or one that
+    was piped into the interpreter), everything happens here; the clips are the same.
+    """
+    workers = min(workers or os.cpu_count() or 1, recipe.subjects)
+    done = 0
+    if workers > 1:
+        try:
+            for clips in _on_processes(recipe, workers):
+                yield clips
+                done += 1
+        except BrokenProcessPool:
+            pass
+    for subject in range(done, recipe.subjects):
+        yield encode_subject(recipe, subject)
+
+
+def _on_processes(recipe: Recipe, workers: int) -> Iterator[list[Encoded]]:
+    # Spawned, not forked: the caller may hold threads of JAX.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting = deque()
+        for subject in range(recipe.subjects):
+            waiting.append(pool.submit(encode_subject, recipe, subject))
+            if len(waiting) > workers + 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _jpeg(frame: UInt8[np.ndarray, "y x 3"]) -> bytes:
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not done:
+        raise RuntimeError("OpenCV could not encode a frame as JPEG")
+    return data.tobytes()

@@ -1,0 +1,189 @@
+"""From a script to frames, and the truth about them: landmarks, dense flow, muscles over time."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from stag_datasets.synth_me import timing
+from stag_datasets.synth_me.face import MARGIN, OVERSAMPLE, RIM, Face, draw
+from stag_datasets.synth_me.identity import Identity
+from stag_datasets.synth_me.muscles import GRID, inverse_field, sample_field, stage_field
+from stag_datasets.synth_me.script import ClipSpec, stream
+
+_HEAD, _LIGHT, _NOISE = 10, 11, 12
+
+
+class Stage(NamedTuple):
+    """A person ready to act: the neutral face, and a place to keep the fields of muscles that were used."""
+
+    who: Identity
+    face: Face
+    fields: dict[tuple[int, str], Float[np.ndarray, "gy gx 2"]]
+
+    def field(self, unit: int, side: str) -> Float[np.ndarray, "gy gx 2"]:
+        """Displacement by one half of a unit at full strength, pixels."""
+        if (unit, side) not in self.fields:
+            self.fields[unit, side] = stage_field(self.who, self.face, unit, side)
+        return self.fields[unit, side]
+
+
+class Rendered(NamedTuple):
+    """A clip and all that is known of it. Places and displacements are x, y in pixels of the frame."""
+
+    spec: ClipSpec
+    frames: UInt8[np.ndarray, "f y x 3"]  # RGB
+    landmarks: Float[np.ndarray, "f 68 2"]
+    units: tuple[str, ...]  # the halves of action units that move, "L12": the columns of `intensity`
+    intensity: Float[np.ndarray, "f u"]  # 1 is full strength; the blink is not among them
+    blink: Float[np.ndarray, " f"]  # 1 is shut
+    expression: Float[np.ndarray, "f 68 2"]  # displacement of the landmarks by the expression alone
+    onset: int
+    apex: int  # frame of the largest mean of `expression`
+    offset: int
+    face_width: float  # pixels, jaw point to jaw point, before head motion
+    pose: Float[np.ndarray, "f 2 3"]  # stage to frame
+    fields: Float[np.ndarray, "m gy gx 2"]  # of the units, then of the two lids' blink; see muscles.stage_field
+    weights: Float[np.ndarray, "f m"]  # how much of each field is in each frame
+
+    def head_motion(self, f: int) -> Float[np.ndarray, "2 3"]:
+        """The similarity that takes the head from frame 0 to frame f."""
+        first, now = (np.vstack([self.pose[index], (0, 0, 1)]) for index in (0, f))
+        return (now @ np.linalg.inv(first))[:2]
+
+    def muscle_flow(self, f: int) -> Float[np.ndarray, "y x 2"]:
+        """Displacement of each pixel of frame 0 by muscles alone, blink included, as if the head had stayed."""
+        moved = _carry(_mix(self.weights[f], self.fields), self.pose[0], self.spec.size)
+        return np.einsum("ij,yxj->yxi", self.pose[0, :, :2], moved).astype(np.float32)
+
+    def true_flow(self, f: int) -> Float[np.ndarray, "y x 2"]:
+        """Displacement of each pixel of frame 0 to its place in frame f: muscles, then head.
+
+        That of the face and what moves with it; the rims of glasses, which only the head moves, lie over it.
+        """
+        size = self.spec.size
+        place = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
+        matrix = self.head_motion(f)
+        after = np.einsum("ij,yxj->yxi", matrix[:, :2], place + self.muscle_flow(f)) + matrix[:, 2]
+        return (after - place).astype(np.float32)
+
+
+def set_stage(who: Identity, size: int = 256) -> Stage:
+    """Draws the person once, for all clips."""
+    return Stage(who, draw(who, size), {})
+
+
+def render_clip(spec: ClipSpec, stage: Stage | None = None, *, nuisance: bool = True) -> Rendered:
+    """Renders a clip. `stage` saves drawing the same person again.
+
+    Without `nuisance` there is no change of light and no noise; head and blinks move all the same.
+    """
+    if stage is None:
+        stage = set_stage(spec.who, spec.size)
+    face, pulses = stage.face, spec.pulses + spec.blinks
+    fields = np.stack([stage.field(pulse.unit, pulse.side) for pulse in pulses])
+    weights = np.stack([timing.envelope(pulse, spec.frames) for pulse in pulses], axis=1).astype(np.float32)
+    count = len(spec.pulses)
+    # Landmarks move by the very fields that move the picture.
+    by_field = np.stack([sample_field(field, face.landmarks) for field in fields])
+    moved = np.einsum("fu,upc->fpc", weights[:, :count], by_field[:count])
+    gain = spec.peak * face.width / 128 / np.linalg.norm(moved, axis=-1).max()
+    fields[:count] *= gain
+    by_field[:count] *= gain
+    moved *= gain
+    for column, pulse in enumerate(spec.blinks, start=count):
+        weights[:, column] *= _left_open(moved, face.landmarks, pulse.side)
+
+    pivot = (float(face.origin[0]), float(face.origin[1] + 0.9 * face.width))  # heads turn about the neck
+    pose = timing.head_motion(stream(*spec.seed, _HEAD), spec.frames, pivot=pivot)
+    pose[..., 2] -= MARGIN
+    neutral = face.landmarks + np.einsum("fm,mpc->fpc", weights, by_field)
+    landmarks = np.einsum("fij,fpj->fpi", pose[..., :2], neutral) + pose[:, None, :, 2]
+    frames = np.stack([_frame(face, _mix(weights[f], fields), pose[f], spec.size) for f in range(spec.frames)])
+    if nuisance:
+        frames = _expose(frames, spec)
+    return Rendered(
+        spec=spec,
+        frames=frames,
+        landmarks=landmarks,
+        units=tuple(f"{pulse.side}{pulse.unit}" for pulse in spec.pulses),
+        intensity=weights[:, :count],
+        blink=weights[:, count:].mean(axis=1) if spec.blinks else np.zeros(spec.frames),
+        expression=moved,
+        onset=spec.onset,
+        apex=int(np.linalg.norm(moved, axis=-1).mean(axis=1).argmax()),
+        offset=spec.offset,
+        face_width=face.width,
+        pose=pose,
+        fields=fields,
+        weights=weights,
+    )
+
+
+def _mix(weights: Float[np.ndarray, " m"], fields: Float[np.ndarray, "m gy gx 2"]) -> Float[np.ndarray, "gy gx 2"]:
+    # One by one and not as a product of matrices, whose last bit depends on the machine.
+    total = np.zeros_like(fields[0])
+    for weight, field in zip(weights, fields, strict=True):
+        if weight:
+            total += weight * field
+    return total
+
+
+def _left_open(
+    moved: Float[np.ndarray, "f 68 2"], points: Float[np.ndarray, "68 2"], side: str
+) -> Float[np.ndarray, " f"]:
+    """How much of a blink the expression leaves room for: lids that are half closed have half the way to go."""
+    upper, lower = (43, 47) if side == "L" else (37, 41)
+    closed = (moved[:, upper, 1] - moved[:, lower, 1]) / (points[lower, 1] - points[upper, 1])
+    return np.clip(1 - closed, 0, 1)
+
+
+def _carry(
+    field: Float[np.ndarray, "gy gx 2"], pose: Float[np.ndarray, "2 3"], size: int
+) -> Float[np.ndarray, "y x 2"]:
+    """A field of the stage, seen at the pixels of a frame; its vectors stay those of the stage."""
+    back = cv2.invertAffineTransform(pose) / GRID
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(field.astype(np.float32), back, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _frame(
+    face: Face, field: Float[np.ndarray, "gy gx 2"], pose: Float[np.ndarray, "2 3"], size: int
+) -> UInt8[np.ndarray, "y x 3"]:
+    """The face with its skin displaced by `field`, in one pose."""
+    back = cv2.invertAffineTransform(pose).astype(np.float32)
+    step = np.arange(size, dtype=np.float32)
+    row, column = step[:, None], step[None, :]
+    x = back[0, 0] * column + back[0, 1] * row + back[0, 2]
+    y = back[1, 0] * column + back[1, 1] * row + back[1, 2]
+    skin_x, skin_y = x, y
+    if field.any():
+        away = _carry(inverse_field(field), pose, size)
+        skin_x, skin_y = x + away[..., 0], y + away[..., 1]
+    frame = _look_up(face.canvas, skin_x, skin_y)
+    if face.glasses is not None:
+        hidden = _look_up(face.glasses, x, y)[..., None]
+        frame = np.rint(frame + (np.float32(RIM) - frame) * hidden).astype(np.uint8)
+    return frame
+
+
+def _look_up(canvas: np.ndarray, x: Float[np.ndarray, "y x"], y: Float[np.ndarray, "y x"]) -> np.ndarray:
+    """What the canvas shows at places of the stage. Its finer pixels are met centre to centre."""
+    shift = (OVERSAMPLE - 1) / 2
+    at = x * OVERSAMPLE + shift, y * OVERSAMPLE + shift
+    return cv2.remap(canvas, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _expose(frames: UInt8[np.ndarray, "f y x 3"], spec: ClipSpec) -> UInt8[np.ndarray, "f y x 3"]:
+    """Brightness of the clip, flicker of each frame, noise of the sensor."""
+    rng = stream(*spec.seed, _LIGHT)
+    gain, lift, spread = rng.uniform(0.88, 1.08), rng.uniform(-6, 6), rng.uniform(1.0, 3.0)
+    light = gain * timing.flicker(rng, spec.frames)
+    grain = stream(*spec.seed, _NOISE)
+    exposed = np.empty_like(frames)
+    for f, frame in enumerate(frames):
+        # The same for the three colours: video keeps little of coloured noise.
+        noise = grain.standard_normal(frame.shape[:2], dtype=np.float32) * np.float32(spread) + np.float32(lift)
+        exposed[f] = cv2.add(frame * np.float32(light[f]), cv2.merge([noise] * 3), dtype=cv2.CV_8U)
+    return exposed

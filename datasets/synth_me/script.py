@@ -1,0 +1,123 @@
+"""The script of a clip: who, what, when, how strong; drawn from (seed, subject, clip) and from nothing else."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from stag_datasets.synth_me import labels
+from stag_datasets.synth_me.identity import Identity, sample_identity
+from stag_datasets.synth_me.muscles import BLINK
+from stag_datasets.synth_me.timing import Pulse
+
+# What each stream of random numbers is for; never renumber.
+_IDENTITY, _SUBJECT, _SCRIPT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a corpus is made from."""
+
+    subjects: int = 16
+    clips: int = 15  # per subject, on average
+    frames: tuple[int, int] = (30, 60)  # fewest and most in a clip
+    fps: float = 100.0
+    size: int = 256  # of a frame, pixels
+    seed: int = 2
+
+
+class ClipSpec(NamedTuple):
+    """One clip before it is rendered. Frames are counted from 0."""
+
+    subject: str
+    clip: str
+    who: Identity
+    size: int  # of a frame, pixels
+    fps: float
+    frames: int
+    emotion: str
+    actions: tuple[labels.Action, ...]
+    pulses: tuple[Pulse, ...]  # the expression
+    blinks: tuple[Pulse, ...]
+    onset: int  # last frame before anything of the expression moves
+    offset: int  # first frame at which all of it is over
+    peak: float  # largest displacement of a landmark by the expression, in pixels of a face 128 pixels wide
+    seed: tuple[int, ...]  # of head motion, light and noise
+
+
+def stream(*key: int) -> np.random.Generator:
+    """Random numbers that depend on the key alone."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def identity(recipe: Recipe, subject: int) -> Identity:
+    """The person that plays subject number `subject`."""
+    return sample_identity(stream(recipe.seed, _IDENTITY, subject))
+
+
+def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
+    """The scripts of all clips of one subject."""
+    rng = stream(recipe.seed, _SUBJECT, subject)
+    who = identity(recipe, subject)
+    # People differ in how much they show and in what they show.
+    liveliness = float(np.exp(rng.normal(0, 0.15)))
+    shares = rng.dirichlet(np.array(labels.SHARE) * 14)
+    count = recipe.clips + (int(rng.integers(-2, 3)) if recipe.clips > 6 else 0)
+    return [_clip(recipe, subject, clip, who, liveliness, shares) for clip in range(count)]
+
+
+def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: float, shares: np.ndarray) -> ClipSpec:
+    rng = stream(recipe.seed, _SCRIPT, subject, clip)
+    emotion = str(rng.choice(labels.EMOTIONS, p=shares))
+    actions = labels.sample_actions(rng, emotion)
+    frames = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
+    longest = min(round(0.48 * recipe.fps), frames - 8)
+    length = int(np.clip(round(recipe.fps * rng.normal(0.32, 0.07)), round(0.12 * recipe.fps), longest))
+    onset = int(rng.integers(3, frames - length - 3))
+    return ClipSpec(
+        subject=f"s{subject + 1:02d}",
+        clip=f"c{clip + 1:02d}",
+        who=who,
+        size=recipe.size,
+        fps=recipe.fps,
+        frames=frames,
+        emotion=emotion,
+        actions=actions,
+        pulses=sample_pulses(rng, actions, onset, onset + length),
+        blinks=_blink(rng, frames, recipe.fps) if rng.random() < 0.35 else (),
+        onset=onset,
+        offset=onset + length,
+        peak=float(np.clip(1.45 * liveliness * np.exp(rng.normal(0, 0.35)), 0.6, 2.9)),
+        seed=(recipe.seed, subject, clip),
+    )
+
+
+def sample_pulses(
+    rng: np.random.Generator, actions: tuple[labels.Action, ...], onset: int, offset: int
+) -> tuple[Pulse, ...]:
+    """One pulse for each half of each unit, each with a peak of its own; together they fill onset to offset."""
+    length = offset - onset
+    late = rng.uniform(0, 0.22, len(actions)) * length  # muscles do not start together ...
+    late -= late.min()
+    early = rng.uniform(0, 0.22, len(actions)) * length  # ... nor end together
+    early -= early.min()
+    pulses = []
+    for action, begin, end in zip(actions, onset + late, offset - early, strict=True):
+        rise, power, lean = rng.uniform(0.35, 0.58), rng.uniform(0.8, 1.3), rng.normal(0, 0.10)
+        strength = rng.uniform(0.75, 1.15)
+        for side, sign in (("L", 1), ("R", -1)):
+            if action.side in ("", side):
+                lag = rng.uniform(-0.02, 0.02) * length
+                apex = begin + rise * (end - begin) + lag
+                share = strength * (1 + sign * lean)
+                pulses.append(Pulse(action.unit, side, float(share), begin, float(apex), end, float(power)))
+    return tuple(pulses)
+
+
+def _blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, ...]:
+    """A blink that starts after frame 0; it may run beyond the last frame."""
+    length = min(rng.uniform(0.10, 0.30) * fps, 0.8 * frames)
+    onset = float(rng.uniform(1, frames - 0.6 * length))
+    apex = onset + rng.uniform(0.3, 0.45) * length
+    depth = float(rng.uniform(0.75, 1.0))
+    return tuple(Pulse(BLINK, side, depth, onset, float(apex), onset + length) for side in "LR")

@@ -1,0 +1,57 @@
+"""The procedural corpus as a TFDS builder. Needs no data; the default renders in about half a minute on two cores."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+from tqdm.auto import tqdm
+
+from stag_datasets import corpus
+from stag_datasets.synth_me.encode import encode_corpus
+from stag_datasets.synth_me.script import Recipe
+
+NAME = "synth_me"
+
+
+@dataclass
+class SynthConfig(tfds.core.BuilderConfig):
+    """A variant of the corpus: what it is made from."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Clips of rendered micro-expressions with their action units and phases."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar[list[SynthConfig]] = [
+        SynthConfig(name="default", description="16 subjects, about 240 clips of 30 to 60 frames."),
+        SynthConfig(
+            name="tiny",
+            description="5 subjects with 4 short clips each, for tests.",
+            recipe=Recipe(subjects=5, clips=4, frames=(20, 24)),
+        ),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=corpus.frame_features())
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+        del dl_manager  # nothing to download
+        return {corpus.SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        recipe = self.builder_config.recipe
+        for clips in tqdm(encode_corpus(recipe), total=recipe.subjects, desc="rendering", unit="subject"):
+            for clip in clips:
+                record = corpus.labels(
+                    dataset=NAME,
+                    subject=clip.subject,
+                    clip=clip.clip,
+                    emotion=clip.emotion,
+                    action_units=clip.action_units,
+                )
+                phases = {"onset": clip.onset, "apex": clip.apex, "offset": clip.offset}
+                yield record["id"], {**record, **phases, "fps": clip.fps, "frames": clip.frames}

@@ -1,0 +1,63 @@
+"""What every script does around its work: flags, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from stag_datasets.corpus import CorpusError
+
+from stag_jax.config import Config, from_config_dict
+from stag_jax.types import UserError
+
+USAGE_ERROR = 2
+
+
+def config_flag(default: str | None = None) -> flags.FlagHolder:
+    """Defines --config=FILE with --config.a.b=value overrides."""
+    return config_flags.DEFINE_config_file("config", default, "Settings; --config.a.b=value overrides one.")
+
+
+def read_config(holder: flags.FlagHolder) -> Config:
+    """The config of the flag as frozen dataclasses. Raises UserError where it is missing or has an unknown key."""
+    if holder.value is None:
+        raise UserError("--config=FILE is missing, e.g. --config=configs/synth_me.py")
+    return from_config_dict(holder.value)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and runs `main`; an error that the user can mend is one line, and exit code 2."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        if len(argv) > 1:
+            fail(f"unexpected argument {argv[1]!r}; options begin with --")
+        try:
+            main()
+        except (UserError, CorpusError) as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command again to go on", code=130)
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def fail(message: str, code: int = USAGE_ERROR) -> None:
+    """Prints one line and leaves."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    # absl looks for --help flags only where it parses itself.
+    if any(arg in ("-h", "-help", "--help") for arg in argv):
+        print(sys.modules["__main__"].__doc__)
+        print(flags.FLAGS.main_module_help())
+        sys.exit(0)
+    try:
+        return flags.FLAGS(list(argv))
+    # A config file is Python and an override reaches into it, so more than flags.Error can come up here.
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        fail(message)
+        raise AssertionError from error

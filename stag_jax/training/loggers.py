@@ -1,0 +1,48 @@
+"""What a run says while it goes: one JSON line a dispatch in log.jsonl, and a progress bar."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stag_jax.training.files import write_text
+
+
+class RunLog:
+    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        kept = [line for line in _complete_lines(path) if line["step"] <= resumed_step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, elapsed_s: float, metrics: dict[str, np.ndarray]) -> None:
+        """One line: the mean over members of each metric, and its largest member's value of the loss."""
+        line: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed_s, 3)}
+        line |= {name: float(f"{np.mean(value):.6g}") for name, value in sorted(metrics.items())}
+        line["loss_max"] = float(f"{np.max(metrics['loss']):.6g}")
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break  # torn by a kill: what follows is taken again
+    return lines
+
+
+def progress(total: int, done: int) -> tqdm:
+    """The bar of a run: steps, steps/s and time left; the loop adds the loss."""
+    return tqdm(total=total, initial=done, desc="training", unit="step")

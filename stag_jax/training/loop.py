@@ -1,0 +1,147 @@
+"""A whole run: corpus, members, steps, predictions, files. Python owns the loop and nothing else."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from stag_jax.config import Config
+from stag_jax.protocol import metrics as metrics_lib
+from stag_jax.protocol import splits as splits_lib
+from stag_jax.training import checkpoint, dataset, fold, loggers, members, workdir
+from stag_jax.types import UserError
+
+
+def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
+    """Trains and scores every fold of `config` on the corpus prepared in `corpus_dir`, and returns the metrics.
+
+    Everything is written to the workdir `folder`; what is there is gone on with, and a finished run is left as it is.
+
+    Raises:
+      UserError: the workdir belongs to another config or other data, the corpus cannot be used, or a loss is not
+        finite; the line names the thing at fault.
+    """
+    workdir.claim(folder, config)
+    done = workdir.finished(folder)
+    if done is not None:
+        logging.warning("%s is finished; nothing to do", folder)
+        return done
+
+    corpus = dataset.load(corpus_dir, config)
+    workdir.claim_data(folder, corpus)
+    splits = splits_lib.make_splits(config.protocol.split, corpus.subjects)
+    for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
+        logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
+    who = members.roster(splits, config.seeds)
+    task = fold.make_task(config, corpus.graph, int((~splits.test_mask).sum(axis=1).min()))
+    study = members.build(task, corpus.batch, who, config.parallel)
+    print(f"{len(corpus.ids)} clips, {len(splits.names)} folds; {study.layout}; compiled in {study.compile_s:.0f} s")
+
+    states, elapsed = _train(config, folder, study, who)
+    logits = study.predict(states)
+    probability = _pool(np.asarray(jax.nn.softmax(logits)), who, len(corpus.ids))
+    each = study.gather([{"params": state.params, "statistics": state.statistics} for state in states])
+    for index, name in enumerate(splits.names):
+        # One folder a fold; its leaves have a leading axis of seeds.
+        seeds = np.arange(len(config.seeds)) * len(splits.names) + index
+        checkpoint.save_fold(folder, name, jax.tree.map(lambda x, seeds=seeds: x[seeds], each))
+
+    prediction = workdir.write_predictions(folder, corpus, config.data.classes, probability.mean(axis=0))
+    result = metrics_lib.report(
+        corpus.batch.label,
+        prediction,
+        corpus.subjects,
+        corpus.datasets,
+        config.data.classes,
+        resamples=config.protocol.bootstrap,
+    )
+    if len(config.seeds) > 1:
+        result["per_seed"] = _per_seed(config, corpus.batch.label, probability)
+    result |= {
+        "n_clips": len(corpus.ids),
+        "n_subjects": len(set(corpus.subjects)),
+        "n_folds": len(splits.names),
+        "wall_s": round(elapsed, 3),
+        "compile_s": round(study.compile_s, 3),
+    }
+    workdir.write_metrics(folder, result)
+    return result
+
+
+def _train(
+    config: Config, folder: Path, study: members.Study, who: members.Roster
+) -> tuple[list[fold.MemberState], float]:
+    """All steps of all members, saved every few seconds; returns the final states and the seconds it took."""
+    total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
+    with checkpoint.StateStore(folder, config.checkpoint.keep) as store:
+        # Ways to start, in this order: 1. the newest checkpoint of this workdir; 2. from scratch.
+        states = study.init()
+        step, before = 0, 0.0
+        latest = store.latest()
+        if latest is not None:
+            saved = store.load(latest, {"states": states, "elapsed_s": jnp.zeros(())})
+            states, step, before = saved["states"], latest, float(saved["elapsed_s"])
+            logging.warning("resuming at step %d of %d", step, total)
+        log = loggers.RunLog(folder / workdir.LOG, step)
+        start = last_save = time.perf_counter()
+        with loggers.progress(total, step) as bar:
+            while step < total:
+                # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
+                count = min(per_dispatch - step % per_dispatch, total - step)
+                states, metrics = study.train(states, count)
+                step += count
+                now = time.perf_counter()
+                _check_finite(states, study, who)
+                log.write(step, before + now - start, metrics)
+                bar.update(count)
+                bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
+                if step == total or now - last_save > config.checkpoint.every_s:
+                    elapsed = jnp.asarray(before + now - start)
+                    store.save(step, {"states": states, "elapsed_s": elapsed})
+                    last_save = now
+        log.close()
+        return states, before + time.perf_counter() - start
+
+
+def _check_finite(states: list[fold.MemberState], study: members.Study, who: members.Roster) -> None:
+    bad = study.gather([state.bad_step for state in states])
+    for index in np.flatnonzero(bad >= 0):
+        raise UserError(f"loss is not finite at step {bad[index]} of fold {who.names[index]}")
+
+
+def _pool(each: np.ndarray, who: members.Roster, clips: int) -> np.ndarray:
+    """Out-of-fold probabilities [seed, b, k] from the members' padded test rows [m, j, k]."""
+    folds = int(who.members.fold.max()) + 1
+    pooled = np.full((len(who.names) // folds, clips, each.shape[-1]), np.nan, np.float32)
+    member, place = np.nonzero(who.test_mask)
+    pooled[member // folds, who.test_rows[member, place]] = each[member, place]
+    if np.isnan(pooled).any():
+        raise ValueError("a clip was predicted by no fold")
+    return pooled
+
+
+def _per_seed(config: Config, label: np.ndarray, probability: np.ndarray) -> dict[str, dict[str, float]]:
+    result = {}
+    for seed, each in zip(config.seeds, probability, strict=True):
+        confusion = metrics_lib.confusion_matrix(label, each.argmax(axis=-1), each.shape[-1])
+        result[str(seed)] = {name: float(value) for name, value in metrics_lib.scores(confusion).items()}
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The short table at the end of a run."""
+    rows = [f"{'':12}{'UF1':>8}{'UAR':>8}{'accuracy':>10}{'clips':>8}"]
+    parts = {"all": {**result, "n_clips": result["n_clips"]}, **result["per_dataset"]}
+    if len(result["per_dataset"]) == 1:
+        del parts[next(iter(result["per_dataset"]))]
+    for name, part in parts.items():
+        rows.append(f"{name:12}{part['uf1']:8.3f}{part['uar']:8.3f}{part['accuracy']:10.3f}{part['n_clips']:8d}")
+    low, high = result["ci95"]["uf1"]
+    rows.append(f"UF1 95% interval over subjects: {low:.3f} to {high:.3f}")
+    rows.append(f"confusion (rows true, {', '.join(result['classes'])}): {json.dumps(result['confusion'])}")
+    return "\n".join(rows)
