@@ -6,6 +6,7 @@ SMIC-HS and CASME II alone: 309 clips, 40 subjects. Complete with SAMM: 442 clip
 """
 
 from ml_collections import ConfigDict
+
 from stag_configs import base
 
 

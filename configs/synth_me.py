@@ -1,9 +1,10 @@
 """The embedded corpus of rendered clips; three classes, leave one subject out.
 
-    python experiments/train.py --config=configs/synth_me.py --workdir=runs/synth_me
+python experiments/train.py --config=configs/synth_me.py --workdir=runs/synth_me
 """
 
 from ml_collections import ConfigDict
+
 from stag_configs import base
 
 

@@ -1,12 +1,13 @@
 """What every script does around its work: flags, one-line errors, exit codes."""
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
-from stag_datasets.corpus import CorpusError
+from ml_collections import ConfigDict, config_flags
 
+from stag_datasets.corpus import CorpusError
 from stag_jax.config import Config, from_config_dict
 from stag_jax.types import UserError
 
@@ -23,6 +24,15 @@ def read_config(holder: flags.FlagHolder) -> Config:
     if holder.value is None:
         raise UserError("--config=FILE is missing, e.g. --config=configs/synth_me.py")
     return from_config_dict(holder.value)
+
+
+def named_config(name: str) -> ConfigDict:
+    """The settings of configs/<name>.py, or the defaults where a corpus has no file of its own."""
+    try:
+        module = importlib.import_module(f"stag_configs.{name}")
+    except ModuleNotFoundError:
+        module = importlib.import_module("stag_configs.base")
+    return module.get_config()
 
 
 def run(main: Callable[[], None]) -> None:

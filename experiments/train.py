@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 from absl import flags
+
 from stag_datasets import corpus
 from stag_experiments import cli
-
 from stag_jax.training import loop, workdir
 from stag_jax.types import UserError
 

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """442 clips of 68 subjects when complete; any subset of the label sheet's corpora loads too."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Put the label sheet (combined_3_class2_for_optical_flow.csv) and the folder of 28x28 PNG flow images "
         "(STSNet_whole_norm_u_v_os) into one folder and give it as manual_dir."

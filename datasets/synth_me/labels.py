@@ -21,14 +21,17 @@ class Action(NamedTuple):
     side: str = ""
 
 
-# Emotion -> action units in FACS notation, and how often. A side "?" is drawn.
+# Emotion -> action units in FACS notation, and how often. A side "?" is drawn. What a unit means depends on what comes
+# with it: 12 is a smile, but not where 15 or 17 hold it down (the repression of CASME II); 1+2 is surprise, and with 4
+# it is fear.
 _PROTOTYPES: dict[str, tuple[tuple[str, float], ...]] = {
     "negative": (
-        ("4", 0.24), ("4+7", 0.19), ("7", 0.07), ("4+9", 0.07), ("9+10", 0.06), ("10", 0.06), ("4+10", 0.05),
-        ("15+17", 0.07), ("15", 0.03), ("17", 0.05), ("?14", 0.07), ("1+4", 0.04),
+        ("4", 0.15), ("4+7", 0.15), ("7", 0.04), ("4+9", 0.06), ("9+10", 0.05), ("10", 0.04), ("4+10", 0.04),
+        ("15+17", 0.05), ("17", 0.04), ("?14", 0.05), ("1+4", 0.05), ("1+15", 0.04),
+        ("1+2+4", 0.10), ("12+15", 0.08), ("12+17", 0.06),
     ),
-    "positive": (("12", 0.36), ("6+12", 0.32), ("?12", 0.16), ("12+14", 0.09), ("6+7+12", 0.07)),
-    "surprise": (("1+2", 0.36), ("1+2+5", 0.28), ("5", 0.10), ("1+5", 0.08), ("2", 0.05), ("?2", 0.07), ("1", 0.06)),
+    "positive": (("12", 0.32), ("6+12", 0.36), ("?12", 0.14), ("12+14", 0.08), ("6+7+12", 0.10)),
+    "surprise": (("1+2", 0.36), ("1+2+5", 0.30), ("5", 0.08), ("1+5", 0.10), ("2", 0.05), ("?2", 0.05), ("1", 0.06)),
 }  # fmt: skip
 # Clips that nobody can be sure of: what is seen says one thing, what was felt may be another.
 _HARD = (("4+12", 0.30), ("?14", 0.25), ("7", 0.15), ("1+4", 0.15), ("7+12", 0.10), ("4+5", 0.05))

@@ -87,7 +87,7 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
         blinks=_blink(rng, frames, recipe.fps) if rng.random() < 0.35 else (),
         onset=onset,
         offset=onset + length,
-        peak=float(np.clip(1.45 * liveliness * np.exp(rng.normal(0, 0.35)), 0.6, 2.9)),
+        peak=float(np.clip(1.35 * liveliness * np.exp(rng.normal(0, 0.4)), 0.55, 2.9)),
         seed=(recipe.seed, subject, clip),
     )
 
@@ -95,22 +95,25 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
 def sample_pulses(
     rng: np.random.Generator, actions: tuple[labels.Action, ...], onset: int, offset: int
 ) -> tuple[Pulse, ...]:
-    """One pulse for each half of each unit, each with a peak of its own; together they fill onset to offset."""
+    """One pulse for each half of each unit, each with a peak of its own; together they fill onset to offset.
+
+    The muscles of an expression do not contract as one: each takes a part of the time, so that no single frame need
+    show all of them.
+    """
     length = offset - onset
-    late = rng.uniform(0, 0.22, len(actions)) * length  # muscles do not start together ...
-    late -= late.min()
-    early = rng.uniform(0, 0.22, len(actions)) * length  # ... nor end together
-    early -= early.min()
+    share = rng.uniform(0.5, 0.75, len(actions)) if len(actions) > 1 else np.ones(1)
+    late = rng.permutation(np.linspace(0, 1, len(actions))) * (1 - share) * length
+    early = (1 - share) * length - late
     pulses = []
     for action, begin, end in zip(actions, onset + late, offset - early, strict=True):
         rise, power, lean = rng.uniform(0.35, 0.58), rng.uniform(0.8, 1.3), rng.normal(0, 0.10)
-        strength = rng.uniform(0.75, 1.15)
+        strength = rng.uniform(0.6, 1.1)
         for side, sign in (("L", 1), ("R", -1)):
             if action.side in ("", side):
                 lag = rng.uniform(-0.02, 0.02) * length
                 apex = begin + rise * (end - begin) + lag
-                share = strength * (1 + sign * lean)
-                pulses.append(Pulse(action.unit, side, float(share), begin, float(apex), end, float(power)))
+                height = strength * (1 + sign * lean)
+                pulses.append(Pulse(action.unit, side, float(height), begin, float(apex), end, float(power)))
     return tuple(pulses)
 
 

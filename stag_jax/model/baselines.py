@@ -49,7 +49,8 @@ class TwoStream(nn.Module):
         self, batch: ClipBatch, graph: FaceGraph, *, train: bool
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         c = self.config
-        weight = batch.frame_mask / jnp.maximum(jnp.sum(batch.frame_mask, axis=1, keepdims=True), 1)
+        there = batch.frame_mask.astype(batch.nodes.dtype)
+        weight = there / jnp.maximum(jnp.sum(there, axis=1, keepdims=True), 1)
         still = jnp.einsum("bt,btnd->bnd", weight, batch.nodes)
         space = nn.Dense(c.width, name="patch")(still)
         space = space + self.param("node", nn.initializers.normal(0.02), space.shape[1:])[None]

@@ -23,7 +23,7 @@ def cooccurrence(
     Clips without a label for a unit do not count for it. `prior` imaginary clips with neither of two units keep
     pairs that were hardly seen near zero, so a corpus without AU labels gives the identity.
     """
-    known = au_mask * train_mask[:, None]
+    known = au_mask.astype(au.dtype) * train_mask[:, None]
     seen = au * known
     both = jnp.einsum("bu,bv->uv", seen, seen)
     either = jnp.einsum("bu,bv->uv", seen, known) + jnp.einsum("bu,bv->uv", known, seen) - both
@@ -37,7 +37,7 @@ def dynamic_connectivity(
     cooccurrence: Float[Array, "u u2"],
 ) -> Float[Array, "*bt n n2"]:
     """M^T diag(a) C diag(a) M: two regions are linked as far as the units that move them are active together."""
-    active = au_prob[..., :, None] * incidence
+    active = au_prob[..., :, None] * jnp.expand_dims(incidence, range(au_prob.ndim - 1))
     return jnp.einsum("...un,uv,...vm->...nm", active, cooccurrence, active)
 
 

@@ -47,4 +47,4 @@ def binary_focal(
     positive = -target * jnp.exp(log_not * gamma) * log_p
     negative = -(1 - target) * jnp.exp(log_p * gamma) * log_not
     total = jnp.sum(jnp.where(mask, positive + negative, 0.0))
-    return total / jnp.maximum(jnp.sum(mask), 1)
+    return total / jnp.maximum(jnp.sum(mask, dtype=total.dtype), 1)

@@ -81,7 +81,7 @@ def measure(task: Task, batch: ClipBatch, train_mask: Float[Array, " b"]) -> Sta
 
     Both are averaged with their mirror image, so that a flipped face is normalised like the face.
     """
-    weight = train_mask[:, None, None, None] * batch.frame_mask[:, :, None, None]
+    weight = jnp.where(batch.frame_mask, train_mask[:, None], 0.0)[:, :, None, None]
     total = jnp.sum(weight) * batch.nodes.shape[2]
     index = task.graph.feature_mirror
     sign = jnp.asarray(task.graph.feature_sign, batch.nodes.dtype)
@@ -163,9 +163,9 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics |= {
-        "grad_norm": optax.global_norm(grads),
-        "param_norm": optax.global_norm(params),
-        "update_norm": optax.global_norm(updates),
+        "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
     }
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(metrics["param_norm"])
     bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
@@ -185,7 +185,7 @@ def train_steps(
         return state, jax.tree.map(jnp.add, total, metrics)
 
     state, total = jax.lax.fori_loop(0, count, body, (state, zeros))
-    return state, jax.tree.map(lambda x: x / count, total)
+    return state, jax.tree.map(lambda x: x / count.astype(x.dtype), total)
 
 
 def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Float[Array, "b2 k"]:

@@ -1,0 +1,73 @@
+"""One clip through the folds of a finished run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from stag_jax.motion.extract import extract
+from stag_jax.training import restore, workdir
+from stag_jax.types import Clip, ClipBatch, UserError
+
+
+class Prediction(NamedTuple):
+    """What the ensemble says of a clip."""
+
+    classes: tuple[str, ...]
+    probability: Float[np.ndarray, " k"]
+    units: tuple[int, ...]
+    au_probability: Float[np.ndarray, " u"]  # largest over the frames that were looked at
+
+
+def read_video(path: Path) -> Clip:
+    """A video file that is one clip. Raises UserError where it cannot be decoded or does not say its frame rate."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a file")
+    video = cv2.VideoCapture(str(path))
+    fps = video.get(cv2.CAP_PROP_FPS)
+    frames = []
+    while True:
+        there, frame = video.read()
+        if not there:
+            break
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    video.release()
+    if not frames:
+        raise UserError(f"{path} cannot be read as a video")
+    if not fps > 0:
+        raise UserError(f"{path} does not say its frame rate")
+    return Clip(path.stem, path.stem, "video", "", None, float(fps), np.stack(frames))
+
+
+def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:
+    """The mean over the named folds (all, if none is named) of the run in `folder`.
+
+    Raises:
+      UserError: no run, no such fold, a run on flow images, or a clip that features cannot be extracted from.
+    """
+    config = workdir.read_config(folder)
+    names = tuple(folds) or tuple(restore.fold_names(folder))
+    if not names:
+        raise UserError(f"{folder} has no trained fold")
+    features = extract(clip, config)
+    arrays = [np.asarray(getattr(features, name))[None] for name in ClipBatch._fields if name != "label"]
+    batch = ClipBatch(*arrays, label=np.zeros(1, np.int32))
+    outputs = [restore.apply(restore.load_fold(folder, name), batch) for name in names]
+    probability = np.mean([probability[0] for probability, _ in outputs], axis=0)
+    # Frames that were only padded must not speak.
+    au = [
+        np.max(np.asarray(aux["au_probability"])[0], axis=0, where=_seen(aux, features.frame_mask), initial=0.0)
+        if "au_probability" in aux
+        else np.full(len(config.graph.units), np.nan)
+        for _, aux in outputs
+    ]
+    return Prediction(config.data.classes, probability, config.graph.units, np.mean(au, axis=0))
+
+
+def _seen(aux: dict, frame_mask: np.ndarray) -> np.ndarray:
+    """The mask of the frames that the network looked at: all that were selected, or the key frame alone."""
+    frames = aux["au_probability"].shape[1]
+    return frame_mask[:, None] if frames == len(frame_mask) else np.ones((frames, 1), bool)

@@ -1,0 +1,192 @@
+"""One member: its rows, its statistics, and that it learns from nothing but its training clips."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stag_jax.motion import nodes
+from stag_jax.training import augment, fold, optim
+from stag_jax.types import ClipBatch
+from tests import makers
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """A task, a batch of 23 clips on a 3 x 3 grid with AU labels, and a member that trains on 17 of them."""
+    config = makers.tiny_config(train__steps=6)
+    rng = np.random.default_rng(5)
+    graph = nodes.graph(config.graph, config.motion)
+    b, t, n, d, u = 23, 3, len(graph.node_names), len(graph.feature_mirror), len(graph.units)
+    frame_mask = np.ones((b, t), bool)
+    frame_mask[::5, 2] = False
+    batch = ClipBatch(
+        nodes=rng.normal(size=(b, t, n, d)).astype(np.float32),
+        times_ms=np.cumsum(rng.uniform(5, 50, (b, t)), axis=1).astype(np.float32),
+        magnitude=rng.uniform(0.1, 2, (b, t)).astype(np.float32),
+        frame_mask=frame_mask,
+        au=rng.integers(0, 2, (b, u)).astype(np.float32),
+        au_mask=rng.random((b, u)) < 0.8,
+        label=(np.arange(b) % 3).astype(np.int32),
+    )
+    mask = np.ones(b, np.float32)
+    mask[[1, 4, 8, 11, 16, 20]] = 0
+    member = fold.Member(mask, np.int32(3), np.int32(2))
+    return fold.make_task(config, graph, 17), batch, member
+
+
+def on_device(tree):
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def train(task, batch, member, steps):
+    batch, member = on_device(batch), on_device(member)
+    state = fold.init(task, batch, member)
+    return jax.jit(lambda b, m, s, n: fold.train_steps(task, b, m, s, n))(batch, member, state, np.int32(steps))
+
+
+def test_a_batch_holds_training_clips_only_and_an_epoch_holds_each_once():
+    mask = np.array([1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1], np.float32)  # 11 of 13
+    key = jax.random.key(7)
+    rows = np.concatenate([fold.batch_rows(key, jnp.asarray(mask), jnp.int32(step), 3) for step in range(11)])
+    assert set(rows) <= set(np.flatnonzero(mask))
+    for epoch in rows.reshape(3, 11):
+        np.testing.assert_array_equal(np.sort(epoch), np.flatnonzero(mask))
+    assert not np.array_equal(rows[:11], rows[11:22])
+
+
+def test_statistics_are_those_of_the_training_rows_and_their_mirror_image(setting):
+    task, batch, member = setting
+    measured = fold.measure(task, on_device(batch), jnp.asarray(member.train_mask))
+    chosen = batch.nodes[member.train_mask > 0][batch.frame_mask[member.train_mask > 0]]  # frames n d
+    flipped = chosen[:, task.graph.mirror][..., task.graph.feature_mirror] * task.graph.feature_sign
+    both = np.concatenate([chosen, flipped]).reshape(-1, chosen.shape[-1])
+    np.testing.assert_allclose(measured.mean, both.mean(axis=0), atol=1e-5)
+    # Spread around the common mean, averaged over a feature and its mirror image.
+    np.testing.assert_allclose(measured.scale, both.std(axis=0), rtol=1e-4)
+    counts = np.bincount(batch.label[member.train_mask > 0], minlength=3)
+    np.testing.assert_allclose(np.sum(measured.class_weight * counts), counts.sum(), rtol=1e-5)
+
+
+def test_held_out_clips_change_no_bit_of_the_parameters(setting):
+    task, batch, member = setting
+    out = member.train_mask == 0
+    rng = np.random.default_rng(11)
+    poisoned = batch._replace(
+        nodes=np.where(out[:, None, None, None], np.float32(np.nan), batch.nodes),
+        times_ms=np.where(out[:, None], np.float32(1e9), batch.times_ms),
+        magnitude=np.where(out[:, None], np.float32(-5), batch.magnitude),
+        frame_mask=np.where(out[:, None], rng.random(batch.frame_mask.shape) < 0.5, batch.frame_mask),
+        au=np.where(out[:, None], 1 - batch.au, batch.au),
+        au_mask=np.where(out[:, None], ~batch.au_mask, batch.au_mask),
+        label=np.where(out, (batch.label + 1) % 3, batch.label).astype(np.int32),
+    )
+    clean, metrics = train(task, batch, member, 5)
+    dirty, _ = train(task, poisoned, member, 5)
+    assert np.isfinite(metrics["loss"])
+    for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_training_clips_do_change_the_parameters(setting):
+    task, batch, member = setting
+    other = batch._replace(nodes=batch.nodes + (np.arange(23) == 0).astype(np.float32)[:, None, None, None])
+    a, b = train(task, batch, member, 2)[0], train(task, other, member, 2)[0]
+    assert any(
+        not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True)
+    )
+
+
+def test_steps_in_one_dispatch_or_in_several_are_the_same(setting):
+    task, batch, member = setting
+    batch, member = on_device(batch), on_device(member)
+    step = jax.jit(lambda b, m, s, n: fold.train_steps(task, b, m, s, n))
+    start = fold.init(task, batch, member)
+    whole, _ = step(batch, member, start, np.int32(5))
+    parts, _ = step(batch, member, start, np.int32(2))
+    parts, _ = step(batch, member, parts, np.int32(3))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert int(whole.step) == 5
+
+
+def test_one_trace_serves_all_counts(setting):
+    task, batch, member = setting
+    traces = []
+
+    def counted(batch, member, state, count):
+        traces.append(count)
+        return fold.train_steps(task, batch, member, state, count)
+
+    batch, member = on_device(batch), on_device(member)
+    step = jax.jit(counted)
+    state = fold.init(task, batch, member)
+    for count in (1, 2, 3):
+        state, _ = step(batch, member, state, np.int32(count))
+    assert len(traces) == 1
+
+
+def test_seeds_and_folds_have_their_own_randomness(setting):
+    task, batch, member = setting
+
+    def kernel(seed, number):
+        who = on_device(member._replace(seed=np.int32(seed), fold=np.int32(number)))
+        return fold.init(task, on_device(batch), who).params["embed"]["patch"]["kernel"]
+
+    kernels = [kernel(3, 2), kernel(3, 2), kernel(4, 2), kernel(3, 1)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2]) and not np.array_equal(kernels[0], kernels[3])
+
+
+def test_cooccurrence_starts_from_the_training_clips(setting):
+    task, batch, member = setting
+    raw = fold.init(task, on_device(batch), on_device(member)).params["connectivity"]["cooccurrence"]
+    value = np.asarray(jax.nn.softplus(raw))
+    i, j = 0, 3
+    seen = batch.au * batch.au_mask * member.train_mask[:, None]
+    known = batch.au_mask * member.train_mask[:, None]
+    both = sum(seen[c, i] * seen[c, j] for c in range(23))
+    either = sum(max(seen[c, i], seen[c, j]) * known[c, i] * known[c, j] for c in range(23))
+    np.testing.assert_allclose(value[i, j], both / (either + 1), rtol=1e-3)
+    np.testing.assert_allclose(np.diag(value), 1, rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_remembered_by_its_step(setting):
+    task, batch, member = setting
+    broken = batch._replace(nodes=np.where(member.train_mask[:, None, None, None] > 0, np.float32(np.inf), batch.nodes))
+    state, _ = train(task, broken, member, 4)
+    assert int(state.bad_step) == 0
+    good, _ = train(task, batch, member, 4)
+    assert int(good.bad_step) == -1
+
+
+def test_mirror_twice_is_the_clip_itself_and_moves_left_to_right(setting):
+    task, batch, _ = setting
+    twice = augment.mirror(augment.mirror(jnp.asarray(batch.nodes), task.graph), task.graph)
+    np.testing.assert_array_equal(np.asarray(twice), batch.nodes)
+    once = np.asarray(augment.mirror(jnp.asarray(batch.nodes), task.graph))
+    left, right = task.graph.node_names.index("r1c0"), task.graph.node_names.index("r1c2")
+    mean_v = len(task.graph.feature_mirror) - 5  # pooled: u, v, strain, magnitude, spread of u, of v
+    np.testing.assert_array_equal(once[:, :, left, mean_v], batch.nodes[:, :, right, mean_v])
+    np.testing.assert_array_equal(once[:, :, left, mean_v - 1], -batch.nodes[:, :, right, mean_v - 1])
+
+
+def test_frames_are_dropped_at_the_rate_asked_and_the_strongest_never(setting):
+    _, batch, _ = setting
+    jbatch = on_device(batch)
+    kept = np.stack([augment.drop_frames(jbatch, jax.random.key(i), 0.4) for i in range(200)])
+    strongest = np.argmax(np.where(batch.frame_mask, batch.magnitude, -1), axis=1)
+    assert kept[:, np.arange(23), strongest].all()
+    assert not (kept & ~batch.frame_mask).any()
+    others = batch.frame_mask.copy()
+    others[np.arange(23), strongest] = False
+    assert abs(kept[:, others].mean() - 0.6) < 0.02
+
+
+def test_weight_decay_acts_on_kernels_only(setting):
+    task, batch, member = setting
+    params = fold.init(task, on_device(batch), on_device(member)).params
+    marked = optim.decayed(params)
+    flat = jax.tree_util.tree_flatten_with_path(marked)[0]
+    assert {path[-1].key for path, yes in flat if yes} == {"kernel"}
+    assert {"adjacency", "cooccurrence", "node", "bias", "scale"} <= {path[-1].key for path, yes in flat if not yes}
