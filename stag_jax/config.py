@@ -178,6 +178,8 @@ def from_config_dict(tree: Any, cls: type[T] = Config, path: str = "config") -> 
 
 def _value(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
+        if not hasattr(value, "keys"):
+            raise UserError(f"{path} must be a group of keys, got {value!r}")
         return from_config_dict(value, hint, path)
     if getattr(hint, "__origin__", None) is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):

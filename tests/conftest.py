@@ -1,12 +1,15 @@
 """Every test runs on four CPU devices, with strict promotion, and with the shapes of stag_jax checked at run time.
 
-Helpers are fixtures that return functions: the test folders are no packages, so nothing is imported from here.
+Helpers are fixtures that return functions: the test folders are no packages, so nothing is imported from here. What
+they need of stag_jax is imported inside them, after the hook that adds the checks.
 """
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -69,7 +72,7 @@ def make_batch() -> Callable:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable:
-    """make_config("model.window=0" style keywords as {"model": {"window": 0}}): configs/base.py made small."""
+    """make_config(model={"window": 0}, seeds=(0, 1)): configs/base.py made small, then changed."""
     from stag_configs import base
     from stag_jax.config import from_config_dict
 
@@ -81,14 +84,11 @@ def make_config() -> Callable:
         "protocol": {"bootstrap": 19},
     }
 
-    def make(**groups):
+    def make(**changes: Any):
         tree = base.get_config()
-        for part in (small, groups):
-            for group, values in part.items():
-                if isinstance(values, dict):
-                    tree[group].update(values)
-                else:
-                    tree[group] = values
+        for part in (small, changes):
+            for key, value in part.items():
+                tree.update({key: value})
         return from_config_dict(tree)
 
     return make
@@ -96,6 +96,29 @@ def make_config() -> Callable:
 
 @pytest.fixture(scope="session")
 def model_config(make_config) -> Callable:
-    """model_config(**changes): a ModelConfig of prime sizes, no dropout unless asked for."""
+    """model_config(**changes): a small ModelConfig, without dropout unless asked for."""
     plain = dataclasses.replace(make_config().model, dropout=0.0, edge_dropout=0.0)
     return lambda **changes: dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture(scope="session")
+def jit() -> Callable:
+    """jax.jit that compiles in half the time, for what runs once."""
+    options = {"xla_llvm_disable_expensive_passes": True, "xla_backend_optimization_level": 0}
+    return lambda function: jax.jit(function, compiler_options=options)
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable:
+    """random_params(module, *inputs): parameters far from any special value, a pure function of name and shape."""
+
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        draw = np.random.default_rng(zlib.crc32(name.encode())).normal(0, 0.4, leaf.shape)
+        return jax.numpy.asarray(draw + name.endswith("['scale']"), leaf.dtype)
+
+    def make(module: Any, *inputs: Any, **options: Any) -> Any:
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, **options))
+        return jax.tree_util.tree_map_with_path(fill, shapes["params"])
+
+    return make

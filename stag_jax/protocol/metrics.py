@@ -32,12 +32,13 @@ def scores(confusion: Int[np.ndarray, "*any k k2"]) -> dict[str, Float[np.ndarra
     f1 = np.divide(2 * hit, true + predicted, out=np.zeros_like(hit), where=true + predicted > 0)
     recall = np.divide(hit, true, out=np.zeros_like(hit), where=present)
     clips = np.maximum(true.sum(axis=-1), 1)
-    return {
+    found = {
         "uf1": (f1 * present).sum(axis=-1) / classes,
         "uar": recall.sum(axis=-1) / classes,
         "accuracy": hit.sum(axis=-1) / clips,
         "weighted_f1": (f1 * true).sum(axis=-1) / clips,
     }
+    return {name: np.asarray(value) for name, value in found.items()}
 
 
 def subject_bootstrap(
@@ -48,8 +49,8 @@ def subject_bootstrap(
     *,
     resamples: int,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """95% percentile interval of each score under resampling of subjects with replacement.
+) -> dict[str, list[float]]:
+    """95% percentile interval [low, high] of each score under resampling of subjects with replacement.
 
     Subjects and not clips are drawn, since the clips of one person are not independent.
     """
@@ -61,7 +62,7 @@ def subject_bootstrap(
     intervals = {}
     for name, values in scores(np.einsum("rs,skl->rkl", draws, each)).items():
         low, high = np.quantile(values, (tail, 1 - tail))
-        intervals[name] = (float(low), float(high))
+        intervals[name] = [float(low), float(high)]
     return intervals
 
 

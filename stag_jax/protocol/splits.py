@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from stag_jax.types import UserError
 
@@ -40,9 +40,8 @@ def loso(subjects: Sequence[str]) -> Splits:
     return Splits(tuple(names), np.asarray(subjects)[None, :] == np.asarray(names)[:, None])
 
 
-def untrained_classes(splits: Splits, labels: Sequence[int], classes: Sequence[str]) -> list[tuple[str, str]]:
+def untrained_classes(splits: Splits, labels: Int[np.ndarray, " b"], classes: Sequence[str]) -> list[tuple[str, str]]:
     """(fold, class) pairs where the class has no training clip, so that the fold cannot learn it."""
-    labels = np.asarray(labels)
     return [
         (name, class_name)
         for name, test in zip(splits.names, splits.test_mask, strict=True)

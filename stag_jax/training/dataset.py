@@ -100,11 +100,9 @@ def read_clips(folder: Path) -> Any:
 
     Raises UserError where `folder` holds no prepared corpus.
     """
-    try:
-        builder = tfds.builder_from_directory(str(folder))
-        return builder.as_data_source(split=SPLIT)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UserError(f"{folder} holds no prepared corpus: {error}".splitlines()[0]) from error
+    if not (folder / "dataset_info.json").is_file():
+        raise UserError(f"{folder} holds no prepared corpus")
+    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
 
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip:
@@ -168,7 +166,7 @@ def _read_cache(path: Path) -> tuple[list[ClipFeatures], list[str]] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         faceless = [str(message) for message in arrays.pop("faceless")]
         columns = [arrays[name] for name in ClipFeatures._fields] if arrays else []

@@ -11,7 +11,7 @@ from stag_jax.training.files import write_text
 
 
 class RunLog:
-    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first."""
+    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first. Close it."""
 
     def __init__(self, path: Path, resumed_step: int) -> None:
         kept = [line for line in _complete_lines(path) if line["step"] <= resumed_step]

@@ -1,5 +1,6 @@
 """A whole run: corpus, members, steps, predictions, files. Python owns the loop and nothing else."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -87,9 +88,9 @@ def _train(
             saved = store.load(latest, {"states": states, "elapsed_s": jnp.zeros(())})
             states, step, before = saved["states"], latest, float(saved["elapsed_s"])
             logging.warning("resuming at step %d of %d", step, total)
-        log = loggers.RunLog(folder / workdir.LOG, step)
         start = last_save = time.perf_counter()
-        with loggers.progress(total, step) as bar:
+        log = loggers.RunLog(folder / workdir.LOG, step)
+        with contextlib.closing(log), loggers.progress(total, step) as bar:
             while step < total:
                 # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
                 count = min(per_dispatch - step % per_dispatch, total - step)
@@ -104,7 +105,6 @@ def _train(
                     elapsed = jnp.asarray(before + now - start)
                     store.save(step, {"states": states, "elapsed_s": elapsed})
                     last_save = now
-        log.close()
         return states, before + time.perf_counter() - start
 
 

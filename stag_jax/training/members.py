@@ -39,6 +39,7 @@ class Study(NamedTuple):
     train: Callable[[list[fold.MemberState], int], tuple[list[fold.MemberState], dict[str, Any]]]
     predict: Callable[[list[fold.MemberState]], Float[np.ndarray, "m j k"]]
     gather: Callable[[list[Any]], Any]  # chunks of stacked trees -> one host tree [m, ...] without padding
+    hlo: Callable[[], str]  # text of the compiled training program
     compile_s: float
     layout: str
 
@@ -121,6 +122,7 @@ def build(
         train=run,
         predict=lambda states: gather([predict(batch, s, r) for s, r in zip(states, rows, strict=True)]),
         gather=gather,
+        hlo=program.as_text,
         compile_s=compile_s,
         layout=(
             f"{count} members on {len(devices)} {devices[0].platform} device{'s' * (len(devices) > 1)}, "

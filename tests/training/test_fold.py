@@ -1,5 +1,7 @@
 """One member: its rows, its statistics, and that it learns from nothing but its training clips."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from tests import makers
 @pytest.fixture(scope="module")
 def setting():
     """A task, a batch of 23 clips on a 3 x 3 grid with AU labels, and a member that trains on 17 of them."""
-    config = makers.tiny_config(train__steps=6)
+    config = makers.tiny_config(train__steps=6, model__gat_layers=1)
     rng = np.random.default_rng(5)
     graph = nodes.graph(config.graph, config.motion)
     b, t, n, d, u = 23, 3, len(graph.node_names), len(graph.feature_mirror), len(graph.units)
@@ -32,17 +34,25 @@ def setting():
     mask = np.ones(b, np.float32)
     mask[[1, 4, 8, 11, 16, 20]] = 0
     member = fold.Member(mask, np.int32(3), np.int32(2))
-    return fold.make_task(config, graph, 17), batch, member
+    task = fold.make_task(config, graph, 17)
+    # Compiled once for all tests of this file.
+    init = jax.jit(lambda batch, member: fold.init(task, batch, member))
+    steps = jax.jit(lambda batch, member, state, count: fold.train_steps(task, batch, member, state, count))
+    return SimpleNamespace(task=task, batch=batch, member=member, init=init, steps=steps)
 
 
 def on_device(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
-def train(task, batch, member, steps):
-    batch, member = on_device(batch), on_device(member)
-    state = fold.init(task, batch, member)
-    return jax.jit(lambda b, m, s, n: fold.train_steps(task, b, m, s, n))(batch, member, state, np.int32(steps))
+def start(setting, batch=None, member=None):
+    return setting.init(on_device(batch or setting.batch), on_device(member or setting.member))
+
+
+def train(setting, count, batch=None, state=None):
+    batch = on_device(batch or setting.batch)
+    state = state or setting.init(batch, on_device(setting.member))
+    return setting.steps(batch, on_device(setting.member), state, jnp.int32(count))
 
 
 def test_a_batch_holds_training_clips_only_and_an_epoch_holds_each_once():
@@ -56,7 +66,7 @@ def test_a_batch_holds_training_clips_only_and_an_epoch_holds_each_once():
 
 
 def test_statistics_are_those_of_the_training_rows_and_their_mirror_image(setting):
-    task, batch, member = setting
+    task, batch, member = setting.task, setting.batch, setting.member
     measured = fold.measure(task, on_device(batch), jnp.asarray(member.train_mask))
     chosen = batch.nodes[member.train_mask > 0][batch.frame_mask[member.train_mask > 0]]  # frames n d
     flipped = chosen[:, task.graph.mirror][..., task.graph.feature_mirror] * task.graph.feature_sign
@@ -69,7 +79,7 @@ def test_statistics_are_those_of_the_training_rows_and_their_mirror_image(settin
 
 
 def test_held_out_clips_change_no_bit_of_the_parameters(setting):
-    task, batch, member = setting
+    batch, member = setting.batch, setting.member
     out = member.train_mask == 0
     rng = np.random.default_rng(11)
     poisoned = batch._replace(
@@ -81,57 +91,43 @@ def test_held_out_clips_change_no_bit_of_the_parameters(setting):
         au_mask=np.where(out[:, None], ~batch.au_mask, batch.au_mask),
         label=np.where(out, (batch.label + 1) % 3, batch.label).astype(np.int32),
     )
-    clean, metrics = train(task, batch, member, 5)
-    dirty, _ = train(task, poisoned, member, 5)
+    clean, metrics = train(setting, 5)
+    dirty, _ = train(setting, 5, poisoned)
     assert np.isfinite(metrics["loss"])
     for a, b in zip(jax.tree.leaves(clean), jax.tree.leaves(dirty), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_training_clips_do_change_the_parameters(setting):
-    task, batch, member = setting
+    batch = setting.batch
     other = batch._replace(nodes=batch.nodes + (np.arange(23) == 0).astype(np.float32)[:, None, None, None])
-    a, b = train(task, batch, member, 2)[0], train(task, other, member, 2)[0]
+    a, b = train(setting, 2)[0], train(setting, 2, other)[0]
     assert any(
         not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True)
     )
 
 
 def test_steps_in_one_dispatch_or_in_several_are_the_same(setting):
-    task, batch, member = setting
-    batch, member = on_device(batch), on_device(member)
-    step = jax.jit(lambda b, m, s, n: fold.train_steps(task, b, m, s, n))
-    start = fold.init(task, batch, member)
-    whole, _ = step(batch, member, start, np.int32(5))
-    parts, _ = step(batch, member, start, np.int32(2))
-    parts, _ = step(batch, member, parts, np.int32(3))
+    whole, _ = train(setting, 5)
+    parts, _ = train(setting, 2)
+    parts, _ = train(setting, 3, state=parts)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert int(whole.step) == 5
 
 
 def test_one_trace_serves_all_counts(setting):
-    task, batch, member = setting
-    traces = []
-
-    def counted(batch, member, state, count):
-        traces.append(count)
-        return fold.train_steps(task, batch, member, state, count)
-
-    batch, member = on_device(batch), on_device(member)
-    step = jax.jit(counted)
-    state = fold.init(task, batch, member)
-    for count in (1, 2, 3):
-        state, _ = step(batch, member, state, np.int32(count))
-    assert len(traces) == 1
+    for count in (1, 2, 4):
+        train(setting, count)
+    assert setting.steps._cache_size() == 1
 
 
 def test_seeds_and_folds_have_their_own_randomness(setting):
-    task, batch, member = setting
 
     def kernel(seed, number):
-        who = on_device(member._replace(seed=np.int32(seed), fold=np.int32(number)))
-        return fold.init(task, on_device(batch), who).params["embed"]["patch"]["kernel"]
+        return start(setting, member=setting.member._replace(seed=np.int32(seed), fold=np.int32(number))).params[
+            "embed"
+        ]["patch"]["kernel"]
 
     kernels = [kernel(3, 2), kernel(3, 2), kernel(4, 2), kernel(3, 1)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
@@ -139,8 +135,8 @@ def test_seeds_and_folds_have_their_own_randomness(setting):
 
 
 def test_cooccurrence_starts_from_the_training_clips(setting):
-    task, batch, member = setting
-    raw = fold.init(task, on_device(batch), on_device(member)).params["connectivity"]["cooccurrence"]
+    batch, member = setting.batch, setting.member
+    raw = start(setting).params["connectivity"]["cooccurrence"]
     value = np.asarray(jax.nn.softplus(raw))
     i, j = 0, 3
     seen = batch.au * batch.au_mask * member.train_mask[:, None]
@@ -152,16 +148,16 @@ def test_cooccurrence_starts_from_the_training_clips(setting):
 
 
 def test_a_loss_that_is_not_finite_is_remembered_by_its_step(setting):
-    task, batch, member = setting
+    batch, member = setting.batch, setting.member
     broken = batch._replace(nodes=np.where(member.train_mask[:, None, None, None] > 0, np.float32(np.inf), batch.nodes))
-    state, _ = train(task, broken, member, 4)
+    state, _ = train(setting, 4, broken)
     assert int(state.bad_step) == 0
-    good, _ = train(task, batch, member, 4)
+    good, _ = train(setting, 4)
     assert int(good.bad_step) == -1
 
 
 def test_mirror_twice_is_the_clip_itself_and_moves_left_to_right(setting):
-    task, batch, _ = setting
+    task, batch = setting.task, setting.batch
     twice = augment.mirror(augment.mirror(jnp.asarray(batch.nodes), task.graph), task.graph)
     np.testing.assert_array_equal(np.asarray(twice), batch.nodes)
     once = np.asarray(augment.mirror(jnp.asarray(batch.nodes), task.graph))
@@ -172,7 +168,7 @@ def test_mirror_twice_is_the_clip_itself_and_moves_left_to_right(setting):
 
 
 def test_frames_are_dropped_at_the_rate_asked_and_the_strongest_never(setting):
-    _, batch, _ = setting
+    batch = setting.batch
     jbatch = on_device(batch)
     kept = np.stack([augment.drop_frames(jbatch, jax.random.key(i), 0.4) for i in range(200)])
     strongest = np.argmax(np.where(batch.frame_mask, batch.magnitude, -1), axis=1)
@@ -184,8 +180,7 @@ def test_frames_are_dropped_at_the_rate_asked_and_the_strongest_never(setting):
 
 
 def test_weight_decay_acts_on_kernels_only(setting):
-    task, batch, member = setting
-    params = fold.init(task, on_device(batch), on_device(member)).params
+    params = start(setting).params
     marked = optim.decayed(params)
     flat = jax.tree_util.tree_flatten_with_path(marked)[0]
     assert {path[-1].key for path, yes in flat if yes} == {"kernel"}

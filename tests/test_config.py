@@ -1,0 +1,98 @@
+import dataclasses
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import stag_configs
+from stag_configs import base
+from stag_jax.config import Config, from_config_dict, to_dict
+from stag_jax.types import UserError
+
+
+def tree(**changes):
+    """The default settings as plain dicts, with `group__key=value` changed."""
+    made = to_dict(from_config_dict(base.get_config()))
+    for path, value in changes.items():
+        *groups, key = path.split("__")
+        node = made
+        for group in groups:
+            node = node[group]
+        node[key] = value
+    return made
+
+
+def test_there_and_back():
+    config = from_config_dict(base.get_config())
+    plain = json.loads(json.dumps(to_dict(config)))
+    assert from_config_dict(plain) == config
+    assert to_dict(from_config_dict(plain)) == plain
+    assert hash(config) == hash(from_config_dict(plain))
+    assert config != from_config_dict(tree(model__width=34))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seeds = (1,)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(stag_configs.__path__)])
+def test_every_config_file_is_a_config(name):
+    module = importlib.import_module(f"stag_configs.{name}")
+    config = from_config_dict(module.get_config())
+    assert isinstance(config, Config)
+    if name != "base":  # it opens with the command that runs it, and it changes something
+        assert f"--config=configs/{name}.py" in module.__doc__
+        assert config != from_config_dict(base.get_config())
+    assert module.get_config() is not module.get_config()
+
+
+def test_every_config_file_is_installed():
+    folder = Path(__file__).parents[1] / "configs"
+    there = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert there == {module.name for module in pkgutil.iter_modules(stag_configs.__path__)} >= {"base", "synth_me"}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model__widht": 3}, "unknown config key config.model.widht; did you mean config.model.width?"),
+        ({"modle": {}}, "unknown config key config.modle; did you mean config.model?"),
+        ({"qqqq": 1}, "unknown config key config.qqqq"),
+        ({"model__width": "32"}, "config.model.width must be of type int, got '32'"),
+        ({"model__width": 32.0}, "config.model.width must be of type int, got 32.0"),
+        ({"model__width": True}, "config.model.width must be of type int, got True"),
+        ({"model__width": None}, "config.model.width must be of type int, got None"),
+        ({"model__dropout": True}, "config.model.dropout must be of type float, got True"),
+        ({"model__dropout": "0.1"}, "config.model.dropout must be of type float, got '0.1'"),
+        ({"model__dynamic": 1}, "config.model.dynamic must be of type bool, got 1"),
+        ({"data__dataset": 3}, "config.data.dataset must be of type str, got 3"),
+        ({"data__classes": "negative"}, "config.data.classes must be a tuple, got 'negative'"),
+        ({"data__classes": ["negative", 3]}, "config.data.classes must be of type str, got 3"),
+        ({"graph__units": 4}, "config.graph.units must be a tuple, got 4"),
+        ({"seeds": [0, True]}, "config.seeds must be of type int, got True"),
+        ({"model": 3}, "config.model must be a group of keys, got 3"),
+        ({"model": "stag"}, "config.model must be a group of keys, got 'stag'"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        from_config_dict(tree(**changes))
+
+
+@pytest.mark.parametrize("group, key", [("model", "width"), ("train", "steps"), ("checkpoint", "keep")])
+def test_a_missing_key_is_named(group, key):
+    plain = tree()
+    del plain[group][key]
+    with pytest.raises(UserError, match=rf"^config key config\.{group}\.{key} is missing$"):
+        from_config_dict(plain)
+    del plain[group]
+    with pytest.raises(UserError, match=rf"^config key config\.{group} is missing$"):
+        from_config_dict(plain)
+
+
+def test_what_means_the_same_is_taken():
+    config = from_config_dict(tree(model__dropout=0, data__classes=["a", "b"], seeds=(3, 5)))
+    assert config.model.dropout == 0.0 and type(config.model.dropout) is float
+    assert config.data.classes == ("a", "b")
+    assert config.seeds == (3, 5)

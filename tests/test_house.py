@@ -1,0 +1,167 @@
+"""Rules of the house that no linter knows. Each checker maps {path: source} to complaints, so that it can be tested."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"stag_datasets": "datasets", "stag_configs": "configs", "stag_experiments": "experiments"}
+TOP = {"setup.py", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"}
+TOP |= {"stag_jax", "configs", "datasets", "experiments", "tests", "docs"}
+LINES = 420
+
+# What each room of stag_jax may import, besides itself.
+ROOMS = {"types": (), "config": ("types",)}
+ROOMS["face"] = ("types", "config")
+ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face")
+ROOMS["training"] = ("types", "config", "face", "model", "protocol", "motion")
+ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
+ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
+NOWHERE = {"tensorflow", "torch", "keras"}
+
+
+def sources():
+    paths = [path for folder in ("stag_jax", *FOLDERS.values()) for path in (ROOT / folder).rglob("*.py")]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+def imports(path, source):
+    """Full dotted names of all that is imported anywhere in the file."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def check_rooms(files):
+    """Imports in stag_jax run downwards."""
+    for path, source in files.items():
+        if not path.startswith("stag_jax/") or path == "stag_jax/__init__.py":
+            continue
+        room = path.split("/")[1].removesuffix(".py")
+        for name in imports(path, source):
+            parts = name.split(".")
+            if parts[0] in ("stag_datasets", "datasets", "stag_experiments", "experiments", "stag_configs", "configs"):
+                yield f"{path} imports {name}"
+            elif parts[0] == "stag_jax" and room not in ROOMS:
+                yield f"{path} is in no known room"
+            elif parts[0] == "stag_jax" and parts[1] != room and parts[1] not in ROOMS[room]:
+                yield f"{path} imports {name}"
+
+
+def check_outside(files):
+    """Corpora and settings do not need the library; some libraries have one place, some none."""
+    for path, source in files.items():
+        for name in imports(path, source):
+            first = name.split(".")[0]
+            if path.startswith("datasets/") and first in ("stag_jax", "stag_configs", "stag_experiments"):
+                yield f"{path} imports {name}"
+            if path.startswith("configs/") and first not in ("ml_collections", "stag_configs"):
+                yield f"{path} imports {name}"
+            if first in NOWHERE or path != ONLY_IN.get(first, path):
+                yield f"{path} imports {name}"
+
+
+def check_docstrings(files):
+    """Packages everywhere, and public functions, classes and methods of stag_jax, say what they are."""
+    for path, source in files.items():
+        tree = ast.parse(source)
+        if not ast.get_docstring(tree):
+            yield f"{path} has no docstring"
+        if path.startswith("stag_jax/"):
+            classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+            for node in [*tree.body, *(member for group in classes for member in group.body)]:
+                named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+                if named and not ast.get_docstring(node):
+                    yield f"{path}: {node.name} has no docstring"
+
+
+def check_length(files):
+    """No file is longer than what a reader keeps in mind."""
+    for path, source in files.items():
+        if source.count("\n") > LINES:
+            yield f"{path} has more than {LINES} lines"
+
+
+def check_top(entries):
+    """The root of the repository holds nothing but the known entries."""
+    yield from (entry for entry in sorted(set(entries)) if entry not in TOP and not entry.startswith("."))
+
+
+@pytest.mark.parametrize("check", [check_rooms, check_outside, check_docstrings, check_length])
+def test_the_house_is_in_order(check):
+    files = sources()
+    assert {"stag_jax/types.py", "configs/base.py", "datasets/corpus.py", "experiments/train.py"} <= set(files)
+    assert list(check(files)) == []
+
+
+def test_tests_are_short_too():
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    assert list(check_length(files)) == []
+
+
+def test_the_root_holds_what_is_known():
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    entries = {line.split("/")[0] for line in listed.splitlines()}
+    assert "setup.py" in entries
+    assert list(check_top(entries)) == []
+
+
+DOCUMENTED = '"""It."""\n'
+PLANTED = [
+    (check_rooms, "stag_jax/model/stag.py", "from stag_jax.training import fold"),
+    (check_rooms, "stag_jax/model/stag.py", "from stag_jax.motion.nodes import graph"),
+    (check_rooms, "stag_jax/model/stag.py", "from ..protocol import metrics"),
+    (check_rooms, "stag_jax/protocol/metrics.py", "def f():\n    from stag_jax import model"),
+    (check_rooms, "stag_jax/face/regions.py", "import stag_jax.motion.flow"),
+    (check_rooms, "stag_jax/config.py", "from stag_jax import face"),
+    (check_rooms, "stag_jax/types.py", "from stag_jax.config import Config"),
+    (check_rooms, "stag_jax/deploy/app.py", "from stag_jax.analysis import report"),
+    (check_rooms, "stag_jax/analysis/report.py", "from stag_jax import deploy"),
+    (check_rooms, "stag_jax/training/loop.py", "from stag_datasets import corpus"),
+    (check_rooms, "stag_jax/attic/old.py", "from stag_jax import types"),
+    (check_outside, "datasets/synth_me/labels.py", "from stag_jax.types import Clip"),
+    (check_outside, "configs/base.py", "import numpy as np"),
+    (check_outside, "stag_jax/motion/flow.py", "import dlib"),
+    (check_outside, "stag_jax/training/loop.py", "from orbax import checkpoint"),
+    (check_outside, "experiments/train.py", "import tensorflow as tf"),
+    (check_docstrings, "datasets/new/__init__.py", "x = 1"),
+    (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "def table():\n    return 1"),
+    (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "class Table:\n    x = 1"),
+    (
+        check_docstrings,
+        "stag_jax/face/regions.py",
+        DOCUMENTED + 'class T:\n    """It."""\n    def rows(self):\n        pass',
+    ),
+    (check_length, "stag_jax/model/stag.py", "\n" * (LINES + 1)),
+]
+
+
+@pytest.mark.parametrize("check, path, source", PLANTED)
+def test_a_planted_fault_is_found(check, path, source):
+    (complaint,) = check({path: source})
+    assert complaint.startswith(path)
+
+
+def test_what_is_allowed_is_not_complained_about():
+    files = {
+        "stag_jax/motion/nodes.py": DOCUMENTED + "from stag_jax.face import regions\nfrom stag_jax.types import Clip",
+        "stag_jax/training/loop.py": DOCUMENTED + "from stag_jax import config as c\nfrom stag_jax.model import stag",
+        "stag_jax/face/landmarks.py": DOCUMENTED + "import dlib\ndef _private():\n    pass",
+        "stag_jax/training/checkpoint.py": DOCUMENTED + "from orbax.checkpoint import v1",
+        "datasets/corpus.py": DOCUMENTED + "import tensorflow_datasets as tfds\nfrom stag_datasets import corpus",
+        "configs/base.py": DOCUMENTED + "from ml_collections import ConfigDict\nfrom stag_configs import base",
+        "experiments/train.py": DOCUMENTED + "from stag_jax.deploy import x\nfrom stag_datasets import corpus",
+    }
+    for check in (check_rooms, check_outside, check_docstrings, check_length):
+        assert list(check(files)) == []
+    assert list(check_top(["setup.py", ".gitignore", "stag_jax", "notes.txt"])) == ["notes.txt"]
