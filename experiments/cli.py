@@ -1,8 +1,10 @@
 """What every script does around its work: flags, one-line errors, exit codes."""
 
+import ast
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -52,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
-def fail(message: str, code: int = USAGE_ERROR) -> None:
+def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
     """Prints one line and leaves."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
@@ -68,6 +70,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(list(argv))
     # A config file is Python and an override reaches into it, so more than flags.Error can come up here.
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        message = str(error)
+        if message[:1] in "'\"":
+            message = str(ast.literal_eval(message))  # a KeyError prints the repr of its message
         fail(message)
-        raise AssertionError from error

@@ -25,7 +25,7 @@ def main() -> None:
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing")
     folder = Path(WORKDIR.value)
-    workdir.claim(folder, config)
+    workdir.check(folder, config)
     # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
     jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
     prepared = corpus.build(config.data.dataset, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)

@@ -42,7 +42,7 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
     corpus = dataset.load(corpus_dir, config)
-    workdir.claim_data(folder, corpus)
+    workdir.check_data(folder, corpus)
     splits = make_splits(config.protocol.split, corpus.subjects)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
     parts: list[tuple[np.ndarray, dict[str, Any]]] = []

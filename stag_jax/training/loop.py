@@ -27,19 +27,20 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
       UserError: the workdir belongs to another config or other data, the corpus cannot be used, or a loss is not
         finite; the line names the thing at fault.
     """
-    workdir.claim(folder, config)
+    workdir.check(folder, config)
     done = workdir.finished(folder)
     if done is not None:
         logging.warning("%s is finished; nothing to do", folder)
         return done
 
     corpus = dataset.load(corpus_dir, config)
-    workdir.claim_data(folder, corpus)
     splits = splits_lib.make_splits(config.protocol.split, corpus.subjects)
     for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
         logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
     who = members.roster(splits, config.seeds)
     task = fold.make_task(config, corpus.graph, int((~splits.test_mask).sum(axis=1).min()))
+    # The workdir is taken only now, when all that could be wrong with the settings has had its say.
+    workdir.claim(folder, config, corpus)
     study = members.build(task, corpus.batch, who, config.parallel)
     print(f"{len(corpus.ids)} clips, {len(splits.names)} folds; {study.layout}; compiled in {study.compile_s:.0f} s")
 

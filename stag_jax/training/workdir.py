@@ -34,39 +34,27 @@ PACKAGES = (
 )
 
 
-def claim(workdir: Path, config: Config) -> None:
-    """Makes the workdir this config's own.
-
-    Raises:
-      UserError: it belongs to another config (the first key that differs is named), or cannot be made.
-    """
-    path = workdir / CONFIG
-    mine = config_lib.to_dict(config)
-    if path.exists():
-        theirs = _read_json(path)
-        for key, (old, new) in _differences(theirs, mine).items():
-            if not any(key == free or key.startswith(f"{free}.") for free in FREE):
-                raise UserError(f"{workdir} belongs to another config: {key} is {old!r} there and {new!r} here")
-        return
+def check(workdir: Path, config: Config) -> None:
+    """Raises UserError where the workdir belongs to another config; the first key that differs is named."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is not a folder")
-    write_text(path, json.dumps(mine, indent=2) + "\n")
-
-
-def read_config(workdir: Path) -> Config:
-    """The config of a workdir. Raises UserError where there is none."""
     path = workdir / CONFIG
     if not path.exists():
-        raise UserError(f"{workdir} is no workdir of a run: {CONFIG} is missing")
-    return config_lib.from_config_dict(_read_json(path))
+        return
+    for key, (old, new) in _differences(_read_json(path), config_lib.to_dict(config)).items():
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
+            raise UserError(f"{workdir} belongs to another config: {key} is {old!r} there and {new!r} here")
 
 
-def claim_data(workdir: Path, corpus: Corpus) -> None:
-    """Notes versions and the data's fingerprint. Raises UserError where the workdir was begun with other data."""
-    path = workdir / RUN
-    if path.exists():
-        if _read_json(path)["data_fingerprint"] != corpus.fingerprint:
-            raise UserError(f"{workdir} was begun with other data: the corpus or its features have changed since")
+def claim(workdir: Path, config: Config, corpus: Corpus) -> None:
+    """Makes the workdir this config's and this data's own, and notes versions, revision and devices.
+
+    Raises:
+      UserError: it belongs to another config, or was begun with other data.
+    """
+    check(workdir, config)
+    check_data(workdir, corpus)
+    if (workdir / RUN).exists():
         return
     about = {
         "data_fingerprint": corpus.fingerprint,
@@ -76,7 +64,23 @@ def claim_data(workdir: Path, corpus: Corpus) -> None:
         "git_revision": _git_revision(),
         "devices": [str(device) for device in jax.devices()],
     }
-    write_text(path, json.dumps(about, indent=2) + "\n")
+    write_text(workdir / CONFIG, json.dumps(config_lib.to_dict(config), indent=2) + "\n")
+    write_text(workdir / RUN, json.dumps(about, indent=2) + "\n")
+
+
+def check_data(workdir: Path, corpus: Corpus) -> None:
+    """Raises UserError where the workdir was begun with other data."""
+    path = workdir / RUN
+    if path.exists() and _read_json(path)["data_fingerprint"] != corpus.fingerprint:
+        raise UserError(f"{workdir} was begun with other data: the corpus or its features have changed since")
+
+
+def read_config(workdir: Path) -> Config:
+    """The config of a workdir. Raises UserError where there is none."""
+    path = workdir / CONFIG
+    if not path.exists():
+        raise UserError(f"{workdir} is no workdir of a run: {CONFIG} is missing")
+    return config_lib.from_config_dict(_read_json(path))
 
 
 def finished(workdir: Path) -> dict[str, Any] | None:

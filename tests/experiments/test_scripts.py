@@ -1,0 +1,197 @@
+"""The scripts as a user runs them: in processes of their own, killed, misused, and run again."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stag_jax import config as config_lib
+from tests import makers
+
+ROOT = Path(__file__).parents[2]
+CONFIG = '''"""A small study."""
+import sys
+
+sys.path.insert(0, {root!r})
+from tests import makers
+
+
+def get_config():
+    return makers.tiny_settings(**{{"parallel.cpu_devices": 2, "checkpoint.every_s": 0.0}})
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an archive and a config file."""
+    folder = tmp_path_factory.mktemp("study")
+    makers.write_composite(folder / "archive", subjects=3, clips=6)
+    (folder / "study.py").write_text(CONFIG.format(root=str(ROOT)))
+    return folder
+
+
+def command(place, script, *flags):
+    return [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *map(str, flags)]
+
+
+def train_flags(place, workdir, *flags):
+    data = (f"--config.data.manual_dir={place / 'archive'}", f"--config.data.data_dir={place / 'data'}")
+    return (f"--config={place / 'study.py'}", *data, f"--workdir={workdir}", *flags)
+
+
+def run(place, script, *flags, check=False):
+    # The suite's own flags would slow a user's program or change its devices.
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    done = subprocess.run(command(place, script, *flags), capture_output=True, text=True, env=env, timeout=300)
+    if check:
+        assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """A workdir that one undisturbed run has finished."""
+    done = run(place, "train", *train_flags(place, place / "whole"), check=True)
+    return place / "whole", done
+
+
+def test_train_builds_trains_and_prints_a_table(finished):
+    workdir, done = finished
+    assert "UF1 95% interval over subjects" in done.stdout
+    assert "step/s" in done.stderr and "loss=" in done.stderr
+    assert "Traceback" not in done.stderr
+    result = json.loads((workdir / "metrics.json").read_text())
+    assert result["n_folds"] == 3 and result["n_clips"] == 18 and result["compile_s"] > 0
+
+
+def test_a_finished_workdir_is_said_to_be_so(place, finished):
+    again = run(place, "train", *train_flags(place, finished[0]), check=True)
+    assert "is finished; nothing to do" in again.stderr
+    assert again.stdout.splitlines()[-1] == finished[1].stdout.splitlines()[-1]
+
+
+def test_killed_at_random_moments_it_predicts_the_same_to_the_last_digit(place, finished):
+    workdir = place / "killed"
+    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    seed = random.SystemRandom().randrange(10**6)
+    moments = random.Random(seed)
+    for _ in range(2):
+        process = subprocess.Popen(
+            command(place, "train", *train_flags(place, workdir)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+        before = _lines(workdir)
+        # Some time after training has moved on, in the middle of whatever it does then: a step, or a save.
+        deadline = time.monotonic() + 240
+        while process.poll() is None and _lines(workdir) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run(place, "train", *train_flags(place, workdir), check=True)
+    same = (workdir / "predictions.csv").read_bytes() == (finished[0] / "predictions.csv").read_bytes()
+    assert same, f"random seed of the kill: {seed}"
+
+
+def _lines(workdir):
+    path = workdir / "log.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_analyze_writes_what_the_checkpoints_say(place, finished):
+    workdir = finished[0]
+    done = run(place, "analyze", f"--workdir={workdir}", check=True)
+    assert {Path(line).name for line in done.stdout.splitlines() if line.endswith((".csv", ".png"))} == {
+        "confusion.csv", "per_class.csv", "confusion.png", "au_by_class.csv",
+    }  # fmt: skip
+    result = json.loads((workdir / "metrics.json").read_text())
+    with (workdir / "report" / "confusion.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [[int(v) for v in row[1:]] for row in rows[1:]] == result["confusion"]
+    with (workdir / "report" / "per_class.csv").open(newline="") as file:
+        scores = [float(row["f1"]) for row in csv.DictReader(file)]
+    assert abs(sum(scores) / 3 - result["uf1"]) < 1e-3
+
+
+def test_analyze_notices_an_edited_prediction(place, finished):
+    copy = place / "edited"
+    shutil.copytree(finished[0], copy)
+    path = copy / "predictions.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[4].split(",")
+    cells[-1] = str(float(cells[-1]) + 0.01)
+    lines[4] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    done = run(place, "analyze", f"--workdir={copy}")
+    assert done.returncode == 2 and f"clip {cells[0]} is not what the checkpoints predict" in done.stderr
+
+
+def test_prepare_says_what_there_is(place, tmp_path):
+    flags = (f"--config={place / 'study.py'}", "--dataset=composite_flow", f"--manual_dir={place / 'archive'}")
+    done = run(place, "prepare", *flags, f"--data_dir={tmp_path / 'data'}", check=True)
+    assert "18 clips, 3 subjects" in done.stdout
+    assert list((tmp_path / "data" / "features").glob("composite_flow-*.npz"))
+
+
+def _bad(place, folder, changes):
+    flags = dict(part[2:].split("=", 1) for part in train_flags(place, folder / "bad"))
+    flags["config.data.data_dir"] = str(folder / "data")
+    for key, value in changes.items():
+        if value is None:
+            flags = {name: old for name, old in flags.items() if name.split(".")[0] != key}
+        else:
+            flags[key] = value
+    return [f"--{key}={value}" for key, value in flags.items()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config.data.manual_dir": ""}, "composite_flow is not shipped"),
+        ({"config.data.manual_dir": "/nowhere"}, "/nowhere is not a folder"),
+        ({"config.model.widht": "3"}, 'Did you mean "width" instead of "widht"?'),
+        ({"config.train.steps": "many"}, "many"),
+        ({"config": "nothing.py"}, "nothing.py"),
+        (
+            {"config": None, "config.data.manual_dir": None, "config__data__data_dir": None},
+            "--config=FILE is missing",
+        ),
+        ({"workdir": None}, "--workdir=DIR is missing"),
+        ({"config.data.dataset": "casme9"}, "no corpus named 'casme9'"),
+        ({"config.model.name": "stagg"}, "config.model.name 'stagg' is none of stag, apex_only, two_stream"),
+        ({"wrokdir": "x"}, "wrokdir"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_misuse_is_one_line_and_code_2(place, tmp_path, changes, message):
+    done = run(place, "train", *_bad(place, tmp_path, changes))
+    assert done.returncode == 2, done.stderr[-2000:]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "bad").exists()
+
+
+def test_help_names_the_flags(place):
+    done = run(place, "train", "--help", check=True)
+    assert "--workdir" in done.stdout and "--config" in done.stdout
+
+
+def test_every_config_file_names_the_command_that_runs_it():
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        if path.name not in ("__init__.py", "base.py"):
+            assert f"--config=configs/{path.name}" in path.read_text(), path.name
+
+
+def test_tiny_settings_are_settings():
+    assert config_lib.from_config_dict(makers.tiny_settings()) == makers.tiny_config()
