@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
+
+from stag_jax.training import restore
 
 
 class ClassExplanation(NamedTuple):
@@ -16,19 +17,18 @@ class ClassExplanation(NamedTuple):
 
 
 def by_class(
-    aux: dict[str, Array], label: Int[np.ndarray, " b"], frame_mask: Bool[np.ndarray, "b t"], classes: int
+    aux: dict[str, np.ndarray], label: Int[np.ndarray, " b"], frame_mask: Bool[np.ndarray, "b t"], classes: int
 ) -> list[ClassExplanation]:
     """One explanation a class; an intermediate that the network does not have is None."""
     per_clip = {}
+    seen = restore.frames_seen(aux, frame_mask)
     if "au_probability" in aux:
-        per_clip["au_probability"] = np.max(aux["au_probability"], axis=1, where=frame_mask[..., None], initial=0.0)
+        per_clip["au_probability"] = np.max(aux["au_probability"], axis=1, where=seen[..., None], initial=0.0)
     if "connectivity" in aux:
-        bias = jnp.asarray(aux["connectivity"])
-        # A model that looks at fewer frames than were selected has no others to average.
-        weight = frame_mask[:, : bias.shape[1], None, None]
-        per_clip["connectivity"] = np.asarray(jnp.sum(bias * weight, axis=1) / jnp.sum(weight, axis=1))
+        weight = seen[:, :, None, None]
+        per_clip["connectivity"] = (aux["connectivity"] * weight).sum(axis=1) / weight.sum(axis=1)
     if "temporal_attention" in aux:
-        per_clip["temporal_attention"] = np.asarray(aux["temporal_attention"])
+        per_clip["temporal_attention"] = aux["temporal_attention"]
     return [
         ClassExplanation(*(_mean(per_clip.get(name), label == index) for name in ClassExplanation._fields))
         for index in range(classes)
@@ -36,4 +36,4 @@ def by_class(
 
 
 def _mean(values: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
-    return None if values is None or not chosen.any() else np.asarray(values)[chosen].mean(axis=0)
+    return None if values is None or not chosen.any() else values[chosen].mean(axis=0)

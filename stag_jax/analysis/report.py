@@ -45,7 +45,7 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
     workdir.check_data(folder, corpus)
     splits = make_splits(config.protocol.split, corpus.subjects)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
-    parts: list[tuple[np.ndarray, dict[str, Any]]] = []
+    parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     for name, test in zip(splits.names, splits.test_mask, strict=True):
         rows = np.flatnonzero(test)
         held_out = jax.tree.map(lambda x, rows=rows: x[rows], corpus.batch)
@@ -53,9 +53,7 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
         parts.append((rows, aux))
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
     names = ("au_probability", "connectivity", "temporal_attention")
-    aux = {
-        key: np.concatenate([np.asarray(part[key]) for _, part in parts])[order] for key in names if key in parts[0][1]
-    }
+    aux = {key: np.concatenate([part[key] for _, part in parts])[order] for key in names if key in parts[0][1]}
     explanation = explain.by_class(aux, corpus.batch.label, corpus.batch.frame_mask, len(config.data.classes))
     _compare(folder, corpus, config.data.classes, probability)
     return Evidence(corpus, config.data.classes, probability, explanation)

@@ -57,17 +57,13 @@ def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:
     batch = ClipBatch(*arrays, label=np.zeros(1, np.int32))
     outputs = [restore.apply(restore.load_fold(folder, name), batch) for name in names]
     probability = np.mean([probability[0] for probability, _ in outputs], axis=0)
-    # Frames that were only padded must not speak.
-    au = [
-        np.max(np.asarray(aux["au_probability"])[0], axis=0, where=_seen(aux, features.frame_mask), initial=0.0)
-        if "au_probability" in aux
-        else np.full(len(config.graph.units), np.nan)
-        for _, aux in outputs
-    ]
-    return Prediction(config.data.classes, probability, config.graph.units, np.mean(au, axis=0))
+    au = np.mean([_au_probability(aux, batch.frame_mask, len(config.graph.units)) for _, aux in outputs], axis=0)
+    return Prediction(config.data.classes, probability, config.graph.units, au)
 
 
-def _seen(aux: dict, frame_mask: np.ndarray) -> np.ndarray:
-    """The mask of the frames that the network looked at: all that were selected, or the key frame alone."""
-    frames = aux["au_probability"].shape[1]
-    return frame_mask[:, None] if frames == len(frame_mask) else np.ones((frames, 1), bool)
+def _au_probability(aux: dict[str, np.ndarray], frame_mask: np.ndarray, units: int) -> Float[np.ndarray, " u"]:
+    """The largest over the frames of the one clip, padding left out; NaN from a network without an AU head a frame."""
+    if "au_probability" not in aux:
+        return np.full(units, np.nan)
+    seen = restore.frames_seen(aux, frame_mask)
+    return np.max(aux["au_probability"], axis=1, where=seen[..., None], initial=0.0)[0]

@@ -1,12 +1,12 @@
 """Trained folds back from a workdir, ready to be applied to clips."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from stag_jax.motion import nodes
 from stag_jax.training import checkpoint, fold, workdir
@@ -36,7 +36,7 @@ def load_fold(folder: Path, name: str) -> TrainedFold:
     return TrainedFold(name, task, tree["params"], fold.Statistics(**tree["statistics"]))
 
 
-def apply(trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, Array]]:
+def apply(trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
     """Probabilities of raw clips, and the named intermediates of the network, both averaged over seeds."""
 
     def one(params: Any, statistics: fold.Statistics) -> tuple[Array, dict[str, Array]]:
@@ -44,4 +44,10 @@ def apply(trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b 
         return jax.nn.softmax(logits), aux
 
     probability, aux = jax.vmap(one)(trained.params, trained.statistics)
-    return np.asarray(probability).mean(axis=0), jax.tree.map(lambda x: jnp.mean(x, axis=0), aux)
+    return np.asarray(probability).mean(axis=0), {name: np.asarray(value).mean(axis=0) for name, value in aux.items()}
+
+
+def frames_seen(aux: Mapping[str, Any], frame_mask: Bool[np.ndarray, "b t"]) -> Bool[np.ndarray, "b t2"]:
+    """Which frames the intermediates of `apply` speak of: the unmasked ones, or the one that a key-frame model kept."""
+    frames = aux["au_probability"].shape[1] if "au_probability" in aux else frame_mask.shape[1]
+    return frame_mask if frames == frame_mask.shape[1] else np.ones((len(frame_mask), frames), bool)

@@ -1,0 +1,89 @@
+"""From rendered video to an answer: corpus, features, training, checkpoints, and one more clip through them."""
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from stag_configs import base
+from stag_datasets import corpus
+from stag_datasets.synth_me import render, script
+from stag_jax.config import from_config_dict
+from stag_jax.deploy import predict
+from stag_jax.training import loop
+from stag_jax.types import Clip, UserError
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on the tiny corpus: a few steps of a small network."""
+    root = tmp_path_factory.mktemp("tiny")
+    settings = base.get_config()
+    settings.data.update({"dataset": "synth_me/tiny", "data_dir": str(root)})
+    settings.motion.frames = FRAMES
+    settings.model.update({"width": 8, "gat_layers": 1, "transformer_layers": 0, "cross_layers": 0, "readout_dim": 3})
+    settings.train.update({"steps": 5, "batch_size": 7})
+    settings.protocol.bootstrap = 20
+    folder = corpus.build("synth_me/tiny", data_dir=root)
+    with jax.numpy_dtype_promotion("standard"):
+        result = loop.run(from_config_dict(settings), root / "run", folder)
+    return root / "run", result
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A clip of somebody who is not in the corpus."""
+    recipe = script.Recipe(subjects=1, clips=1, frames=(20, 24), seed=77)
+    rendered = render.render_clip(script.subject_clips(recipe, 0)[0])
+    return Clip("new/s/c", "new_s", "new", "", None, recipe.fps, rendered.frames)
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """Orbax and optax mix dtypes on purpose."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_the_frame_corpus_goes_all_the_way(trained):
+    _, result = trained
+    assert (result["n_clips"], result["n_subjects"], result["n_folds"]) == (20, 5, 5)
+
+
+def test_all_folds_are_averaged_and_one_can_be_named(trained, clip):
+    workdir, _ = trained
+    whole = predict.predict(workdir, clip)
+    assert whole.classes == ("negative", "positive", "surprise")
+    assert abs(whole.probability.sum() - 1) < 1e-5
+    assert whole.au_probability.shape == (12,) and ((whole.au_probability > 0) & (whole.au_probability < 1)).all()
+    each = [predict.predict(workdir, clip, [f"synth_me_s{i:02d}"]).probability for i in range(1, 6)]
+    np.testing.assert_allclose(np.mean(each, axis=0), whole.probability, atol=1e-6)
+
+
+def test_a_video_file_is_the_clip_that_was_written(clip, tmp_path):
+    path = tmp_path / "clip.avi"
+    size = clip.frames.shape[2], clip.frames.shape[1]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 100.0, size)
+    for frame in clip.frames:
+        writer.write(frame[..., ::-1])
+    writer.release()
+    read = predict.read_video(path)
+    assert read.fps == 100 and read.frames.shape == clip.frames.shape
+    assert np.abs(read.frames.astype(int) - clip.frames).mean() < 2
+
+
+def test_what_cannot_be_predicted_says_why(trained, clip, tmp_path):
+    workdir, _ = trained
+    with pytest.raises(UserError, match="is no workdir of a run"):
+        predict.predict(tmp_path, clip)
+    with pytest.raises(UserError, match="has no fold 'synth_me_s99'"):
+        predict.predict(workdir, clip, ["synth_me_s99"])
+    with pytest.raises(UserError, match="new/s/c frame 0: no face"):
+        predict.predict(workdir, clip._replace(frames=np.zeros_like(clip.frames)))
+    with pytest.raises(UserError, match="is not a file"):
+        predict.read_video(tmp_path / "nothing.mp4")
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(UserError, match="cannot be read as a video"):
+        predict.read_video(tmp_path / "text.mp4")
