@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -38,6 +39,7 @@ def load_fold(folder: Path, name: str) -> TrainedFold:
 
 def apply(trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
     """Probabilities of raw clips, and the named intermediates of the network, both averaged over seeds."""
+    clips = jax.tree.map(jnp.asarray, clips)
 
     def one(params: Any, statistics: fold.Statistics) -> tuple[Array, dict[str, Array]]:
         logits, aux = fold.forward(trained.task, clips, params, statistics)
