@@ -3,9 +3,8 @@
 Builders are faithful and do no vision: encoded frames and the annotators' own words go in as they are.
 """
 
+import hashlib
 import importlib
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 SPLIT = "clips"  # one split: folds are masks over it
-UNKNOWN = -1  # onset, apex or offset that is not annotated
+SOURCE = "source.sha256"  # beside a built corpus: what its manual_dir held
 
 _LABELS = {
     "id": tfds.features.Text(),
@@ -30,7 +29,7 @@ class CorpusError(Exception):
 
 
 def frame_features() -> tfds.features.FeaturesDict:
-    """Layout of a corpus of frames: encoded images, fps, and onset, apex, offset as indices into them."""
+    """Layout of a corpus of frames: encoded images, fps, and onset, apex, offset as indices into them (-1: unknown)."""
     return tfds.features.FeaturesDict(
         {
             **_LABELS,
@@ -63,11 +62,6 @@ def labels(*, dataset: str, subject: str, clip: str, emotion: str, action_units:
     }
 
 
-def natural_key(text: str) -> Sequence[Any]:
-    """Sort key under which `img9` comes before `img10`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
-
-
 def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     """The builder of a corpus in this folder, without building it.
 
@@ -89,16 +83,35 @@ def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = No
     """Builds the corpus `name` below `data_dir`, unless it is there, and returns its folder.
 
     TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left.
-    Raises CorpusError where the builder needs a manual_dir that is missing or empty, or finds the corpus unusable.
+
+    Raises:
+      CorpusError: the builder needs a manual_dir that is missing or empty, or finds the corpus unusable; or the corpus
+        that is there was built from other files than manual_dir now holds.
     """
     made = builder(name, data_dir=data_dir)
+    folder = Path(made.data_dir)
+    note = folder / SOURCE
+    by_hand = bool(made.MANUAL_DOWNLOAD_INSTRUCTIONS)
     if made.is_prepared():
-        return Path(made.data_dir)
-    config = tfds.download.DownloadConfig(verify_ssl=True)
-    if made.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        config = tfds.download.DownloadConfig(manual_dir=str(_manual_dir(name, manual_dir)))
-    made.download_and_prepare(download_config=config)
-    return Path(made.data_dir)
+        if by_hand and manual_dir and note.exists() and note.read_text() != _listing(_manual_dir(name, manual_dir)):
+            raise CorpusError(
+                f"{folder} was built from other files than {manual_dir} holds; remove it, or use another data_dir"
+            )
+        return folder
+    source = _manual_dir(name, manual_dir) if by_hand else None
+    listing = _listing(source) if source else ""
+    made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source and str(source)))
+    if source:
+        note.write_text(listing)
+    return folder
+
+
+def _listing(folder: Path) -> str:
+    """Hash of the names and sizes of all files below `folder`."""
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
+    )
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:

@@ -63,7 +63,7 @@ def read_rows(folder: Path) -> list[Row]:
         named twice, or an image that is not there; the line names the sheet's row or the file.
     """
     sheet, table = _sheet(folder)
-    # Names are compared without surrounding spaces; sorted, so that a duplicate is resolved the same everywhere.
+    # Without surrounding spaces; of two files with the same name the first, in order, is taken everywhere.
     images = {path.stem.strip(): path for path in sorted(folder.rglob("*.png"), reverse=True)}
     rows: dict[tuple[str, str, str], Row] = {}
     missing = []

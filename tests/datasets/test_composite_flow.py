@@ -111,12 +111,17 @@ def test_manual_dir_missing_empty_or_no_folder(tmp_path):
         build(tmp_path, tmp_path / "empty")
 
 
+def test_a_built_corpus_is_not_taken_for_another(tmp_path):
+    archive = makers.write_composite(tmp_path / "archive", subjects=3)
+    folder = build(tmp_path, archive)
+    assert build(tmp_path, archive) == folder and build(tmp_path, "") == folder
+    moved = archive.rename(tmp_path / "moved")
+    assert build(tmp_path, moved) == folder
+    larger = makers.write_composite(tmp_path / "larger", subjects=4)
+    with pytest.raises(corpus.CorpusError, match=r"was built from other files than .*larger holds"):
+        build(tmp_path, larger)
+
+
 def test_unknown_corpus_names_the_known():
     with pytest.raises(corpus.CorpusError, match=r"no corpus named 'casme9'.*composite_flow, synth_me"):
         corpus.builder("casme9", data_dir="unused")
-
-
-def test_natural_order():
-    assert sorted(["img10", "img9", "img100", "a2b10", "a2b9"], key=corpus.natural_key) == [
-        "a2b9", "a2b10", "img9", "img10", "img100",
-    ]  # fmt: skip
