@@ -4,6 +4,7 @@ Builds the corpus if it is not there, resumes what the workdir holds, and leaves
 predictions.csv, log.jsonl and folds/<subject>/ in it.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; created, or gone on with.")
+PLACES = ("data_dir", "manual_dir")
 
 
 def main() -> None:
@@ -25,6 +27,9 @@ def main() -> None:
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing")
     folder = Path(WORKDIR.value)
+    # Noted whole, so that the run can be analysed from any folder.
+    places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
     workdir.check(folder, config)
     # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
     jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)

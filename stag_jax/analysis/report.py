@@ -38,7 +38,8 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
       UserError: no finished run, other data than the run's, a missing fold, or predictions.csv that the checkpoints
         do not bear out (the first clip that differs is named).
     """
-    config = workdir.read_config(folder)
+    run = restore.open_run(folder)
+    config = run.config
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
     corpus = dataset.load(corpus_dir, config)
@@ -46,11 +47,14 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
     splits = make_splits(config.protocol.split, corpus.subjects)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+    longest = int(splits.test_mask.sum(axis=1).max())
     for name, test in zip(splits.names, splits.test_mask, strict=True):
         rows = np.flatnonzero(test)
-        held_out = jax.tree.map(lambda x, rows=rows: x[rows], corpus.batch)
-        probability[rows], aux = restore.apply(restore.load_fold(folder, name), held_out)
-        parts.append((rows, aux))
+        # Repeated to one length, so that one compiled program serves all folds.
+        held_out = jax.tree.map(lambda x, rows=rows: x[np.resize(rows, longest)], corpus.batch)
+        said, aux = restore.apply(run, restore.load_fold(run, name), held_out)
+        probability[rows] = said[: len(rows)]
+        parts.append((rows, {key: value[: len(rows)] for key, value in aux.items()}))
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
     names = ("au_probability", "connectivity", "temporal_attention")
     aux = {key: np.concatenate([part[key] for _, part in parts])[order] for key in names if key in parts[0][1]}

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax.motion.extract import extract
-from stag_jax.training import restore, workdir
+from stag_jax.training import restore
 from stag_jax.types import Clip, ClipBatch, UserError
 
 
@@ -48,14 +48,15 @@ def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:
     Raises:
       UserError: no run, no such fold, a run on flow images, or a clip that features cannot be extracted from.
     """
-    config = workdir.read_config(folder)
-    names = tuple(folds) or tuple(restore.fold_names(folder))
+    run = restore.open_run(folder)
+    config = run.config
+    names = tuple(folds) or tuple(restore.fold_names(run))
     if not names:
         raise UserError(f"{folder} has no trained fold")
     features = extract(clip, config)
     arrays = [np.asarray(getattr(features, name))[None] for name in ClipBatch._fields if name != "label"]
     batch = ClipBatch(*arrays, label=np.zeros(1, np.int32))
-    outputs = [restore.apply(restore.load_fold(folder, name), batch) for name in names]
+    outputs = [restore.apply(run, restore.load_fold(run, name), batch) for name in names]
     probability = np.mean([probability[0] for probability, _ in outputs], axis=0)
     au = np.mean([_au_probability(aux, batch.frame_mask, len(config.graph.units)) for _, aux in outputs], axis=0)
     return Prediction(config.data.classes, probability, config.graph.units, au)

@@ -1,6 +1,6 @@
 """Trained folds back from a workdir, ready to be applied to clips."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,43 +9,58 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from stag_jax.config import Config
 from stag_jax.motion import nodes
 from stag_jax.training import checkpoint, fold, workdir
 from stag_jax.types import ClipBatch
 
 
+class Run(NamedTuple):
+    """A workdir that was opened: its settings, and its network compiled once for all folds."""
+
+    folder: Path
+    config: Config
+    task: fold.Task
+    forward: Callable[..., tuple[Array, dict[str, Array]]]
+
+
 class TrainedFold(NamedTuple):
-    """One fold's networks, one a seed: every leaf of `params` and `statistics` has a leading axis of seeds."""
+    """One fold's networks, one a seed: every leaf has a leading axis of seeds."""
 
     name: str
-    task: fold.Task
     params: Any
     statistics: fold.Statistics
 
 
-def fold_names(folder: Path) -> list[str]:
-    """The folds that were exported to a workdir, in order."""
-    return sorted(path.name for path in (folder / checkpoint.FOLDS).glob("*") if path.is_dir())
-
-
-def load_fold(folder: Path, name: str) -> TrainedFold:
-    """The fold that held out `name`. Raises UserError where the workdir or the fold does not exist."""
+def open_run(folder: Path) -> Run:
+    """The run in a workdir. Raises UserError where there is none."""
     config = workdir.read_config(folder)
-    graph = nodes.graph(config.graph, config.motion)
-    tree = checkpoint.load_fold(folder, name)
-    task = fold.make_task(config, graph, config.train.batch_size)
-    return TrainedFold(name, task, tree["params"], fold.Statistics(**tree["statistics"]))
+    task = fold.make_task(config, nodes.graph(config.graph, config.motion), config.train.batch_size)
 
-
-def apply(trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
-    """Probabilities of raw clips, and the named intermediates of the network, both averaged over seeds."""
-    clips = jax.tree.map(jnp.asarray, clips)
-
-    def one(params: Any, statistics: fold.Statistics) -> tuple[Array, dict[str, Array]]:
-        logits, aux = fold.forward(trained.task, clips, params, statistics)
+    def forward(trained: tuple[Any, fold.Statistics], clips: ClipBatch) -> tuple[Array, dict[str, Array]]:
+        logits, aux = fold.forward(task, clips, *trained)
         return jax.nn.softmax(logits), aux
 
-    probability, aux = jax.vmap(one)(trained.params, trained.statistics)
+    return Run(folder, config, task, jax.jit(jax.vmap(forward, in_axes=(0, None))))
+
+
+def fold_names(run: Run) -> list[str]:
+    """The folds that were exported, in order."""
+    return sorted(path.name for path in (run.folder / checkpoint.FOLDS).glob("*") if path.is_dir())
+
+
+def load_fold(run: Run, name: str) -> TrainedFold:
+    """The fold that held out `name`. Raises UserError where it does not exist."""
+    tree = checkpoint.load_fold(run.folder, name)
+    return TrainedFold(name, tree["params"], fold.Statistics(**tree["statistics"]))
+
+
+def apply(run: Run, trained: TrainedFold, clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
+    """Probabilities of raw clips, and the named intermediates of the network, both averaged over seeds.
+
+    Compiles once for each number of clips.
+    """
+    probability, aux = run.forward((trained.params, trained.statistics), jax.tree.map(jnp.asarray, clips))
     return np.asarray(probability).mean(axis=0), {name: np.asarray(value).mean(axis=0) for name, value in aux.items()}
 
 

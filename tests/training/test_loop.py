@@ -78,12 +78,13 @@ def test_the_log_counts_every_step_once(finished):
 
 def test_each_fold_is_exported_by_name_with_its_seeds(finished):
     workdir, _, _ = finished
-    assert restore.fold_names(workdir) == ["casme2_sub02", "casme2_sub04", "smic_s01", "smic_s03", "smic_s05"]
-    trained = restore.load_fold(workdir, "smic_s03")
+    run = restore.open_run(workdir)
+    assert restore.fold_names(run) == ["casme2_sub02", "casme2_sub04", "smic_s01", "smic_s03", "smic_s05"]
+    trained = restore.load_fold(run, "smic_s03")
     assert trained.params["logits"]["kernel"].shape[0] == 2
     assert not np.array_equal(*trained.params["logits"]["kernel"])
     with pytest.raises(UserError, match=r"no fold 'smic_s99'; there are: casme2_sub02"):
-        restore.load_fold(workdir, "smic_s99")
+        restore.load_fold(run, "smic_s99")
 
 
 def test_a_finished_run_is_left_alone(finished, prepared):
