@@ -1,5 +1,7 @@
 """The whole way from a clip to what the network sees of it."""
 
+from typing import Any
+
 import numpy as np
 
 from stag_jax.config import Config
@@ -47,35 +49,30 @@ def _from_frames(clip: Clip, config: Config) -> ClipFeatures:
     index = index + 1
     kept = flows[index]
     features = nodes.node_features(kept, flow.strain(kept), centres, motion.patch, motion.spacing)
-    au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
     return ClipFeatures(
-        id=clip.id,
-        subject=clip.subject,
-        dataset=clip.dataset,
-        emotion=clip.emotion,
+        **_known(clip, config),
         nodes=features * mask[:, None, None].astype(np.float32),
         times_ms=(index * (1000 / clip.fps)).astype(np.float32),
         magnitude=magnitude[index] * mask.astype(np.float32),
         frame_mask=mask,
         frame_index=index,
-        au=au,
-        au_mask=au_mask,
     )
 
 
 def _from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
     features = nodes.flow_image_nodes(clip.flow, config.graph, config.motion)
-    au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
     return ClipFeatures(
-        id=clip.id,
-        subject=clip.subject,
-        dataset=clip.dataset,
-        emotion=clip.emotion,
+        **_known(clip, config),
         nodes=features,
         times_ms=np.zeros(1, np.float32),
         magnitude=selection.robust_magnitude(features[..., nodes.MEAN_MAGNITUDE]),
         frame_mask=np.ones(1, bool),
         frame_index=np.zeros(1, int),
-        au=au,
-        au_mask=au_mask,
     )
+
+
+def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
+    """What the corpus says of a clip, whichever form its motion has."""
+    au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
+    text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion")}
+    return {**text, "au": au, "au_mask": au_mask}

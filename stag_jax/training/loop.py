@@ -137,7 +137,7 @@ def _per_seed(config: Config, label: np.ndarray, probability: np.ndarray) -> dic
 def summary(result: dict[str, Any]) -> str:
     """The short table at the end of a run."""
     rows = [f"{'':12}{'UF1':>8}{'UAR':>8}{'accuracy':>10}{'clips':>8}"]
-    parts = {"all": {**result, "n_clips": result["n_clips"]}, **result["per_dataset"]}
+    parts = {"all": result, **result["per_dataset"]}
     if len(result["per_dataset"]) == 1:
         del parts[next(iter(result["per_dataset"]))]
     for name, part in parts.items():
