@@ -13,10 +13,10 @@ TOP |= {"stag_jax", "configs", "datasets", "experiments", "tests", "docs"}
 LINES = 420
 
 # What each room of stag_jax may import, besides itself.
-ROOMS = {"types": (), "config": ("types",)}
+ROOMS = {"types": (), "config": ("types",), "media": ("types",)}
 ROOMS["face"] = ("types", "config")
 ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face")
-ROOMS["training"] = ("types", "config", "face", "model", "protocol", "motion")
+ROOMS["training"] = ("types", "config", "media", "face", "model", "protocol", "motion")
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
 NOWHERE = {"tensorflow", "torch", "keras"}
@@ -125,6 +125,8 @@ PLANTED = [
     (check_rooms, "stag_jax/face/regions.py", "import stag_jax.motion.flow"),
     (check_rooms, "stag_jax/config.py", "from stag_jax import face"),
     (check_rooms, "stag_jax/types.py", "from stag_jax.config import Config"),
+    (check_rooms, "stag_jax/media.py", "from stag_jax.config import Config"),
+    (check_rooms, "stag_jax/motion/flow.py", "from stag_jax.media import read_image"),
     (check_rooms, "stag_jax/deploy/app.py", "from stag_jax.analysis import report"),
     (check_rooms, "stag_jax/analysis/report.py", "from stag_jax import deploy"),
     (check_rooms, "stag_jax/training/loop.py", "from stag_datasets import corpus"),
@@ -157,6 +159,7 @@ def test_what_is_allowed_is_not_complained_about():
         "stag_jax/motion/nodes.py": DOCUMENTED + "from stag_jax.face import regions\nfrom stag_jax.types import Clip",
         "stag_jax/training/loop.py": DOCUMENTED + "from stag_jax import config as c\nfrom stag_jax.model import stag",
         "stag_jax/face/landmarks.py": DOCUMENTED + "import dlib\ndef _private():\n    pass",
+        "stag_jax/deploy/predict.py": DOCUMENTED + "from stag_jax import media",
         "stag_jax/training/checkpoint.py": DOCUMENTED + "from orbax.checkpoint import v1",
         "datasets/corpus.py": DOCUMENTED + "import tensorflow_datasets as tfds\nfrom stag_datasets import corpus",
         "configs/base.py": DOCUMENTED + "from ml_collections import ConfigDict\nfrom stag_configs import base",

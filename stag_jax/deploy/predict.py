@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -20,26 +19,6 @@ class Prediction(NamedTuple):
     probability: Float[np.ndarray, " k"]
     units: tuple[int, ...]
     au_probability: Float[np.ndarray, " u"]  # largest over the frames that were looked at
-
-
-def read_video(path: Path) -> Clip:
-    """A video file that is one clip. Raises UserError where it cannot be decoded or does not say its frame rate."""
-    if not path.is_file():
-        raise UserError(f"{path} is not a file")
-    video = cv2.VideoCapture(str(path))
-    fps = video.get(cv2.CAP_PROP_FPS)
-    frames = []
-    while True:
-        there, frame = video.read()
-        if not there:
-            break
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    video.release()
-    if not frames:
-        raise UserError(f"{path} cannot be read as a video")
-    if not fps > 0:
-        raise UserError(f"{path} does not say its frame rate")
-    return Clip(path.stem, path.stem, "video", "", None, float(fps), np.stack(frames))
 
 
 def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:

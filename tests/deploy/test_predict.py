@@ -8,6 +8,7 @@ import pytest
 from stag_configs import base
 from stag_datasets import corpus
 from stag_datasets.synth_me import render, script
+from stag_jax import media
 from stag_jax.config import from_config_dict
 from stag_jax.deploy import predict
 from stag_jax.training import loop
@@ -62,16 +63,21 @@ def test_all_folds_are_averaged_and_one_can_be_named(trained, clip):
     np.testing.assert_allclose(np.mean(each, axis=0), whole.probability, atol=1e-6)
 
 
-def test_a_video_file_is_the_clip_that_was_written(clip, tmp_path):
+def test_a_video_file_predicts_as_its_frames_do(trained, clip, tmp_path):
+    workdir, _ = trained
     path = tmp_path / "clip.avi"
     size = clip.frames.shape[2], clip.frames.shape[1]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), 100.0, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"FFV1"), clip.fps, size)
     for frame in clip.frames:
         writer.write(frame[..., ::-1])
     writer.release()
-    read = predict.read_video(path)
-    assert read.fps == 100 and read.frames.shape == clip.frames.shape
+    read = media.read_clip(path)
+    assert read.fps == clip.fps and read.frames.shape == clip.frames.shape
     assert np.abs(read.frames.astype(int) - clip.frames).mean() < 2
+    fold = ["synth_me_s01"]
+    np.testing.assert_allclose(
+        predict.predict(workdir, read, fold).probability, predict.predict(workdir, clip, fold).probability, atol=0.05
+    )
 
 
 def test_what_cannot_be_predicted_says_why(trained, clip, tmp_path):
@@ -82,8 +88,3 @@ def test_what_cannot_be_predicted_says_why(trained, clip, tmp_path):
         predict.predict(workdir, clip, ["synth_me_s99"])
     with pytest.raises(UserError, match="new/s/c frame 0: no face"):
         predict.predict(workdir, clip._replace(frames=np.zeros_like(clip.frames)))
-    with pytest.raises(UserError, match="is not a file"):
-        predict.read_video(tmp_path / "nothing.mp4")
-    (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(UserError, match="cannot be read as a video"):
-        predict.read_video(tmp_path / "text.mp4")
