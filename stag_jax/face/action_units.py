@@ -1,6 +1,7 @@
 """Action units as annotators write them: text in, typed units and training targets out."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,62 +15,95 @@ class ActionUnit(NamedTuple):
     """One action unit as annotated."""
 
     unit: int  # FACS number
-    side: str  # "L" or "R", the subject's own; "" = both sides or not said
+    side: str  # "L" or "R", the subject's own; "" = both sides, or not said
     intensity: str  # "A" (trace) to "E" (maximum); "" = not said
-    certain: bool  # False for a `?` and for alternatives ("12 or 14")
+    certain: bool  # False for "4?", "12 or 14", "ref(7)"
 
 
-_NOTHING = ("", "0", "?", "/")  # what the sheets hold where no unit is named
+_NOTHING = ("", "0", "0.0", "?", "/")  # what the sheets hold where no unit is named
+_REMARKS = ("SOFT FOCUS",)  # words of the sheets that name no unit; any other word is an error
+_PARTS = re.compile(r"[+,;&\u3001](?![^()]*\))")  # what joins units, outside of brackets
+_BETWEEN = re.compile(r"[\s()+,;&\u3001]+|(?P<doubt>OR|/|REF(?=\())")  # between the units of one part
 _TERM = re.compile(
-    r"(?P<before>[LRATB](?=\d|AU|U|AD|M))?"  # left, right, asymmetric, top, bottom
-    r"(?:AU|AD|U|M)?"
-    r"(?P<between>[LRATB])?"
-    r"(?P<unit>\d{1,2})(?:\.0+)?"  # spreadsheets turn a lone 14 into 14.0
-    r"(?P<after>[LRA-E]*?)(?:/[A-E])?(?P<last>[LR])?"
-    r"(?P<static>\(K\))?"  # 4DME: there from the first frame on, so not part of the movement
-    r"(?P<doubt>\?)?"
+    r"""(?:(?P<before>[LRATB](?:/[LRATB])?)\s*)?  # left, right, asymmetric, top, bottom; "A/L": not sure which
+    (?:(?:AU|AD|[UDM])\s*(?:(?P<between>[LRATB])\s*)?)?
+    (?P<unit>\d{1,2})(?:\.0+)?  # spreadsheets turn a lone 14 into 14.0
+    (?P<after>[LRTU])?
+    (?P<intensity>[A-E](?:/[A-E](?!\d))?)?  # "A/B": the lower one counts
+    (?P<last>[LRTU])?
+    (?P<static>\s*\(K\))?  # 4DME: there from the first frame on, so not part of the movement
+    (?P<doubt>\s*\?)?
+    (?!(?!OR)\w)""",
+    re.VERBOSE,
 )
-_ALTERNATIVE = re.compile(r"(?<=[\dA-ELR])/(?=[LRATB]?\d)|\bOR\b")
 
 
 def parse(text: str, *, clip: str) -> tuple[ActionUnit, ...]:
-    """The action units named in `text`, in its order.
+    """The action units named in `text`, in its order, as the sheets of the corpora write them.
 
-    Understands `4+L7`, `R12B`, `12L`, `AU4, U1`, `14.0`, `4?`, `12 or 14` (both uncertain), `4(k)` (static: left out)
-    and brackets; case does not matter. Empty text, `0` and `?` name no unit.
+    | written | read as |
+    |---|---|
+    | `4+L7`, `4, l7`, `4 L7`, `AU4+AU L7`, full-width signs | units, joined |
+    | `R12B`, `12RB`, `AUR12B` | side and intensity |
+    | `A2`, `A12B` | asymmetric: both sides, unequally, so no side is given |
+    | `A/L12`; `10A/B` | the unit for certain, without a side; the lower intensity |
+    | `T23`, `B18`; `AD38`, `M57`, `U1`, `14.0` | upper, lower lip; other prefixes, spreadsheets: the number counts |
+    | `12 or 14`, `(R6 or R12)+R15`, `4/7`, `12 or`, `4?`, `ref(7B)` | not certain: the alternatives, what is marked |
+    | `4(k)` | static (4DME): left out |
+    | empty, `0`, `?`, `/`, `soft focus` | no unit |
+
+    A letter behind the number is an intensity where it can be: `23B` is a marked 23, not one of the lower lip.
 
     Raises:
-      UserError: a part that is none of these; the line names `clip`.
+      UserError: anything else; the line names `clip`.
     """
-    units: list[ActionUnit] = []
-    if text.strip() in _NOTHING:
+    plain = _plain(text)
+    if plain in _NOTHING:
         return ()
-    # Brackets only group, except the (k) of a static unit.
-    plain = re.sub(r"\((?!K\))([^()]*)\)", r" \1 ", text.upper())
-    for part in re.split(r"[+,\uff0c;]", plain):
-        alternatives = [option.split() for option in _ALTERNATIVE.split(part)]
-        certain = len(alternatives) == 1
-        for term in (term for option in alternatives for term in option):
-            match = _TERM.fullmatch(term)
-            sides = set() if match is None else set(_letters(match)) & {"L", "R"}
-            if match is None or int(match["unit"]) == 0 or len(sides) > 1:
-                raise UserError(f"{clip}: cannot read {term!r} in the action units {text!r}")
-            if match["static"]:
-                continue
-            intensity = [letter for letter in match["after"] if letter in "ABCDE"]
-            units.append(
-                ActionUnit(
-                    unit=int(match["unit"]),
-                    side=sides.pop() if sides else "",
-                    intensity=intensity[-1] if intensity else "",
-                    certain=certain and not match["doubt"],
-                )
-            )
+    units: list[ActionUnit] = []
+    parts = [part for part in _PARTS.split(plain) if part.strip()]
+    for part in parts or [plain]:
+        found, certain, at = [], True, 0
+        if part.count("(") != part.count(")"):
+            raise _unreadable(part, text, clip)
+        while at < len(part):
+            match = _TERM.match(part, at) or _BETWEEN.match(part, at)
+            if match is None:
+                raise _unreadable(part[at:], text, clip)
+            if match.re is _BETWEEN:
+                certain = certain and not match["doubt"]
+            else:
+                found.append(match)
+            at = match.end()
+        if not found:
+            raise _unreadable(part, text, clip)
+        units += [_unit(match, certain, text, clip) for match in found if not match["static"]]
     return tuple(units)
 
 
-def _letters(match: re.Match[str]) -> str:
-    return "".join(match[name] or "" for name in ("before", "between", "after", "last"))
+def _plain(text: str) -> str:
+    """Upper case, with ASCII signs for full-width ones and without the known remarks."""
+    plain = unicodedata.normalize("NFKC", text).upper()
+    for remark in _REMARKS:
+        plain = plain.replace(remark, "")
+    return plain.strip()
+
+
+def _unit(match: re.Match[str], certain: bool, text: str, clip: str) -> ActionUnit:
+    marks = [match[name] or "" for name in ("before", "between", "after", "last")]
+    sides = {mark for mark in marks if mark in ("L", "R")}
+    if int(match["unit"]) == 0 or len(sides) > 1:
+        raise _unreadable(match[0], text, clip)
+    return ActionUnit(
+        unit=int(match["unit"]),
+        side=sides.pop() if sides else "",
+        intensity=(match["intensity"] or "")[:1],
+        certain=certain and not match["doubt"],
+    )
+
+
+def _unreadable(part: str, text: str, clip: str) -> UserError:
+    return UserError(f"{clip}: cannot read {part.strip()!r} in the action units {text!r}")
 
 
 def targets(
@@ -96,6 +130,6 @@ def labels(
 
     Raises UserError, naming `clip`, for text that cannot be read.
     """
-    if text is None or text.strip() == "?":
+    if text is None or _plain(text) == "?":
         return targets(None, units)
     return targets(parse(text, clip=clip), units)

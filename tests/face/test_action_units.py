@@ -51,13 +51,44 @@ def au(unit, side="", intensity="", certain=True):
         ("(R6 or R12)+R15", [au(6, "R", "", False), au(12, "R", "", False), au(15, "R")]),
         ("AU4(k)+L7", [au(7, "L")]),
         ("4+", [au(4)]),
+        # SAMM
+        ("A2", [au(2)]),
+        ("A/L12", [au(12)]),
+        ("R14A or 17A or 24A", [au(14, "R", "A", False), au(17, "", "A", False), au(24, "", "A", False)]),
+        ("ref(7B)+43", [au(7, "", "B", False), au(43)]),
+        ("B18", [au(18)]),
+        ("R14+17+soft focus", [au(14, "R"), au(17)]),
+        ("soft focus", []),
+        ("12B ", [au(12, "", "B")]),
+        ("/", []),
+        # CASME II, CAS(ME)^3, MMEW, DFME, 4DME
+        ("U1", [au(1)]),
+        ("L1+L2", [au(1, "L"), au(2, "L")]),
+        ("0.0", []),
+        ("AUR2+12(k)+45", [au(2, "R"), au(45)]),
+        ("12 (K)", []),
+        ("4\u30017\uff0b\uff2c12\uff08k\uff09\uff1b9\uff1f", [au(4), au(7), au(9, certain=False)]),
+        ("\uff1f", []),
+        ("AU 4 + ad 31\n+m57", [au(4), au(31), au(57)]),
+        # Written as a hand may write them.
+        ("L 12+AU r14b", [au(12, "L"), au(14, "R", "B")]),
+        ("12BL", [au(12, "L", "B")]),
+        ("4B/L18", [au(4, "", "B", False), au(18, "L", "", False)]),
+        ("6+(12 or L14)+17", [au(6), au(12, certain=False), au(14, "L", "", False), au(17)]),
+        ("(6+12) or 14", [au(6, certain=False), au(12, certain=False), au(14, certain=False)]),
+        ("(6+12)+14", [au(6), au(12), au(14)]),
+        ("12or14", [au(12, certain=False), au(14, certain=False)]),
     ],
 )
 def test_the_usual_notations(text, expected):
     assert units(text) == tuple(expected)
 
 
-@pytest.mark.parametrize("text", ["smile", "4+x", "4-7", "123", "L12R", "4++grin", "0+4"])
+NONSENSE = ["smile", "4+x", "4-7", "123", "L12R", "4++grin", "0+4", "soft", "14.5", "1.2.5", "12L14", "4(7", "4)", "or"]
+NONSENSE += ["+", "()", "?4", "4+?", "4(k", "nan", "AU", "R", "LL4", "4AB", "neutral", "4+ref7", "-", "4??"]
+
+
+@pytest.mark.parametrize("text", NONSENSE)
 def test_unknown_text_names_the_clip(text):
     with pytest.raises(UserError, match=r"corpus/s1/c1: cannot read .* in the action units"):
         units(text)
@@ -80,3 +111,55 @@ def test_no_labels_mask_everything():
         np.testing.assert_array_equal(present, [0, 0])
         np.testing.assert_array_equal(known, [False, False])
     assert action_units.labels("", (1, 4), clip="c")[1].all()
+
+
+def canonical(unit):
+    return f"{unit.side}{unit.unit}{unit.intensity}{'' if unit.certain else '?'}"
+
+
+def by_hand(unit, rng):
+    """The same, as one of many hands would write it."""
+    prefix = rng.choice(["", "AU", "AU ", "U", "AD"])
+    before, behind = (unit.side + prefix, "") if rng.random() < 0.5 else (prefix, unit.side)
+    if unit.intensity and rng.random() < 0.5:
+        behind, intensity = "", unit.intensity + behind
+    else:
+        intensity = unit.intensity
+    doubt = "" if unit.certain else rng.choice(["?", " ?"])
+    text = f"{before}{unit.unit:0{rng.integers(1, 3)}d}{behind}{intensity}{doubt}"
+    return text.lower() if rng.random() < 0.3 else text
+
+
+def test_what_is_written_is_read_back():
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        written = tuple(
+            au(
+                int(rng.integers(1, 99)),
+                str(rng.choice(["", "L", "R"])),
+                str(rng.choice(["", *"ABCDE"])),
+                rng.random() < 0.8,
+            )
+            for _ in range(rng.integers(0, 7))
+        )
+        assert units("+".join(map(canonical, written))) == written
+        join = rng.choice(["+", " + ", ", ", ",", ";", "\uff0c", "\uff0b"])
+        text = join.join(by_hand(unit, rng) for unit in written)
+        assert units(text) == written, text
+
+
+def test_any_text_is_read_or_refused():
+    rng = np.random.default_rng(0)
+    pieces = [*"LRATBUDK+,/?() 0479", "12", "or", "ref(", "(k)", "AU", "soft focus", "x", "."]
+    refused = 0
+    for _ in range(2000):
+        text = "".join(rng.choice(pieces, rng.integers(1, 9)))
+        try:
+            read = units(text)
+        except UserError as error:
+            assert "corpus/s1/c1" in str(error)
+            refused += 1
+        else:
+            assert all(0 < unit.unit < 100 and unit.side in ("", "L", "R") for unit in read)
+            assert len(read) <= sum(character.isdigit() for character in text)
+    assert 500 < refused < 1990
