@@ -1,4 +1,12 @@
-"""The named regions of the face: where each lies, and which action units move it."""
+"""The named regions of the face: where each lies, and which action units move it.
+
+Sources. Units: P. Ekman, W. V. Friesen and J. C. Hager, *Facial Action Coding System*, A Human Face, 2002. A unit moves
+the skin over its muscle and where that pulls, as the manual's list of appearance changes has it; the muscles stand
+beside the table. Centres: the rule of JAA-Net (Z. Shao et al., *JAA-Net: Joint Facial Action Unit Detection and Face
+Alignment via Adaptive Attention*, IJCV 129, 2021), landmarks moved by a fraction of the inner eye distance; which
+landmarks and how far is chosen here, so that the regions lie apart. `stag_jax.face.topology` validates the table when
+it is imported.
+"""
 
 from typing import NamedTuple
 
@@ -18,24 +26,31 @@ class Region(NamedTuple):
     units: tuple[int, ...]  # the action units that move it
 
 
-# Units follow the Facial Action Coding System (Ekman, Friesen and Hager 2002): the skin over the muscle of the unit and
-# where it is pulled to. Centres follow the same rule as those of JAA-Net (Shao et al., IJCV 129, 2021): landmarks,
-# moved by a fraction of the inner eye distance.
 PAIRS = {
+    # Frontalis: pars medialis (1), pars lateralis (2); corrugator and depressor supercilii (4).
     "inner_brow": Region((20, 21), (0.0, -0.10), (1, 4)),
     "outer_brow": Region((17, 18, 19), (0.0, -0.05), (2, 4)),
+    # Levator palpebrae (5; relaxed in 43, 45, 46); orbicularis oculi, pars palpebralis (7, 43, 45, 46), orbitalis (6).
     "upper_lid": Region((37, 38), (0.0, -0.12), (5, 7, 43, 45, 46)),
     "lower_lid": Region((40, 41), (0.0, 0.15), (6, 7, 46)),
+    # Zygomaticus major (12) and levator anguli oris (13) push up what orbicularis oculi (6) raises.
     "cheek": Region((40, 41), (0.15, 0.65), (6, 12, 13)),
+    # Levator labii superioris alaeque nasi (9), levator labii superioris (10), nasalis (38, 39).
     "nose_wing": Region((31,), (0.05, -0.20), (9, 10, 38, 39)),
+    # The furrow, upper to lower part: 10, zygomaticus minor (11), major (12), buccinator (14).
     "nasolabial": Region((31, 48), (0.15, -0.05), (10, 11, 12, 14)),
-    "lip_corner": Region((48,), (0.05, 0.0), (12, 13, 14, 15, 18, 20, 24)),
+    # As above, and depressor anguli oris (15), risorius (20), incisivii (18) and orbicularis oris (22, 23, 24).
+    "lip_corner": Region((48,), (0.05, 0.0), (12, 13, 14, 15, 18, 20, 22, 23, 24)),
 }
 MIDLINE = {
-    "glabella": Region((21, 22), (0.0, 0.05), (4,)),
+    # Between the heads of the brows, which 1 raises, 4 draws together and 9 lowers; below, procerus (4, 9).
+    "glabella": Region((21, 22), (0.0, 0.05), (1, 4, 9)),
     "nose_root": Region((27, 28), (0.0, 0.0), (4, 9)),
-    "upper_lip": Region((50, 51, 52), (0.0, -0.05), (10, 18, 22, 23, 24, 25, 28)),
+    # Both levators of the lip (9, 10); orbicularis oris (22 to 25, 28), incisivii (18).
+    "upper_lip": Region((50, 51, 52), (0.0, -0.05), (9, 10, 18, 22, 23, 24, 25, 28)),
+    # Depressor labii inferioris (16, 25), mentalis (17), and what stretches (15, 20), purses or drops the lip.
     "lower_lip": Region((56, 57, 58), (0.0, 0.0), (15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)),
+    # Mentalis (17), depressor anguli oris (15), and the jaw (26, 27).
     "chin": Region((57, 8), (0.0, 0.0), (15, 17, 26, 27)),
     "jaw": Region((8, 57, 8, 8), (0.0, 0.0), (26, 27)),
 }
@@ -43,6 +58,9 @@ MIDLINE = {
 # Where the skin hardly moves: nose ridge, inner eye corners, and the sides of the face off every region above, which
 # give the fit of head motion its long lever. Robust fitting copes where a strong expression reaches one of them.
 _RIGID = ((27,), (28,), (29,), (30,), (39,), (42,), (0, 17, 36, 36), (16, 26, 45, 45), (1, 2, 48), (15, 14, 54))
+
+
+BLINKING = ("upper_lid_r", "upper_lid_l")  # what a blink moves, more than any expression does
 
 
 def _mirrored(region: Region) -> Region:

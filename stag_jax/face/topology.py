@@ -132,3 +132,20 @@ def validate(topology: Topology) -> None:
     for fault, holds in checks.items():
         if not holds:
             raise ValueError(f"face graph: {fault}")
+
+
+def check_table() -> None:
+    """Raises ValueError unless the table of regions is whole, with all the units that it names.
+
+    Whole is: 8 pairs and 6 regions on the midline, no name twice, symmetric, connected, and inside the face. Called
+    when this module is imported, so that a mistake in the table is found before anything is computed with it.
+    """
+    counts = len(regions.PAIRS), len(regions.MIDLINE)
+    if counts != (8, 6) or len(regions.table()) != 22:
+        raise ValueError(
+            f"face graph: {counts[0]} pairs and {counts[1]} midline regions, not 8 and 6 of different names"
+        )
+    roi_topology(tuple(sorted({unit for region in regions.table().values() for unit in region.units})))
+
+
+check_table()

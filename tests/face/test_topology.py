@@ -1,3 +1,5 @@
+import runpy
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,55 @@ def test_validation_finds_a_broken_table():
         topology.validate(made._replace(mirror=np.roll(made.mirror, 1)))
     with pytest.raises(ValueError, match="falls apart"):
         topology.validate(made._replace(adjacency=np.eye(22, dtype=np.float32)))
+
+
+def broken_tables():
+    pairs, midline = regions.PAIRS, regions.MIDLINE
+    chin, glabella = midline["chin"], midline["glabella"]
+    yield "a region is missing", pairs, {name: midline[name] for name in list(midline)[:-1]}, "8 pairs and 5 midline"
+    yield "a pair on the midline", pairs, {**midline, "cheek": pairs["cheek"]}, "8 pairs and 7 midline"
+    yield (
+        "one name twice",
+        pairs,
+        {("cheek_r" if name == "jaw" else name): region for name, region in midline.items()},
+        "of different names",
+    )
+    aside = glabella._replace(landmarks=(20, 22))
+    yield "not on the midline", pairs, {**midline, "glabella": aside}, "do not face each other"
+    moved = glabella._replace(offset=(0.1, 0.05))
+    yield "moved aside", pairs, {**midline, "glabella": moved}, "do not face each other"
+    yield "below the picture", pairs, {**midline, "chin": chin._replace(offset=(0, 9.0))}, "outside the face"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "midline", "message"), [case[1:] for case in broken_tables()], ids=[case[0] for case in broken_tables()]
+)
+def test_a_broken_table_stops_the_import(pairs, midline, message, monkeypatch):
+    fresh = runpy.run_path(topology.__file__)  # the module's code once more, without touching the module
+    assert fresh["roi_topology"] is not topology.roi_topology
+    monkeypatch.setattr(regions, "PAIRS", pairs)
+    monkeypatch.setattr(regions, "MIDLINE", midline)
+    with pytest.raises(ValueError, match=message):
+        runpy.run_path(topology.__file__)
+
+
+def test_units_move_what_facs_says():
+    made = topology.roi_topology(UNITS)
+    moved = {
+        unit: {name.removesuffix("_r").removesuffix("_l") for name, on in zip(made.node_names, row, strict=True) if on}
+        for unit, row in zip(UNITS, made.incidence, strict=True)
+    }
+    assert moved == {
+        1: {"inner_brow", "glabella"},
+        2: {"outer_brow"},
+        4: {"inner_brow", "outer_brow", "glabella", "nose_root"},
+        5: {"upper_lid"},
+        6: {"lower_lid", "cheek"},
+        7: {"upper_lid", "lower_lid"},
+        9: {"nose_wing", "nose_root", "glabella", "upper_lip"},
+        10: {"nose_wing", "nasolabial", "upper_lip"},
+        12: {"lip_corner", "nasolabial", "cheek"},
+        14: {"lip_corner", "nasolabial"},
+        15: {"lip_corner", "lower_lip", "chin"},
+        17: {"lower_lip", "chin"},
+    }
