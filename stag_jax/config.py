@@ -31,16 +31,21 @@ class FaceConfig:
     predictor: str  # a dlib 68-point predictor file; empty = the one of face_recognition_models
     size: int  # side of the canonical face, pixels
     reference_frames: int  # alignment is the median over this many first frames
-    redetect_jump: float  # landmark jump between frames, in outer eye distances, that asks for a new detection
+    min_score: float  # score of the detector from which something may be a face; clear faces are at about 2
+    redetect_jump: float  # landmark jump between frames, in outer eye distances, that asks the detector again
+    max_turn: float  # degrees by which the head may be turned to a side, up or down; beyond, frames are refused
+    smooth: int  # frames over which landmarks are smoothed, odd and at least 5; 0 = not at all
 
 
 @dataclasses.dataclass(frozen=True)
 class MotionConfig:
     """Flow, head-motion removal, frame selection and node features."""
 
-    flow: str  # "dis" or "farneback"
+    first_look: str  # flow of all frames: "dis", "farneback", "tvl1", or "auto": tvl1 on an accelerator, dis on a CPU
+    flow: str  # the same, of the frames kept
     reference: str  # "onset": flow from the first frame; "previous": between frames
     stabilise: str  # "similarity", "affine" or "none"
+    average_ms: float  # flow is averaged over the frame, the one so long before and the one after; 0 = not
     frames: int  # K, frames kept a clip
     selection: str  # "magnitude" or "uniform"
     patch: int  # P, samples a side of a node's patch

@@ -30,45 +30,54 @@ def apply(matrix: Float[np.ndarray, "2 3"], points: Float[np.ndarray, "*any 2"])
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
+def compose(second: Float[np.ndarray, "2 3"], first: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The transform that does `first`, then `second`."""
+    return np.column_stack([second[:, :2] @ first[:, :2], apply(second, first[:, 2])])
+
+
+def inverse(matrix: Float[np.ndarray, "2 3"]) -> Float[np.ndarray, "2 3"]:
+    """The transform that undoes `matrix`."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
 def canonical_points(size: int) -> Float[np.ndarray, "p 2"]:
     """Where the stable points (`template.STABLE`) belong in the canonical face, in pixels."""
     return template.to_pixels(template.in_canonical(template.mean_face()[list(template.STABLE)]), size, size)
 
 
-def align(
-    frames: UInt8[np.ndarray, "f y x 3"], landmarks: Float[np.ndarray, "f p 2"], cfg: FaceConfig
-) -> tuple[UInt8[np.ndarray, "f size size"], Float[np.ndarray, "f p 2"], Float[np.ndarray, "2 3"]]:
-    """Grey faces of `cfg.size` pixels a side, the landmarks in their pixels, and the transform from raw pixels.
+def clip_transform(landmarks: Float[np.ndarray, "f p 2"], cfg: FaceConfig) -> Float[np.ndarray, "2 3"]:
+    """The one transform of a clip, from raw pixels to the canonical face of `cfg.size` pixels a side.
 
-    The transform is one for the whole clip: it goes by the median of the stable points over the first frames, because
-    one a frame from noisy landmarks would drown a movement of one pixel.
+    It goes by the median of the stable points over the first `cfg.reference_frames` frames, because one transform a
+    frame from noisy landmarks would drown a movement of one pixel. Frames without landmarks (NaN) do not count; the
+    first must have them.
     """
-    stable = np.median(landmarks[: cfg.reference_frames, template.STABLE], axis=0)
-    matrix = similarity(stable, canonical_points(cfg.size))
+    stable = np.nanmedian(landmarks[: cfg.reference_frames, template.STABLE], axis=0)
+    return similarity(stable, canonical_points(cfg.size))
+
+
+def warp(frame: UInt8[np.ndarray, "y x 3"], matrix: Float[np.ndarray, "2 3"], size: int) -> UInt8[np.ndarray, "y2 x2"]:
+    """The grey face, `size` pixels a side, that `matrix` cuts out of an RGB frame."""
     scale = float(np.hypot(*matrix[:, 0]))
-    frames, inner = _crop(frames, matrix, cfg.size, scale)
-    sigma = 0.5 * np.sqrt(1 / scale**2 - 1) if scale < SHRINK else 0.0  # source pixels
-    faces = np.empty((len(frames), cfg.size, cfg.size), np.uint8)
-    for face, frame in zip(faces, frames, strict=True):
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        if sigma:
-            grey = cv2.GaussianBlur(grey, (0, 0), sigma)
-        face[:] = cv2.warpAffine(
-            grey, inner, (cfg.size, cfg.size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-    return faces, apply(matrix, landmarks).astype(np.float32), matrix
+    frame, inner = _crop(frame, matrix, size, scale)
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    if scale < SHRINK:
+        grey = cv2.GaussianBlur(grey, (0, 0), 0.5 * np.sqrt(1 / scale**2 - 1))  # source pixels
+    # Cubic interpolation, for which a shift by half a pixel hardly changes the texture that flow goes by.
+    return cv2.warpAffine(grey, inner, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _crop(
-    frames: UInt8[np.ndarray, "f y x 3"], matrix: Float[np.ndarray, "2 3"], size: int, scale: float
-) -> tuple[UInt8[np.ndarray, "f y2 x2 3"], Float[np.ndarray, "2 3"]]:
-    """The part of the frames that the warp reads, and the transform from its pixels: most of a frame is not face."""
+    frame: UInt8[np.ndarray, "y x 3"], matrix: Float[np.ndarray, "2 3"], size: int, scale: float
+) -> tuple[UInt8[np.ndarray, "y2 x2 3"], Float[np.ndarray, "2 3"]]:
+    """The part of the frame that the warp reads, and the transform from its pixels: most of a frame is not face."""
     corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], float)
     corners = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     border = BORDER + 2 / scale
-    height, width = frames.shape[1:3]
+    height, width = frame.shape[:2]
     left, top = np.clip(np.floor(corners.min(axis=0) - border), 0, (width - 1, height - 1)).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(axis=0) + border), (left + 1, top + 1), (width, height)).astype(int)
     inner = matrix.copy()
     inner[:, 2] += matrix[:, :2] @ (left, top)
-    return frames[:, top:bottom, left:right], inner
+    return frame[top:bottom, left:right], inner

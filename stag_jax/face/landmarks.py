@@ -1,23 +1,25 @@
-"""68 facial landmarks by dlib, found once and then followed. The only module that imports dlib."""
+"""The face detector and the 68 landmarks of dlib, on one picture. The only module that imports dlib."""
 
 import functools
 import importlib.util
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import dlib
 import numpy as np
-from absl import logging
 from jaxtyping import Float, UInt8
 
-from stag_jax.config import FaceConfig
 from stag_jax.types import UserError
 
 PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
-DETECT_SIDE = 480  # faces are looked for in a copy that is at most this long
+POINTS = 68
+SIDES = (320, 640, 1280)  # longest sides of the copies in which faces are looked for, one after the other
+ENLARGE = 2.0  # a picture is enlarged by no more than this, or its noise becomes faces
 MARGIN = 0.25  # border put around tight crops, where the detector sees no outline
-OUTER_EYES = (36, 45)
+TILT = {3: -25.0, 4: 25.0}  # degrees by which the faces are turned in the picture that the fourth and fifth filter find
 
 
 class NoFaceError(UserError):
@@ -31,6 +33,14 @@ class Box(NamedTuple):
     top: int
     right: int
     bottom: int
+
+
+class Found(NamedTuple):
+    """What the detector says of one face."""
+
+    box: Box
+    score: float  # of the filter, 0 at its own threshold; about 2 for a clear frontal face
+    tilt: float  # rotation in the picture, degrees, clockwise; one of -25, 0 and 25
 
 
 def predictor_path(override: str = "") -> Path:
@@ -65,78 +75,82 @@ def _detector():
 def _predictor(override: str):
     path = predictor_path(override)
     try:
-        return dlib.shape_predictor(str(path))
+        predictor = dlib.shape_predictor(str(path))
     except RuntimeError as error:
         raise UserError(f"config.face.predictor: {path} is not a dlib shape predictor") from error
+    points = predictor(np.zeros((9, 9), np.uint8), dlib.rectangle(0, 0, 8, 8)).num_parts
+    if points != POINTS:
+        raise UserError(f"config.face.predictor: {path} gives {points} points, not {POINTS}")
+    return predictor
 
 
-def _search(image: UInt8[np.ndarray, "y x 3"], upsample: int) -> list[Box]:
-    """All faces, largest first. Downscaling the copy keeps the cost of a 4K frame near that of a VGA one."""
-    scale = min(1.0, DETECT_SIDE / max(image.shape[:2]))
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    found = _detector()(np.ascontiguousarray(image), upsample)
-    boxes = [Box(*(round(v / scale) for v in (r.left(), r.top(), r.right(), r.bottom()))) for r in found]
-    return sorted(boxes, key=lambda box: (box.left - box.right) * (box.bottom - box.top))
+def predict(grey: UInt8[np.ndarray, "y x"], box: Box, predictor: str = "") -> Float[np.ndarray, "p 2"]:
+    """The 68 landmarks x, y of the upright face in `box`, in whole pixels of a grey picture.
 
-
-def detect(image: UInt8[np.ndarray, "y x 3"], *, where: str = "image") -> Box:
-    """The largest face of an RGB image; a warning is logged if there are several.
+    Kazemi and Sullivan (CVPR 2014); `predictor` names another file than the usual one, see `predictor_path`.
 
     Raises:
-      NoFaceError: no face, neither at the given size nor enlarged nor with a border around it.
+      UserError: the predictor file is missing, unusable or gives another number of points.
     """
-    boxes = _search(image, 0) or _search(image, 1)
-    if not boxes:
-        height, width = image.shape[:2]
-        dy, dx = round(height * MARGIN), round(width * MARGIN)
-        framed = cv2.copyMakeBorder(image, dy, dy, dx, dx, cv2.BORDER_REPLICATE)
-        boxes = [Box(b.left - dx, b.top - dy, b.right - dx, b.bottom - dy) for b in _search(framed, 1)]
-    if not boxes:
-        raise NoFaceError(f"{where}: no face found")
-    if len(boxes) > 1:
-        logging.warning("%s: %d faces, the largest is used", where, len(boxes))
-    return boxes[0]
-
-
-def predict(image: UInt8[np.ndarray, "y x 3"], box: Box, cfg: FaceConfig) -> Float[np.ndarray, "p 2"]:
-    """The 68 landmarks x, y of the face in `box`, in pixels of the RGB image."""
-    shape = _predictor(cfg.predictor)(np.ascontiguousarray(image), dlib.rectangle(*box))
+    # dlib misreads arrays whose rows do not follow one another.
+    shape = _predictor(predictor)(np.ascontiguousarray(grey), dlib.rectangle(*box))
     return np.array([(part.x, part.y) for part in shape.parts()], np.float32)
 
 
-def track(frames: UInt8[np.ndarray, "f y x 3"], cfg: FaceConfig, *, clip: str) -> Float[np.ndarray, "f p 2"]:
-    """The 68 landmarks x, y of every frame, in pixels.
+def score(grey: UInt8[np.ndarray, "y x"], least: float) -> float:
+    """The best score of the detector anywhere in a grey picture at its own size; `least` where it is not above that."""
+    _, scores, _ = _detector().run(np.ascontiguousarray(grey), 0, least)
+    return max(scores, default=least)
 
-    The detector is asked in the first frame, and again only where the landmarks jump by more than `cfg.redetect_jump`
-    outer eye distances or leave their box. In between its box follows the face: it keeps its size and moves by as much
-    as the landmarks have moved since it was found, so it can neither shrink nor drift.
 
-    Raises:
-      NoFaceError: no face in a frame where one was looked for; names `clip` and the frame.
-      UserError: the predictor file is missing or unusable.
+def detect(grey: UInt8[np.ndarray, "y x"], least: float) -> list[Found]:
+    """The faces of a grey picture that score above `least`, largest first, at the picture's own size.
+
+    Histograms of oriented gradients under five linear filters: frontal, turned to either side, tilted to either side.
     """
-    tracked = np.empty((len(frames), 68, 2), np.float32)
-    found = box = detect(frames[0], where=f"{clip} frame 0")
-    tracked[0] = anchor = predict(frames[0], box, cfg)
-    for f in range(1, len(frames)):
-        shift = np.rint(np.median(tracked[f - 1] - anchor, axis=0)).astype(int)
-        box = _moved(found, shift)
-        tracked[f] = predict(frames[f], box, cfg)
-        if _lost(tracked[f], tracked[f - 1], box, cfg.redetect_jump):
-            found = detect(frames[f], where=f"{clip} frame {f}")
-            tracked[f] = anchor = predict(frames[f], found, cfg)
-    return tracked
+    boxes, scores, filters = _detector().run(np.ascontiguousarray(grey), 0, least)
+    found = [
+        Found(Box(box.left(), box.top(), box.right(), box.bottom()), score, TILT.get(index, 0.0))
+        for box, score, index in zip(boxes, scores, filters, strict=True)
+    ]
+    return sorted(found, key=lambda face: (face.box.left - face.box.right) * (face.box.bottom - face.box.top))
 
 
-def _moved(box: Box, shift: np.ndarray) -> Box:
-    dx, dy = (int(v) for v in shift)
-    return Box(box.left + dx, box.top + dy, box.right + dx, box.bottom + dy)
+def scales(longest: int) -> tuple[float, ...]:
+    """The sizes at which faces are looked for in a picture whose longest side is so many pixels; smallest first."""
+    first, *others = SIDES
+    return tuple(sorted({min(first / longest, 1.0), *(min(side / longest, ENLARGE) for side in others)}))
 
 
-def _lost(now: Float[np.ndarray, "p 2"], before: Float[np.ndarray, "p 2"], box: Box, jump: float) -> bool:
-    eyes = np.linalg.norm(before[OUTER_EYES[1]] - before[OUTER_EYES[0]])
-    moved = np.median(np.linalg.norm(now - before, axis=1))
-    x, y = now.mean(axis=0)
-    inside = box.left <= x <= box.right and box.top <= y <= box.bottom
-    return bool(moved > jump * eyes or not inside)
+def search(
+    image: UInt8[np.ndarray, "y x 3"], scales: tuple[float, ...], least: float, *, margin: bool = False
+) -> Iterator[list[Found]]:
+    """The faces of an RGB picture that score above `least`, largest first: a list for each scaled copy that shows any.
+
+    A small copy costs little and shows the large faces, so a caller that is content with the first list never pays for
+    the others. With `margin`, there is a last copy with a border.
+    """
+    for scale in scales:
+        if faces := [_scaled(face, scale, (0, 0)) for face in detect(_copy(image, scale), least)]:
+            yield faces
+    if margin:
+        scale = scales[min(1, len(scales) - 1)]
+        grey = _copy(image, scale)
+        dy, dx = (round(side * MARGIN) for side in grey.shape)
+        grey = cv2.copyMakeBorder(grey, dy, dy, dx, dx, cv2.BORDER_REPLICATE)
+        if faces := [_scaled(face, scale, (dx, dy)) for face in detect(grey, least)]:
+            yield faces
+
+
+def _copy(image: UInt8[np.ndarray, "y x 3"], scale: float) -> UInt8[np.ndarray, "y2 x2"]:
+    skip = max(1, math.floor(0.5 / scale))  # thins out a large picture, which is cheaper than averaging all of it
+    image = np.ascontiguousarray(image[::skip, ::skip])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    height, width = (max(1, round(side * scale * skip)) for side in grey.shape)
+    return cv2.resize(grey, (width, height), interpolation=way)
+
+
+def _scaled(face: Found, scale: float, shift: tuple[int, int]) -> Found:
+    moved = (v - shift[i % 2] for i, v in enumerate(face.box))
+    return face._replace(box=Box(*(round(v / scale) for v in moved)))

@@ -5,7 +5,9 @@ import pytest
 from stag_jax.config import FaceConfig
 from stag_jax.face import alignment, template
 
-CONFIG = FaceConfig(predictor="", size=96, reference_frames=3, redetect_jump=0.1)
+CONFIG = FaceConfig(
+    predictor="", size=96, reference_frames=3, min_score=0.0, redetect_jump=0.1, max_turn=40.0, smooth=0
+)
 
 
 def turn(scale, angle, shift):
@@ -51,10 +53,25 @@ def test_one_transform_a_clip_so_a_static_clip_stays_static():
     rng = np.random.default_rng(3)
     landmarks = landmarks_in(matrix, f) + rng.normal(size=(f, 68, 2)).astype(np.float32)  # the predictor's noise
     frames = np.repeat(texture(311, 257)[None], f, axis=0)
-    faces, points, _ = alignment.align(frames, landmarks, CONFIG)
-    assert faces.shape == (f, 96, 96) and faces.dtype == np.uint8
-    assert (faces == faces[0]).all()
-    assert points.shape == (f, 68, 2)
+    faces = [alignment.warp(frame, alignment.clip_transform(landmarks, CONFIG), 96) for frame in frames]
+    assert faces[0].shape == (96, 96) and faces[0].dtype == np.uint8
+    assert all((face == faces[0]).all() for face in faces)
+
+
+def test_frames_without_landmarks_do_not_count():
+    matrix = turn(0.45, 0.2, (-20, 7))
+    landmarks = landmarks_in(matrix, 5)
+    landmarks[1] = np.nan
+    landmarks[4] += 50  # beyond the frames that count
+    np.testing.assert_allclose(alignment.clip_transform(landmarks, CONFIG), matrix, atol=1e-3)
+
+
+def test_transforms_are_undone_and_combined():
+    first, second = turn(0.45, 0.2, (-20, 7)), turn(1.3, -1.1, (3, 9))
+    points = np.random.default_rng(1).normal(size=(5, 3, 2))
+    there = alignment.apply(second, alignment.apply(first, points))
+    np.testing.assert_allclose(alignment.apply(alignment.compose(second, first), points), there, atol=1e-12)
+    np.testing.assert_allclose(alignment.apply(alignment.inverse(second), there), alignment.apply(first, points))
 
 
 @pytest.mark.parametrize("scale", [0.31, 0.45, 1.0, 1.9])
@@ -62,9 +79,12 @@ def test_the_crop_holds_what_lies_under_the_canonical_square(scale):
     matrix = turn(scale, -0.15, (13.4, -8.7))
     image = texture(401, 397)
     landmarks = landmarks_in(matrix, 1)
-    faces, points, found = alignment.align(image[None], landmarks, CONFIG)
+    found = alignment.clip_transform(landmarks, CONFIG)
     np.testing.assert_allclose(found, matrix, atol=1e-3)
-    np.testing.assert_allclose(points[0][27], alignment.canonical_points(96)[0], atol=1e-2)
+    np.testing.assert_allclose(
+        alignment.apply(found, landmarks[0, [27]]), alignment.canonical_points(96)[:1], atol=1e-2
+    )
+    face = alignment.warp(image, found, 96)
     # Slow and obvious: average a fine grid of source samples under each pixel.
     fine = (np.mgrid[: 96 * 8, : 96 * 8] + 0.5) / 8 - 0.5
     inverse = np.linalg.inv(matrix[:, :2])
@@ -72,7 +92,7 @@ def test_the_crop_holds_what_lies_under_the_canonical_square(scale):
     grey = image[..., 0].astype(np.float32)
     slow = cv2.remap(grey, *np.moveaxis(at.astype(np.float32), -1, 0), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     slow = slow.reshape(96, 8, 96, 8).mean(axis=(1, 3))
-    assert np.abs(slow - faces[0])[2:-2, 2:-2].mean() < 4  # of 40 grey levels; half a pixel off gives 7 and more
+    assert np.abs(slow - face)[2:-2, 2:-2].mean() < 4  # of 40 grey levels; half a pixel off gives 7 and more
 
 
 def test_the_canonical_face_has_brows_and_chin_inside():

@@ -1,35 +1,22 @@
-import dataclasses
-import os
-
 import cv2
+import dlib
 import numpy as np
 import pytest
 
 from stag_datasets.synth_me import render, script
-from stag_jax.config import FaceConfig
-from stag_jax.face import alignment, landmarks
+from stag_jax.face import landmarks
 from stag_jax.types import UserError
 
-CONFIG = FaceConfig(predictor="", size=128, reference_frames=3, redetect_jump=0.1)
-MEDIA = os.environ.get("STAG_TEST_MEDIA", "")
-
 
 @pytest.fixture(scope="module")
-def rendered():
-    """A clip of a person who does not exist, and where the landmarks truly are."""
-    return render.render_clip(script.subject_clips(script.Recipe(), 0)[0])
+def frame():
+    """A person who does not exist."""
+    spec = script.subject_clips(script.Recipe(frames=(12, 12)), 0)[0]
+    return render.render_clip(spec).frames[0]
 
 
-@pytest.fixture(scope="module")
-def video(rendered):
-    return rendered.frames[:13]
-
-
-def test_no_face_names_clip_and_frame():
-    grey = np.full((3, 97, 131, 3), 127, np.uint8)
-    with pytest.raises(landmarks.NoFaceError, match="corpus/s1/c1 frame 0: no face"):
-        landmarks.track(grey, CONFIG, clip="corpus/s1/c1")
-    assert issubclass(landmarks.NoFaceError, UserError)
+def faces(image):
+    return next(landmarks.search(image, landmarks.scales(max(image.shape)), 0.0, margin=True), [])
 
 
 def test_the_predictor_is_found_without_importing_its_package():
@@ -45,114 +32,87 @@ def test_a_missing_predictor_is_named(tmp_path):
 def test_an_unusable_predictor_is_named(tmp_path):
     path = tmp_path / "broken.dat"
     path.write_bytes(b"not a predictor")
-    config = dataclasses.replace(CONFIG, predictor=str(path))
     with pytest.raises(UserError, match=r"broken\.dat is not a dlib shape predictor"):
-        landmarks.predict(np.zeros((89, 83, 3), np.uint8), landmarks.Box(10, 10, 70, 70), config)
+        landmarks.predict(np.zeros((89, 83), np.uint8), landmarks.Box(10, 10, 70, 70), str(path))
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """Replaces dlib by a face that lies where the test says: (calls to the detector, set the path of the face)."""
-    calls, path = [], []
-    shape = np.random.default_rng(0).uniform(0, 40, (68, 2)).astype(np.float32)
-    shape[36], shape[45] = (0, 0), (40, 0)
-
-    def detect(image, *, where):
-        f = int(image[0, 0, 0])
-        calls.append(f)
-        if path[f] is None:
-            raise landmarks.NoFaceError(f"{where}: no face found")
-        x, y = path[f]
-        return landmarks.Box(x, y, x + 40, y + 40)
-
-    def predict(image, box, cfg):
-        position = path[int(image[0, 0, 0])]
-        return shape + np.float32(position if position is not None else (90, 90))
-
-    monkeypatch.setattr(landmarks, "detect", detect)
-    monkeypatch.setattr(landmarks, "predict", predict)
-
-    def run(where):
-        path[:] = where
-        frames = np.zeros((len(where), 5, 7, 3), np.uint8)
-        frames[:, 0, 0, 0] = np.arange(len(where))
-        return landmarks.track(frames, CONFIG, clip="c"), calls, shape
-
-    return run
+def test_a_predictor_of_five_points_is_refused(tmp_path):
+    options = dlib.shape_predictor_training_options()
+    options.cascade_depth = options.num_trees_per_cascade_level = options.tree_depth = 1
+    options.oversampling_amount = options.num_test_splits = 1
+    options.feature_pool_size = 2
+    box = dlib.rectangle(2, 2, 30, 30)
+    images = [np.random.default_rng(seed).integers(0, 256, (37, 41), np.uint8) for seed in range(2)]
+    marks = [dlib.full_object_detection(box, [dlib.point(5 * i, 7 + i + j) for i in range(5)]) for j in range(2)]
+    path = tmp_path / "five.dat"
+    dlib.train_shape_predictor(images, [[mark] for mark in marks], options).save(str(path))
+    with pytest.raises(UserError, match=r"config\.face\.predictor: .*five\.dat gives 5 points, not 68"):
+        landmarks.predict(np.zeros((89, 83), np.uint8), landmarks.Box(10, 10, 70, 70), str(path))
 
 
-def test_a_face_that_moves_slowly_is_detected_once(scripted):
-    path = [(3 * f, 2 * f) for f in range(30)]  # three boxes away in the end
-    tracked, calls, shape = scripted(path)
-    assert calls == [0]
-    np.testing.assert_allclose(tracked, shape + np.array(path)[:, None])
+def test_the_memory_of_a_picture_makes_no_difference(frame):
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    ((box, _, _), *_) = landmarks.detect(grey, 0.0)
+    wide = np.zeros((grey.shape[0], 2 * grey.shape[1]), np.uint8)
+    wide[:, ::2] = grey
+    for view in (np.asfortranarray(grey), wide[:, ::2], grey[::-1].copy()[::-1]):
+        np.testing.assert_array_equal(landmarks.predict(view, box), landmarks.predict(grey, box))
+        assert landmarks.detect(view, 0.0) == landmarks.detect(grey, 0.0)
+        assert landmarks.score(view, -1.0) == landmarks.score(grey, -1.0)
 
 
-def test_a_jump_asks_for_a_new_detection(scripted):
-    path = [(10, 10)] * 3 + [(30, 10)] * 4
-    tracked, calls, shape = scripted(path)
-    assert calls == [0, 3]
-    np.testing.assert_allclose(tracked[6], shape + np.float32((30, 10)))
+def test_the_score_tells_a_face_from_noise(frame):
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    noise = np.random.default_rng(0).integers(0, 256, grey.shape, np.uint8)
+    assert landmarks.score(grey, -1.0) > 1
+    assert landmarks.score(noise, -1.0) <= 0
+    assert landmarks.score(noise, -0.3) == -0.3
 
 
-def test_a_face_that_leaves_names_clip_and_frame(scripted):
-    with pytest.raises(landmarks.NoFaceError, match="c frame 2: no face"):
-        scripted([(10, 10), (11, 10), None, None])
+def test_the_usual_sizes_start_small_and_never_enlarge_the_first():
+    for longest in (7, 61, 256, 640, 3840):
+        scales = landmarks.scales(longest)
+        assert list(scales) == sorted(scales)
+        assert scales[0] <= 1 and scales[0] * longest <= 320
+        assert scales[-1] <= 2 and scales[-1] * longest <= 1280
+    assert landmarks.scales(640) == (0.5, 1.0, 2.0)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_detection_scales_with_the_picture(video, scale):
-    box = landmarks.detect(video[0])
-    image = cv2.resize(video[0], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    scaled = np.array(landmarks.detect(image)) / scale
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0, 11.0])
+def test_detection_scales_with_the_picture(frame, scale):
+    box = faces(frame)[0].box
+    image = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    scaled = np.array(faces(image)[0].box) / scale
     width = box.right - box.left
     # The detector's own steps are a fifth of a face.
     assert 0.75 < (scaled[2] - scaled[0]) / width < 1.33
     np.testing.assert_allclose((scaled[:2] + scaled[2:]) / 2, np.add(box[:2], box[2:]) / 2, atol=0.1 * width)
 
 
-def test_a_tight_crop_is_still_a_face(video):
-    left, top, right, bottom = landmarks.detect(video[0])
-    landmarks.detect(np.ascontiguousarray(video[0, top:bottom, left:right]))
+@pytest.mark.parametrize("tilt", [-25, 0, 25])
+def test_a_tilted_face_is_found_with_its_tilt(frame, tilt):
+    centre = (frame.shape[1] / 2, frame.shape[0] / 2)
+    turn = cv2.getRotationMatrix2D(centre, -tilt, 1.0)  # OpenCV turns the other way round
+    image = cv2.warpAffine(frame, turn, frame.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    assert faces(image)[0].tilt == tilt
 
 
-def test_several_faces_the_largest_with_a_warning(video, caplog):
-    small = cv2.resize(video[0], None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
-    height = video.shape[1]
-    pad = np.zeros((height - small.shape[0], small.shape[1], 3), np.uint8)
-    pair = np.concatenate([np.concatenate([small, pad]), video[0]], axis=1)
-    with caplog.at_level("WARNING", logger="absl"):
-        box = landmarks.detect(pair, where="c frame 0")
-    assert "c frame 0: 2 faces" in caplog.text
-    assert box.left > small.shape[1]
+def test_a_tight_crop_is_still_a_face(frame):
+    left, top, right, bottom = faces(frame)[0].box
+    left, top = max(left, 0) + 9, max(top, 0) + 9
+    tight = np.ascontiguousarray(frame[top : bottom - 9, left : right - 9])
+    assert faces(tight)
+    *_, framed = landmarks.search(tight, (1.0,), 0.0, margin=True)
+    np.testing.assert_allclose(framed[0].box, (-9, -9, right - left, bottom - top), atol=0.12 * (right - left))
 
 
-def check_tracking(frames):
-    tracked = landmarks.track(frames, CONFIG, clip="c")
-    assert tracked.shape == (len(frames), 68, 2)
-    assert (tracked[:, 45, 0] > tracked[:, 36, 0]).all()  # the subject's left eye is on the right of the picture
-    faces, points, _ = alignment.align(frames, tracked, CONFIG)
-    assert faces.shape == (len(frames), 128, 128)
-    eyes = points[0, [36, 45]]
-    np.testing.assert_allclose(eyes, alignment.canonical_points(128)[[4, 7]], atol=6)
-    return tracked
+def test_the_largest_face_comes_first(frame):
+    small = cv2.resize(frame, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    pad = np.zeros((frame.shape[0] - small.shape[0], small.shape[1], 3), np.uint8)
+    large, other = faces(np.concatenate([np.concatenate([small, pad]), frame], axis=1))
+    assert large.box.left > small.shape[1] > other.box.right
 
 
-def test_tracking_finds_the_true_landmarks(rendered):
-    tracked = check_tracking(rendered.frames)
-    error = np.linalg.norm(tracked - rendered.landmarks, axis=-1).mean(axis=1)
-    assert error.max() < 0.04 * rendered.face_width  # dlib's own idea of jaw and brows is most of it
-    assert np.ptp(error) < 0.01 * rendered.face_width  # no drift
-
-
-@pytest.mark.skipif(not MEDIA, reason="STAG_TEST_MEDIA names no folder with videos of faces")
-def test_tracking_follows_a_real_face():
-    found = 0
-    for name in sorted(os.listdir(MEDIA)):
-        if name.endswith(".mp4") and not name.startswith("no_face"):
-            capture = cv2.VideoCapture(os.path.join(MEDIA, name))
-            frames = [capture.read()[1][..., ::-1] for _ in range(13)]
-            capture.release()
-            check_tracking(np.ascontiguousarray(frames))
-            found += 1
-    assert found
+def test_where_there_is_no_face_none_is_found():
+    for shape in ((1, 1, 3), (5, 7, 3), (97, 131, 3), (61, 1201, 3)):
+        assert faces(np.full(shape, 127, np.uint8)) == []

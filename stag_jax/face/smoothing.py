@@ -1,0 +1,60 @@
+"""Taking the noise out of landmarks without moving anything in time."""
+
+import numpy as np
+from jaxtyping import Float
+
+from stag_jax.types import UserError
+
+ORDER = 2  # of the polynomials: what moves evenly, or speeds up evenly, is kept
+OUTER_EYES = (36, 45)
+
+
+def smooth(points: Float[np.ndarray, "f p 2"], window: int, jump: float) -> Float[np.ndarray, "f p 2"]:
+    """Landmarks without most of their noise; nothing lags and nothing leads. Frames of NaN stay as they are.
+
+    Each point is taken from the parabola that fits the `window` frames around it best (Savitzky and Golay, Analytical
+    Chemistry 36, 1964); near the ends of a run of tracked frames, from that of its first or last `window` frames. White
+    noise falls by a factor of 1.43 with a window of 5, 1.73 with 7, 1.98 with 9. Runs end where frames are refused and
+    where the median landmark moves by more than `jump` outer eye distances from one frame to the next; a run that is
+    shorter than the window is smoothed by the longest window that it holds.
+
+    Raises:
+      UserError: `window` is neither 0 (off) nor an odd number of at least 5.
+    """
+    if window and (window < 5 or window % 2 == 0):
+        raise UserError(f"config.face.smooth: {window} is neither 0 nor an odd number of at least 5")
+    out = points.copy()
+    for first, last in _runs(points, jump):
+        size = min(window, (last - first - 1) // 2 * 2 + 1)
+        if size > ORDER + 1:
+            out[first:last] = _fitted(points[first:last], size)
+    return out
+
+
+def _fitted(run: Float[np.ndarray, "f p 2"], size: int) -> Float[np.ndarray, "f p 2"]:
+    half = size // 2
+    powers = np.vander(np.arange(size) - half, ORDER + 1).astype(np.float64)
+    fit = powers @ np.linalg.pinv(powers)  # row i: what takes `size` values to the parabola's value at the i-th of them
+    origin = run[:1].astype(np.float64)  # sums of small numbers keep their digits
+    run = run - origin
+    middle = np.lib.stride_tricks.sliding_window_view(run, size, axis=0) @ fit[half]
+    begin, end = (
+        np.tensordot(fit[rows], part, axes=1)
+        for rows, part in ((slice(0, half), run[:size]), (slice(half + 1, size), run[-size:]))
+    )
+    return (origin + np.concatenate([begin, middle, end])).astype(np.float32)
+
+
+def _runs(points: Float[np.ndarray, "f p 2"], jump: float) -> list[tuple[int, int]]:
+    """First frame and frame after the last of each stretch without refused frames and jumps."""
+    there = np.isfinite(points[:, 0, 0])
+    eyes = np.linalg.norm(points[:, OUTER_EYES[1]] - points[:, OUTER_EYES[0]], axis=1)
+    with np.errstate(invalid="ignore"):
+        moved = np.median(np.linalg.norm(np.diff(points, axis=0), axis=-1), axis=-1) > jump * eyes[:-1]
+    runs, first = [], 0
+    for f in range(1, len(points) + 1):
+        if f == len(points) or moved[f - 1] or there[f] != there[first]:
+            if there[first]:
+                runs.append((first, f))
+            first = f
+    return runs

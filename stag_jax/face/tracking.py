@@ -1,0 +1,223 @@
+"""Following one face through a clip: a pure step on one frame, the clip, and what is done with the clip afterwards."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float, Int, UInt8
+
+from stag_jax.config import FaceConfig
+from stag_jax.face import appearance, evidence, landmarks, smoothing
+from stag_jax.face.evidence import Exam, Face, Look
+from stag_jax.face.landmarks import Box, NoFaceError
+
+CHECK = 30  # a face is examined every so many frames even if nothing seems to have happened
+CALM = 3  # frames for which a face that was refused must be fine again, unless it looks as it did before
+RETRY = 12  # a missing face is looked for at all sizes only every so many frames, at its own size in all of them
+FORGET = 50  # frames after which a missing face is no longer expected to come back
+FADE = 0.99  # per frame: how much of the remembered score is left while the face is refused
+SAME = 0.7  # mean correlation of a face that is found elsewhere with the one that was lost
+NEAR = 1.75  # outer eye distances within which a face that is found is taken for the one that was lost
+MOST = 4  # faces that are tried in one picture
+EASY = 65  # pixels between the outer eye corners in the copy in which a lost face is looked for
+SLOW = 0.3  # by how much the remembered score follows a falling one at each examination
+SHARE = 0.5  # of the frames may be refused in a clip that is of use
+
+
+class State(NamedTuple):
+    """All that is remembered from one frame to the next. `State()` has seen nothing."""
+
+    face: Face | None = None  # as last confirmed
+    points: Float[np.ndarray, "p 2"] | None = None  # where it was last tracked
+    place: Float[np.ndarray, "2 3"] | None = None  # where to look next: see evidence.look
+    age: int = 0  # frames since it was confirmed
+    gone: int = 0  # frames since it was tracked
+    calm: int = 0  # frames since it has been fine again
+
+
+class Seen(NamedTuple):
+    """What is known of one frame; see Track."""
+
+    landmarks: Float[np.ndarray, "p 2"]
+    box: Box
+    confidence: float
+    jump: float
+    refused: str
+    faces: int  # that the detector found, where it was asked for all; else 0
+
+
+class Track(NamedTuple):
+    """One face in all frames of a clip."""
+
+    landmarks: Float[np.ndarray, "f p 2"]  # x, y in pixels; NaN where refused
+    box: Int[np.ndarray, "f 4"]  # left, top, right, bottom: where the face is, or is looked for; zeros if nowhere
+    # 0 where refused, else the smaller of two: how alike the least similar region of the face is to its last confirmed
+    # view (correlation), and how well landmarks from shifted boxes agreed then (1: the same; 0: as if without a face).
+    confidence: Float[np.ndarray, " f"]
+    jump: Float[np.ndarray, " f"]  # median movement since the last tracked frame, outer eye distances; 0 if none
+    refused: tuple[str, ...]  # empty where tracked, else why not
+
+
+def step(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> tuple[State, Seen]:
+    """Takes in the next frame. Pure: a live stream calls it as frames arrive, `track` for all frames of a clip.
+
+    A tracked face is followed by the predictor alone, from where it was in the frame before. It is examined every CHECK
+    frames, and when it moved by more than `cfg.redetect_jump` or a region of it no longer looks the same. A face that
+    fails is refused and looked for, first where it was, then in the whole frame.
+
+    Raises:
+      UserError: the predictor file is missing or unusable. Nothing is raised for what a frame shows.
+    """
+    if state.face is None or state.gone:
+        return _find(state, frame, cfg)
+    seen = evidence.look(frame, state.place, cfg.predictor)
+    alike = float(appearance.likeness(state.face.view, seen.view).min())
+    jump = _jump(state, seen)
+    objection = evidence.objection(seen, frame.shape[:2], cfg.max_turn)
+    if not objection and alike >= evidence.EQUAL and jump <= cfg.redetect_jump and state.age + 1 < CHECK:
+        return _accept(state._replace(age=state.age + 1), seen, alike, jump, 0)
+    if not objection:
+        exam = evidence.examine(seen, cfg.predictor)
+        if not evidence.verdict(seen, exam, state.face, cfg.min_score):
+            return _confirm(state, seen, exam, 0)
+    return _find(state, frame, cfg)
+
+
+def _find(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> tuple[State, Seen]:
+    """Looks for the face where it was, then everywhere. The first real face decides, be it taken or refused."""
+    doubtful = None
+    for place, faces in _places(state, frame, cfg.min_score):
+        seen = evidence.look(frame, place, cfg.predictor, times=2)
+        exam = evidence.examine(seen, cfg.predictor)
+        reason = evidence.verdict(seen, exam, state.face, cfg.min_score)
+        if reason == evidence.NOTHING or _stranger(state, seen):
+            continue
+        lost = reason == evidence.LOST and not faces  # then the old place may be wrong rather than the face
+        reason = evidence.objection(seen, frame.shape[:2], cfg.max_turn) or reason
+        if not reason:
+            return _confirm(state, seen, exam, faces)
+        doubtful = doubtful or _refuse(state, reason, state.place if lost else seen.place, faces)
+        sure = exam.score > (evidence.POOR if faces else cfg.min_score)
+        if sure and not lost and (faces or state.gone % RETRY):
+            break
+    return doubtful or _refuse(state, evidence.NOTHING, state.place if state.gone < FORGET else None, 0)
+
+
+def _places(
+    state: State, frame: UInt8[np.ndarray, "y x 3"], least: float
+) -> Iterator[tuple[Float[np.ndarray, "2 3"], int]]:
+    """Where to look, and how many faces the detector saw: 0 for the old place, for which it is not asked."""
+    scales, margin = landmarks.scales(max(frame.shape[:2])), True
+    if state.place is not None:
+        yield state.place, 0
+        if state.gone == 0 or state.gone % RETRY:
+            own = EASY / evidence.eyes(state.place)
+            scales, margin = (min(max(own, scales[0]), scales[-1]),), False
+    elif state.gone % RETRY:
+        scales, margin = scales[:1], False
+    for found in landmarks.search(frame, scales, least, margin=margin):
+        starts = [evidence.start(face) for face in found[:MOST]]
+        if state.place is not None:
+            starts.sort(key=lambda place: _away(state.place, place) > NEAR)
+        for place in starts:
+            yield place, len(found)
+
+
+def _stranger(state: State, seen: Look) -> bool:
+    """Whether this is some other face, while the one that was tracked may still come back."""
+    if state.face is None or _away(state.place, seen.place) <= NEAR:
+        return False
+    return bool(appearance.likeness(state.face.view, seen.view).mean() < SAME)
+
+
+def _confirm(state: State, seen: Look, exam: Exam, faces: int) -> tuple[State, Seen]:
+    """Takes a face that was found to be fine as the new reference, or waits whether it stays fine."""
+    spread = float(np.median(exam.spread))
+    face, alike = Face(seen.view, exam.score, spread), 0.0
+    if state.face is not None:
+        likes = appearance.likeness(state.face.view, seen.view)
+        alike = float(likes.min())
+        if likes.max() >= evidence.KNOWN:
+            face = face._replace(score=max(exam.score, state.face.score + SLOW * (exam.score - state.face.score)))
+    if state.gone and alike < evidence.ALIKE and state.calm + 1 < CALM:
+        after, result = _refuse(state, "not yet steady", seen.place, faces)
+        return after._replace(calm=state.calm + 1), result
+    return _accept(state._replace(face=face, age=0), seen, 1.0, _jump(state, seen), faces)
+
+
+def _accept(state: State, seen: Look, alike: float, jump: float, faces: int) -> tuple[State, Seen]:
+    agree = 1 - state.face.spread / evidence.CHAOS
+    result = Seen(
+        landmarks=seen.landmarks,
+        box=evidence.box(seen.place),
+        confidence=float(np.clip(min(alike, agree), 0, 1)),
+        jump=jump,
+        refused="",
+        faces=faces,
+    )
+    return state._replace(points=seen.landmarks, place=seen.place, gone=0, calm=0), result
+
+
+def _refuse(state: State, reason: str, place: Float[np.ndarray, "2 3"] | None, faces: int) -> tuple[State, Seen]:
+    nowhere = np.full((landmarks.POINTS, 2), np.nan, np.float32)
+    box = Box(0, 0, 0, 0) if place is None else evidence.box(place)
+    result = Seen(nowhere, box, confidence=0.0, jump=0.0, refused=reason, faces=faces)
+    gone = state.gone + 1
+    if state.face is None or gone > FORGET:
+        return State(gone=gone, place=place), result
+    face = state.face._replace(score=state.face.score * FADE)
+    return state._replace(face=face, place=place, gone=gone, calm=0), result
+
+
+def _jump(state: State, seen: Look) -> float:
+    """Median movement of the landmarks since the face was last tracked, in outer eye distances."""
+    if state.points is None:
+        return 0.0
+    return float(np.median(np.linalg.norm(seen.landmarks - state.points, axis=1))) / evidence.eyes(seen.place)
+
+
+def _away(place: Float[np.ndarray, "2 3"], other: Float[np.ndarray, "2 3"]) -> float:
+    """Distance of two faces in outer eye distances of the first."""
+    return float(np.linalg.norm(evidence.centre(other) - evidence.centre(place))) / evidence.eyes(place)
+
+
+def track(frames: UInt8[np.ndarray, "f y x 3"], cfg: FaceConfig, *, clip: str) -> Track:
+    """Follows the face of a clip and smooths its landmarks by `cfg.smooth`; RGB frames of any size.
+
+    Where several faces are seen, the largest of the first frame is followed, with one warning that names `clip`.
+    Nothing is raised for what the frames show: see `require`.
+
+    Raises:
+      UserError: the predictor file is missing or unusable, or `cfg.smooth` is no window.
+    """
+    state, seen = State(), []
+    for frame in frames:
+        state, result = step(state, frame, cfg)
+        seen.append(result)
+    crowd = [f for f, result in enumerate(seen) if result.faces > 1]
+    if crowd:
+        logging.warning("%s: %d faces in frame %d, the largest is used", clip, seen[crowd[0]].faces, crowd[0])
+    points = np.array([result.landmarks for result in seen], np.float32).reshape(len(seen), landmarks.POINTS, 2)
+    return Track(
+        landmarks=smoothing.smooth(points, cfg.smooth, cfg.redetect_jump),
+        box=np.array([result.box for result in seen], np.int64).reshape(len(seen), 4),
+        confidence=np.array([result.confidence for result in seen], np.float32),
+        jump=np.array([result.jump for result in seen], np.float32),
+        refused=tuple(result.refused for result in seen),
+    )
+
+
+def require(track: Track, *, clip: str) -> None:
+    """Raises NoFaceError unless the clip is of use: its first frame and at least half of the others are tracked.
+
+    The message names clip, frame and reason. The first frame counts, since it is the reference of all motion.
+    """
+    if not track.refused:
+        raise NoFaceError(f"{clip}: no frames")
+    if track.refused[0]:
+        raise NoFaceError(f"{clip} frame 0: {track.refused[0]}")
+    bad = [f for f, reason in enumerate(track.refused) if reason]
+    if len(bad) > SHARE * len(track.refused):
+        reason = track.refused[bad[0]]
+        raise NoFaceError(f"{clip} frame {bad[0]}: {reason}; {len(bad)} of {len(track.refused)} frames are refused")
