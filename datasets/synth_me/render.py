@@ -74,10 +74,17 @@ def set_stage(who: Identity, size: int = 256) -> Stage:
     return Stage(who, draw(who, size), {})
 
 
-def render_clip(spec: ClipSpec, stage: Stage | None = None, *, nuisance: bool = True) -> Rendered:
+def render_clip(
+    spec: ClipSpec,
+    stage: Stage | None = None,
+    *,
+    nuisance: bool = True,
+    head: Float[np.ndarray, "f 2 3"] | None = None,
+) -> Rendered:
     """Renders a clip. `stage` saves drawing the same person again.
 
-    Without `nuisance` there is no change of light and no noise; head and blinks move all the same.
+    Without `nuisance` there is no change of light and no noise; head and blinks move all the same. `head` moves the
+    head further, frame by frame, by transforms of the frame's pixels.
     """
     if stage is None:
         stage = set_stage(spec.who, spec.size)
@@ -98,6 +105,9 @@ def render_clip(spec: ClipSpec, stage: Stage | None = None, *, nuisance: bool = 
     pivot = (float(face.origin[0]), float(face.origin[1] + 0.9 * face.width))  # heads turn about the neck
     pose = timing.head_motion(stream(*spec.seed, _HEAD), spec.frames, pivot=pivot)
     pose[..., 2] -= MARGIN
+    if head is not None:
+        shift = head[..., 2] + np.einsum("fij,fj->fi", head[..., :2], pose[..., 2])
+        pose = np.concatenate([head[..., :2] @ pose[..., :2], shift[..., None]], axis=-1)
     neutral = face.landmarks + np.einsum("fm,mpc->fpc", weights, by_field)
     landmarks = np.einsum("fij,fpj->fpi", pose[..., :2], neutral) + pose[:, None, :, 2]
     frames = np.stack([_frame(face, _mix(weights[f], fields), pose[f], spec.size) for f in range(spec.frames)])

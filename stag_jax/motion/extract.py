@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from stag_jax.config import Config
-from stag_jax.face import action_units, alignment, landmarks, regions
-from stag_jax.motion import flow, nodes, selection, stabilise
-from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
+from stag_jax.face import action_units
+from stag_jax.motion import flow, nodes, selection
+from stag_jax.motion.observe import Observation, observe
+from stag_jax.types import Clip, ClipFeatures, FlowClip
 
 
 def extract(clip: Clip | FlowClip, config: Config) -> ClipFeatures:
@@ -18,54 +19,37 @@ def extract(clip: Clip | FlowClip, config: Config) -> ClipFeatures:
     1.
 
     Raises:
-      NoFaceError: no face in the clip.
+      NoFaceError: no usable face in the clip.
       UserError: fewer than two frames, no frame rate, unreadable action units, or a setting out of range; clip named.
     """
     if isinstance(clip, FlowClip):
-        return _from_flow_image(clip, config)
-    return _from_frames(clip, config)
+        return from_flow_image(clip, config)
+    return from_frames(clip, observe(clip, config), config)
 
 
-def _from_frames(clip: Clip, config: Config) -> ClipFeatures:
+def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
+    """The features of a clip that has been observed."""
     motion = config.motion
-    if config.graph.kind != "roi":
-        raise UserError(
-            f"{clip.id}: config.graph.kind={config.graph.kind!r} is for flow images; clips of frames need 'roi'"
-        )
-    if len(clip.frames) < 2:
-        raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
-    if not clip.fps > 0:
-        raise UserError(f"{clip.id}: frame rate {clip.fps} is not positive")
-    tracked = landmarks.track(clip.frames, config.face, clip=clip.id)
-    faces, points, _ = alignment.align(clip.frames, tracked, config.face)
-    # Regions stay where they are at the start: it is the flow from there that says how they move.
-    reference = np.median(points[: config.face.reference_frames], axis=0)
-    flows = stabilise.remove_head_motion(
-        flow.clip_flow(faces, motion), regions.rigid_points(reference), motion.stabilise
-    )
-    centres = regions.roi_centres(reference)
-    magnitude = selection.robust_magnitude(nodes.node_magnitude(flows, centres, motion.patch, motion.spacing))
-    index, mask = selection.select(magnitude[1:], motion.frames, motion.selection)
-    index = index + 1
-    kept = flows[index]
-    features = nodes.node_features(kept, flow.strain(kept), centres, motion.patch, motion.spacing)
+    shown = seen.mask.astype(np.float32)
+    features = nodes.node_features(seen.flow, flow.strain(seen.flow), seen.centres, motion.patch, motion.spacing)
     return ClipFeatures(
         **_known(clip, config),
-        nodes=features * mask[:, None, None].astype(np.float32),
-        times_ms=(index * (1000 / clip.fps)).astype(np.float32),
-        magnitude=magnitude[index] * mask.astype(np.float32),
-        frame_mask=mask,
-        frame_index=index,
+        nodes=features * shown[:, None, None],
+        times_ms=(seen.index * (1000 / clip.fps)).astype(np.float32),
+        magnitude=seen.magnitude[seen.index] * shown,
+        frame_mask=seen.mask,
+        frame_index=seen.index,
     )
 
 
-def _from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
+def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
+    """The features of a clip that exists only as a flow image."""
     features = nodes.flow_image_nodes(clip.flow, config.graph, config.motion)
     return ClipFeatures(
         **_known(clip, config),
         nodes=features,
         times_ms=np.zeros(1, np.float32),
-        magnitude=selection.robust_magnitude(features[..., nodes.MEAN_MAGNITUDE]),
+        magnitude=selection.frame_magnitude(features[..., nodes.MEAN_MAGNITUDE]),
         frame_mask=np.ones(1, bool),
         frame_index=np.zeros(1, int),
     )

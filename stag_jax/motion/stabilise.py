@@ -13,14 +13,14 @@ TUKEY = 4.685  # in robust standard deviations: 95% efficiency on Gaussian noise
 FLOOR = 0.02  # pixels; a smaller residual is noise of the flow itself
 
 
-def remove_head_motion(
+def head_motion(
     flow: Float[np.ndarray, "f y x 2"], rigid: Float[np.ndarray, "r 2"], kind: str
-) -> Float[np.ndarray, "f y x 2"]:
-    """The flow less the movement of the head: a similarity or affine field fitted, frame by frame, at the rigid points.
+) -> Float[np.ndarray, "f 2 3"]:
+    """How the head moved: a similarity or affine transform of the pixels x, y, fitted frame by frame at rigid points.
 
     Iteratively reweighted least squares: absolute residuals first, for a start that a third of wild samples cannot
-    pull away, then Tukey's biweight, which forgets them altogether. Frames without motion pass unchanged, as does
-    everything with kind "none".
+    pull away, then Tukey's biweight, which forgets them altogether. A frame without motion gives the identity, as does
+    every frame with kind "none".
 
     Args:
       rigid: points x, y in pixels that move with the skull (`face.regions.rigid_points`).
@@ -31,18 +31,36 @@ def remove_head_motion(
     if kind not in KINDS:
         raise UserError(f"config.motion.stabilise: {kind!r} is none of {', '.join(KINDS)}")
     if kind == "none":
-        return flow
-    height, width = flow.shape[1:3]
+        return np.tile(np.eye(2, 3), (len(flow), 1, 1))
     around = np.stack(np.meshgrid(OFFSETS, OFFSETS), axis=-1).reshape(-1, 2)
     points = (rigid[:, None] + around).reshape(-1, 2).astype(float)
     samples = bilinear(flow, points).astype(float)
     # Coordinates of the order of one, so that the normal equations are well conditioned.
-    centre, unit = points.mean(axis=0), max(height, width) / 2
+    centre, unit = points.mean(axis=0), max(flow.shape[1:3]) / 2
     fitted = _fit(_basis((points - centre) / unit, kind), samples)
+    # The fitted field is affine: its values at three points say all of it.
+    corners = _basis(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]), kind)
+    origin, right, down = np.moveaxis(np.einsum("cie,fe->fci", corners, fitted), 1, 0)
+    linear = np.stack([right - origin, down - origin], axis=-1) / unit
+    shift = origin - linear @ centre
+    return np.concatenate([np.eye(2) + linear, shift[..., None]], axis=-1)
+
+
+def head_flow(head: Float[np.ndarray, "f 2 3"], height: int, width: int) -> Float[np.ndarray, "f y x 2"]:
+    """The displacement of every pixel by the transforms."""
     rows, columns = np.mgrid[:height, :width]
-    everywhere = (np.stack([columns, rows], axis=-1) - centre) / unit
-    field = _basis(everywhere, kind).astype(np.float32).reshape(height * width * 2, -1)
-    return flow - (fitted.astype(np.float32) @ field.T).reshape(flow.shape)
+    everywhere = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1)
+    field = (head - np.eye(2, 3)) @ everywhere
+    return np.moveaxis(field, 1, -1).reshape(len(head), height, width, 2).astype(np.float32)
+
+
+def remove_head_motion(
+    flow: Float[np.ndarray, "f y x 2"], rigid: Float[np.ndarray, "r 2"], kind: str
+) -> Float[np.ndarray, "f y x 2"]:
+    """The flow less the movement of the head as `head_motion` finds it; with kind "none", the flow as it is."""
+    if kind == "none":
+        return flow
+    return flow - head_flow(head_motion(flow, rigid, kind), *flow.shape[1:3])
 
 
 def _basis(points: Float[np.ndarray, "*any 2"], kind: str) -> Float[np.ndarray, "*any 2 e"]:

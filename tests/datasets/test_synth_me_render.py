@@ -167,3 +167,21 @@ def test_the_same_script_renders_the_same(stage):
     quiet = render.render_clip(spec, stage, nuisance=False)
     grain = (first.frames[1:].astype(float) - first.frames[:-1]) - (quiet.frames[1:].astype(float) - quiet.frames[:-1])
     assert 1.0 < grain.std() < 8.0  # noise of two frames, and flicker
+
+
+def test_an_added_head_movement_is_part_of_the_truth(stage):
+    spec = acted(stage, "1+12", peak=2.0).spec
+    turn = np.array([[0.0, -0.03, 4.0], [0.03, 0.01, -2.0]])
+    path = np.stack([np.eye(2, 3) + turn * f / (spec.frames - 1) for f in range(spec.frames)])
+    plain, moved = (render.render_clip(spec, stage, nuisance=False, head=head) for head in (None, path))
+    carried = np.einsum("fij,fpj->fpi", path[..., :2], plain.landmarks) + path[:, None, :, 2]
+    np.testing.assert_allclose(moved.landmarks, carried, atol=1e-3)
+    np.testing.assert_array_equal(moved.frames[0], plain.frames[0])
+    f = spec.frames - 1
+    whole = np.einsum("ij,yxj->yxi", path[f, :, :2], plain.true_flow(f) + _places(256)) + path[f, :, 2] - _places(256)
+    np.testing.assert_allclose(moved.true_flow(f), whole, atol=0.05)
+    np.testing.assert_allclose(moved.muscle_flow(f), plain.muscle_flow(f), atol=1e-4)
+
+
+def _places(size):
+    return np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)

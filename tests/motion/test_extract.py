@@ -6,7 +6,7 @@ import pytest
 
 from stag_configs import base
 from stag_jax.config import from_config_dict
-from stag_jax.face import landmarks, regions, template
+from stag_jax.face import landmarks, regions, template, tracking
 from stag_jax.motion import extract, nodes
 from stag_jax.types import Clip, FlowClip, UserError
 
@@ -34,9 +34,12 @@ def known_face(monkeypatch):
     """The face is where the test put it, so that what is tested is what comes after the landmarks."""
 
     def track(frames, cfg, *, clip):
-        return np.repeat(FACE[None], len(frames), axis=0).astype(np.float32)
+        f = len(frames)
+        points = np.repeat(FACE[None], f, axis=0).astype(np.float32)
+        box = np.tile(np.array([LEFT, TOP, LEFT + 150, TOP + 150]), (f, 1))
+        return tracking.Track(points, box, np.ones(f, np.float32), np.zeros(f, np.float32), ("",) * f)
 
-    monkeypatch.setattr(landmarks, "track", track)
+    monkeypatch.setattr(tracking, "track", track)
 
 
 def frames(amounts, shift=(0.0, 0.0)):

@@ -9,8 +9,8 @@ import pytest
 from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict
-from stag_jax.face import alignment, landmarks, regions
-from stag_jax.motion import extract, flow, nodes, stabilise
+from stag_jax.face import alignment
+from stag_jax.motion import extract, nodes, observe, selection
 from stag_jax.types import Clip
 
 CONFIG = from_config_dict(base.get_config())
@@ -50,24 +50,22 @@ def during(rendered, index):
 
 
 def test_node_motion_is_that_of_the_muscles(rendered):
-    faces, points, matrix = alignment.align(
-        rendered.frames, landmarks.track(rendered.frames, CONFIG.face, clip="c"), CONFIG.face
-    )
-    reference = np.median(points[: CONFIG.face.reference_frames], axis=0)
-    centres = regions.roi_centres(reference)
+    seen = observe.observe(clip(rendered), CONFIG, keep=np.array([rendered.apex]))
 
     def mean_motion(field):
         still = np.zeros((1, *field.shape[:2]), np.float32)
-        return nodes.node_features(field[None], still, centres, 4, 3.0)[0, :, 48:50]
+        return nodes.node_features(field[None], still, seen.centres, 4, 3.0)[0, :, 48:50]
 
-    flows = flow.clip_flow(faces[[0, rendered.apex]], CONFIG.motion)
-    freed = stabilise.remove_head_motion(flows, regions.rigid_points(reference), "similarity")[1]
     y, x = np.mgrid[:128, :128]
-    raw = ((np.stack([x, y], axis=-1) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).astype(np.float32)
-    muscles = rendered.muscle_flow(rendered.apex)
-    muscles = cv2.remap(muscles, raw[..., 0], raw[..., 1], cv2.INTER_LINEAR)
-    truth = mean_motion(muscles @ matrix[:, :2].T.astype(np.float32))
-    error = np.linalg.norm(mean_motion(freed) - truth, axis=1)
-    assert error.mean() < 0.15
-    assert error.mean() < 0.6 * np.linalg.norm(truth, axis=1).mean()
-    assert error.mean() < np.linalg.norm(mean_motion(flows[1]) - truth, axis=1).mean()
+    raw = alignment.apply(alignment.inverse(seen.transform), np.stack([x, y], axis=-1).astype(float)).astype(np.float32)
+    muscles = cv2.remap(rendered.muscle_flow(rendered.apex), raw[..., 0], raw[..., 1], cv2.INTER_LINEAR)
+    truth = mean_motion(muscles @ seen.transform[:, :2].T.astype(np.float32))
+    error = np.linalg.norm(mean_motion(seen.flow[0]) - truth, axis=1)
+    assert error.mean() < 0.12
+    assert error.mean() < 0.5 * np.linalg.norm(truth, axis=1).mean()
+
+
+def test_the_phases_are_found(rendered):
+    found = selection.phases(observe.observe(clip(rendered), CONFIG).magnitude)
+    assert abs(found.apex - rendered.apex) <= 3
+    assert rendered.onset - 2 <= found.onset < found.apex < found.offset <= rendered.offset + 2

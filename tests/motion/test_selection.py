@@ -59,18 +59,37 @@ def test_unknown_kind():
         selection.select(np.ones(9, np.float32), 3, "apex")
 
 
-def test_two_wild_regions_do_not_count():
-    face = np.zeros((3, 22), np.float32)
-    face[1, 8:16] = 0.5  # cheeks, nose wings, nasolabial, lip corners
-    face[2, 4:6] = 50.0  # the upper lids
-    still, moving, blinking = selection.robust_magnitude(face)
-    assert moving > 0.3 and blinking == still == 0
+def test_the_still_half_of_the_face_does_not_count():
+    face = np.zeros((3, 23), np.float32)
+    face[1, 8:16] = 0.5  # some regions move
+    face[2] = 0.1  # all of them, a little
+    still, moving, all_a_little = selection.frame_magnitude(face)
+    assert still == 0 and moving > 0.3
+    np.testing.assert_allclose(all_a_little, 0.1, rtol=1e-6)
 
 
 def test_magnitude_grows_with_the_movement_whatever_the_order_of_regions():
     rng = np.random.default_rng(0)
     face = rng.uniform(size=(5, 23)).astype(np.float32)
-    plain = selection.robust_magnitude(face)
-    np.testing.assert_allclose(selection.robust_magnitude(2 * face), 2 * plain, rtol=1e-6)
-    np.testing.assert_allclose(selection.robust_magnitude(face[:, rng.permutation(23)]), plain, rtol=1e-6)
-    assert selection.robust_magnitude(face[:, :1]).shape == (5,)
+    plain = selection.frame_magnitude(face)
+    np.testing.assert_allclose(selection.frame_magnitude(2 * face), 2 * plain, rtol=1e-6)
+    np.testing.assert_allclose(selection.frame_magnitude(face[:, rng.permutation(23)]), plain, rtol=1e-6)
+    assert selection.frame_magnitude(face[:, :1]).shape == (5,)
+
+
+def test_phases_of_a_known_movement():
+    rise = np.concatenate([np.zeros(11), np.linspace(0, 1, 11), np.linspace(1, 0, 21)[1:], np.zeros(7)])
+    found = selection.phases(rise.astype(np.float32))
+    assert found.apex == 21
+    # Less than a fifth of the height is reached up to frame 12, and again from frame 38 on.
+    assert (found.onset, found.offset) == (13, 37) or (found.onset, found.offset) == (12, 38)
+    louder = selection.phases((3 * rise + 0.7).astype(np.float32))
+    assert louder == found
+
+
+def test_phases_at_the_ends_of_a_clip_and_with_gaps():
+    assert selection.phases(np.float32([np.nan, 1, 2, 3, 4])) == (1, 4, 4)
+    assert selection.phases(np.float32([4, 3, 2, 1, 0.1])) == (0, 0, 3)
+    assert selection.phases(np.float32([np.nan, 0, 5, np.nan, 5, 0.1])) == (1, 2, 5)
+    with pytest.raises(ValueError, match="without a magnitude"):
+        selection.phases(np.full(3, np.nan, np.float32))

@@ -1,0 +1,134 @@
+"""What the face does in a clip: tracked, aligned, measured from its reference, freed of the head, the best frames kept.
+
+Two looks. The first measures every frame, as aligned by the clip's one transform: from it come the movement of the head
+and the frames worth keeping. The second measures the frames kept once more, by the exact and slower backend, each put
+back to where the head was: flow is most exact where little is left to find, and resampling the texture alike on both
+sides keeps the head's movement out of the answer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from stag_jax.config import Config, MotionConfig
+from stag_jax.face import alignment, regions, tracking
+from stag_jax.motion import flow as flows
+from stag_jax.motion import nodes, selection, stabilise
+from stag_jax.types import Clip, UserError
+
+REFERENCES = ("onset", "previous")
+STILL = 0.25  # pixels at the rigid points; a head that moved less is not put back
+
+
+class Observation(NamedTuple):
+    """One clip as seen. Frames f are the raw ones; pixels are those of the canonical face."""
+
+    track: tracking.Track
+    transform: Float[np.ndarray, "2 3"]  # from raw pixels to the canonical face
+    reference: UInt8[np.ndarray, "y x"]  # the face that motion is measured from
+    centres: Float[np.ndarray, "n 2"]  # of the regions
+    rigid: Float[np.ndarray, "r 2"]  # points that move with the skull
+    head: Float[np.ndarray, "f 2 3"]  # movement of the head since the reference; identity where nothing was seen
+    magnitude: Float[np.ndarray, " f"]  # of the first look; NaN in the first frame and in refused ones
+    index: Int[np.ndarray, " t"]  # the frames kept
+    mask: Bool[np.ndarray, " t"]  # False where the clip has fewer
+    flow: Float[np.ndarray, "t y x 2"]  # movement of the muscles in them
+
+
+def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = None) -> Observation:
+    """Looks at a clip of frames. Its first frame is the reference of all motion and is never kept.
+
+    Frames that the tracker refuses are passed over. `keep` names frames to keep instead of having them chosen, to look
+    at the same moments of two recordings.
+
+    Raises:
+      NoFaceError: no usable face in the clip.
+      UserError: fewer than two frames, no frame rate, a frame of `keep` that was not seen, or a setting out of range;
+        the clip is named.
+    """
+    motion, size = config.motion, config.face.size
+    scout, backend = _checked(clip, config)
+    track = tracking.track(clip.frames, config.face, clip=clip.id)
+    tracking.require(track, clip=clip.id)
+    seen = np.flatnonzero([not reason for reason in track.refused])
+    if len(seen) < 2:
+        raise UserError(f"{clip.id}: one frame with a usable face; motion needs at least two")
+    transform = alignment.clip_transform(track.landmarks, config.face)
+    # Regions stay where they are at the start: it is the flow from there that says how they move.
+    points = alignment.apply(transform, np.nanmedian(track.landmarks[: config.face.reference_frames], axis=0))
+    centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
+    faces = np.stack([alignment.warp(clip.frames[f], transform, size) for f in seen])
+    step = round(motion.average_ms * clip.fps / 1000)
+    before = faces[:1] if motion.reference == "onset" else faces[:-1]
+
+    first = flows.flows(before, faces[1:], scout)
+    head = stabilise.head_motion(first, rigid, motion.stabilise)
+    muscles = first - stabilise.head_flow(head, size, size)
+    telling = centres[[name not in regions.BLINKING for name in regions.table()]]
+    magnitude = selection.frame_magnitude(nodes.node_magnitude(muscles, telling, motion.patch, motion.spacing))
+    # Places are among the frames seen but the first.
+    if keep is None:
+        place, mask = selection.select(magnitude, motion.frames, motion.selection)
+    elif not np.isin(keep, seen[1:]).all():
+        raise UserError(f"{clip.id}: frames {sorted(set(keep.tolist()) - set(seen[1:].tolist()))} are not to be seen")
+    else:
+        place, mask = np.searchsorted(seen[1:], keep), np.ones(len(keep), bool)
+
+    around = [_around(seen[1:], p, step) for p in place.tolist()]
+    turned = _turned(head, rigid) > STILL
+    again = sorted({p for places in around for p in places if turned[p] or backend != scout})
+    if again:
+        back = [alignment.compose(alignment.inverse(head[p]), transform) if turned[p] else transform for p in again]
+        put_back = [
+            alignment.warp(clip.frames[seen[p + 1]], matrix, size) for p, matrix in zip(again, back, strict=True)
+        ]
+        once_more = flows.flows(before if len(before) == 1 else before[again], np.stack(put_back), backend)
+        muscles[again] = stabilise.remove_head_motion(once_more, rigid, motion.stabilise)
+    return Observation(
+        track=track,
+        transform=transform,
+        reference=faces[0],
+        centres=centres,
+        rigid=rigid,
+        head=_scatter(np.tile(np.eye(2, 3), (len(clip.frames), 1, 1)), seen[1:], head),
+        magnitude=_scatter(np.full(len(clip.frames), np.nan, np.float32), seen[1:], magnitude),
+        index=seen[1:][place],
+        mask=mask,
+        flow=np.stack([muscles[places].mean(axis=0) for places in around]),
+    )
+
+
+def _checked(clip: Clip, config: Config) -> tuple[str, str]:
+    """The backends of the first look and the second, once clip and settings have been found usable."""
+    motion: MotionConfig = config.motion
+    if config.graph.kind != "roi":
+        raise UserError(
+            f"{clip.id}: config.graph.kind={config.graph.kind!r} is for flow images; clips of frames need 'roi'"
+        )
+    if len(clip.frames) < 2:
+        raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
+    if not clip.fps > 0:
+        raise UserError(f"{clip.id}: frame rate {clip.fps} is not positive")
+    if motion.reference not in REFERENCES:
+        raise UserError(f"config.motion.reference: {motion.reference!r} is none of {', '.join(REFERENCES)}")
+    if motion.average_ms < 0:
+        raise UserError(f"config.motion.average_ms must not be negative, got {motion.average_ms}")
+    return flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
+
+
+def _around(frames: Int[np.ndarray, " g"], place: int, step: int) -> list[int]:
+    """Places of the frames at `step` before and after, where they were seen, and of the frame itself."""
+    wanted = {int(frames[place]) + offset for offset in (-step, 0, step)}
+    return np.flatnonzero(np.isin(frames, list(wanted))).tolist()
+
+
+def _turned(head: Float[np.ndarray, "g 2 3"], rigid: Float[np.ndarray, "r 2"]) -> Float[np.ndarray, " g"]:
+    """How far the head took the rigid point that it took farthest, pixels."""
+    moved = np.stack([alignment.apply(matrix, rigid) for matrix in head]) - rigid
+    return np.linalg.norm(moved, axis=-1).max(axis=1)
+
+
+def _scatter(into: np.ndarray, where: Int[np.ndarray, " g"], values: np.ndarray) -> np.ndarray:
+    into[where] = values
+    return into

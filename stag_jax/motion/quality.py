@@ -1,0 +1,115 @@
+"""How well a clip could be read: one row of numbers and one small picture a clip, for a person to judge."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from stag_jax.config import MotionConfig
+from stag_jax.face import alignment
+from stag_jax.motion import nodes, selection
+from stag_jax.motion.observe import Observation
+from stag_jax.motion.sampling import bilinear
+from stag_jax.types import Clip
+
+TILE = 96  # side of each of the three pictures, pixels
+FULL = 1.5  # pixels of motion at which the colour is fullest
+OUTER_EYES = (36, 45)
+
+# From here on a clip is worth a look (`doubts`).
+SMALL_EYES = 50.0  # pixels of the frame: an expression moves skin by some hundredths of this
+JUMP = 0.08  # outer eye distances from one frame to the next
+RESIDUAL = 0.3  # pixels
+STILL = 0.15  # pixels; the noise of flow alone gives about half of this
+
+
+class ClipReport(NamedTuple):
+    """What preprocessing found in one clip. Pixels are the canonical face's, or the frame's where it says raw."""
+
+    id: str
+    subject: str
+    frames: int
+    fps: float
+    refused: int  # frames without a usable face
+    reason: str  # of the first of them
+    left: int  # box of the face in the first frame, raw
+    top: int
+    right: int
+    bottom: int
+    eyes_raw_px: float  # distance of the outer eye corners: the resolution that there is
+    confidence: float  # of the landmarks, lowest over the frames tracked
+    jump: float  # of the landmarks from frame to frame, largest, in outer eye distances
+    head_px: float  # movement of the head, largest over frames and rigid points
+    residual_px: float  # what is left of it in the frames kept, root mean square at the rigid points
+    peak_px: float  # movement of the region that moves most, largest over the frames kept
+    onset: int  # as found by magnitude (`selection.phases`)
+    apex: int
+    offset: int
+    annotated_onset: int  # -1: not annotated
+    annotated_apex: int
+    annotated_offset: int
+
+
+def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
+    """The numbers of a clip that was observed."""
+    track = seen.track
+    tracked = np.array([not reason for reason in track.refused])
+    eyes = track.landmarks[0, OUTER_EYES[1]] - track.landmarks[0, OUTER_EYES[0]]
+    moved = np.stack([alignment.apply(matrix, seen.rigid) for matrix in seen.head]) - seen.rigid
+    left = bilinear(seen.flow[seen.mask], seen.rigid)
+    marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
+    return ClipReport(
+        clip.id,
+        clip.subject,
+        len(clip.frames),
+        clip.fps,
+        int((~tracked).sum()),
+        next((reason for reason in track.refused if reason), ""),
+        *(int(edge) for edge in track.box[0]),
+        float(np.linalg.norm(eyes)),
+        float(track.confidence[tracked].min()),
+        float(track.jump[tracked].max()),
+        float(np.linalg.norm(moved, axis=-1).max()),
+        float(np.sqrt((left**2).sum(axis=-1).mean())),
+        float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
+        *selection.phases(seen.magnitude),
+        *marks,
+    )
+
+
+def tile(clip: Clip, seen: Observation) -> UInt8[np.ndarray, "y x 3"]:
+    """RGB: the reference with the regions, the face at its largest movement, and that movement in colour over it.
+
+    Hue is the direction (red to the right, cyan to the left, green-yellow down, violet up), saturation the length, full
+    at `FULL` pixels.
+    """
+    kept = int(np.argmax(np.where(seen.mask, seen.magnitude[seen.index], -np.inf)))
+    size = seen.reference.shape[0]
+    peak = alignment.warp(clip.frames[seen.index[kept]], seen.transform, size)
+    start = cv2.cvtColor(seen.reference, cv2.COLOR_GRAY2RGB)
+    for x, y in np.rint(seen.centres).astype(int):
+        cv2.circle(start, (int(x), int(y)), max(1, size // 64), (255, 220, 0), -1, cv2.LINE_AA)
+    pictures = (start, cv2.cvtColor(peak, cv2.COLOR_GRAY2RGB), coloured(seen.flow[kept], seen.reference))
+    return np.concatenate([cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in pictures], axis=1)
+
+
+def coloured(flow: Float[np.ndarray, "y x 2"], face: UInt8[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Flow in colour, over a grey face."""
+    angle = np.arctan2(flow[..., 1], flow[..., 0]) % (2 * np.pi)
+    hue = np.uint8(angle * (180 / (2 * np.pi)) % 180)  # OpenCV keeps half degrees
+    saturation = np.uint8(255 * np.clip(np.linalg.norm(flow, axis=-1) / FULL, 0, 1))
+    return cv2.cvtColor(np.stack([hue, saturation, face // 2 + 127], axis=-1), cv2.COLOR_HSV2RGB)
+
+
+def doubts(found: ClipReport) -> tuple[str, ...]:
+    """Why a person should look at the clip; empty where nothing is odd."""
+    signs = {
+        f"{found.refused} frames refused: {found.reason}": found.refused > 0,
+        f"outer eye corners only {found.eyes_raw_px:.0f} px apart": found.eyes_raw_px < SMALL_EYES,
+        f"landmarks jump by {found.jump:.2f}": found.jump > JUMP,
+        f"{found.residual_px:.2f} px of head movement left": found.residual_px > RESIDUAL,
+        f"hardly moves ({found.peak_px:.2f} px)": found.peak_px < STILL,
+        "largest movement at the end": found.apex == found.frames - 1,
+    }
+    return tuple(text for text, holds in signs.items() if holds)
