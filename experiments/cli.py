@@ -37,15 +37,18 @@ def named_config(name: str) -> ConfigDict:
     return module.get_config()
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`; an error that the user can mend is one line, and exit code 2."""
+def run(main: Callable[..., None], *, arguments: int = 0) -> None:
+    """Parses the flags and runs `main`; an error that the user can mend is one line, and exit code 2.
+
+    `main` gets the arguments that are no flags; more of them than `arguments` are an error.
+    """
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)
-        if len(argv) > 1:
-            fail(f"unexpected argument {argv[1]!r}; options begin with --")
+        if len(argv) > 1 + arguments:
+            fail(f"unexpected argument {argv[1 + arguments]!r}; options begin with --")
         try:
-            main()
+            main(*argv[1:])
         except (UserError, CorpusError) as error:
             fail(str(error))
         except KeyboardInterrupt:

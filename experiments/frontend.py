@@ -1,0 +1,270 @@
+"""The measurements of `benchmark.py frontend`: rendered clips through face/ and motion/, held against their truth."""
+
+import dataclasses
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from tqdm import tqdm
+
+from stag_configs import base
+from stag_datasets.synth_me import render, script
+from stag_jax import media
+from stag_jax.analysis import clip_reports
+from stag_jax.config import Config, from_config_dict
+from stag_jax.face import alignment, tracking
+from stag_jax.motion import extract, flow, nodes, observe, selection
+from stag_jax.types import Clip, UserError
+
+Row = tuple[str, str]
+PEAK = (1.0, 3.0)  # pixels of largest true movement of frames whose flow is compared
+HEAD = (3.0, 2.0, 0.02)  # shift in pixels of the frame, degrees, growth
+SPEED_SIZE, SPEED_FRAME = 480, (480, 640)  # rendered square, frame it is put into
+SPEED_CLIPS = 12  # a worker
+REPEATS = 5
+
+
+def measure(clips: int = 0) -> list[Row]:
+    """All rows of the table; `clips` of each subject, 0 = all."""
+    config = from_config_dict(base.get_config())
+    cv2.setNumThreads(1)
+    found, pairs, moved = [], [], []
+    for spec, first, rendered in tqdm(_rendered(clips), desc="clips", unit="clip"):
+        clip = _clip(rendered)
+        seen = observe.observe(clip, config)
+        found.append(_against_truth(rendered, seen))
+        pairs += _flow_pairs(rendered, seen, config)
+        if first:
+            moved.append(_head_moved(spec, rendered, clip, seen, config))
+    return [
+        *_landmark_rows(found),
+        *_flow_rows(pairs),
+        *_head_rows(moved),
+        *_selection_rows(found),
+        *_speed_rows(config),
+    ]
+
+
+def _rendered(clips: int) -> Iterator[tuple[script.ClipSpec, bool, render.Rendered]]:
+    """Scripts with their clips, and whether a clip is among the first two of its subject."""
+    recipe = script.Recipe()
+    for subject in range(recipe.subjects):
+        specs = script.subject_clips(recipe, subject)
+        stage = render.set_stage(specs[0].who, specs[0].size)
+        for number, spec in enumerate(specs[: clips or None]):
+            yield spec, number < 2, render.render_clip(spec, stage)
+
+
+def _clip(rendered: render.Rendered) -> Clip:
+    spec = rendered.spec
+    marks = (rendered.onset, rendered.apex, rendered.offset)
+    return Clip(
+        f"{spec.subject}/{spec.clip}", spec.subject, "synth_me", spec.emotion, None, spec.fps, rendered.frames, *marks
+    )
+
+
+def _against_truth(rendered: render.Rendered, seen: observe.Observation) -> dict[str, Any]:
+    """Landmark errors as shares of the distance between the pupils, and distances in frames of the phases found."""
+    truth = rendered.landmarks
+    pupils = np.linalg.norm(truth[:, 42:48].mean(axis=1) - truth[:, 36:42].mean(axis=1), axis=-1)
+    error = np.linalg.norm(seen.track.landmarks - truth, axis=-1) / pupils[:, None]
+    phases = selection.phases(seen.magnitude)
+    marks = np.array([rendered.onset, rendered.apex, rendered.offset])
+    return {"error": error[np.isfinite(error)], "refused": sum(map(bool, seen.track.refused)), "phases": phases - marks}
+
+
+def _landmark_rows(found: Sequence[dict[str, Any]]) -> list[Row]:
+    clean = sum(not clip["refused"] for clip in found)
+    error = np.concatenate([clip["error"] for clip in found])
+    return [
+        ("face found, every frame tracked", f"{clean} of {len(found)} clips ({100 * clean / len(found):.1f}%)"),
+        (
+            "68 points against the truth, of the distance between the pupils",
+            f"median {100 * np.median(error):.2f}%, 95th percentile {100 * np.quantile(error, 0.95):.2f}%",
+        ),
+    ]
+
+
+def _to_canonical(field: Float[np.ndarray, "y x 2"], seen: observe.Observation) -> Float[np.ndarray, "y2 x2 2"]:
+    """A displacement of the pixels of the first frame as one of the canonical face."""
+    size = seen.reference.shape[0]
+    y, x = np.mgrid[:size, :size]
+    raw = alignment.apply(alignment.inverse(seen.transform), np.stack([x, y], axis=-1).astype(float))
+    there = cv2.remap(field, *np.moveaxis(raw.astype(np.float32), -1, 0), cv2.INTER_LINEAR)
+    return there @ seen.transform[:, :2].T.astype(np.float32)
+
+
+def _flow_pairs(rendered: render.Rendered, seen: observe.Observation, config: Config) -> list[dict[str, Any]]:
+    """Pairs of aligned faces between which the face truly moves by 1 to 3 pixels at most: the apex, and two more."""
+    size = config.face.size
+    points = alignment.apply(seen.transform, rendered.landmarks[0]).astype(np.float32)
+    inside = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(inside, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
+    start = alignment.warp(rendered.frames[0], seen.transform, size)
+    pairs = []
+    for f in {rendered.apex, (rendered.onset + rendered.apex) // 2, (rendered.apex + rendered.offset) // 2} - {0}:
+        truth = _to_canonical(rendered.true_flow(f), seen)
+        if PEAK[0] <= np.linalg.norm(truth, axis=-1)[inside > 0].max() <= PEAK[1]:
+            face = alignment.warp(rendered.frames[f], seen.transform, size)
+            pairs.append({"prev": start, "next": face, "truth": truth, "inside": inside > 0})
+    return pairs
+
+
+def _flow_rows(pairs: Sequence[dict[str, Any]]) -> list[Row]:
+    """Every backend and scikit-image's TV-L1 on the same pairs, one after the other in one run."""
+    prev, next = (np.stack([pair[name] for pair in pairs]) for name in ("prev", "next"))
+    rows = []
+    for name in ("tvl1", "dis", "farneback"):
+        flow.flows(prev[:8], next[:8], name)  # compiles, where there is something to compile
+        found, seconds = _timed(lambda name=name: flow.flows(prev, next, name))
+        rows.append((f"flow {name}", _flow_figure(found, pairs, seconds / len(pairs))))
+    found, seconds = _scikit_image(prev, next)
+    rows.append(("flow scikit-image `optical_flow_tvl1`", _flow_figure(found, pairs, seconds)))
+    return rows
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the median of the seconds that some repetitions took."""
+    seconds = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - begin)
+    return result, float(np.median(seconds))
+
+
+def _scikit_image(prev: UInt8[np.ndarray, "f y x"], next: UInt8[np.ndarray, "f y x"]) -> tuple[np.ndarray, float]:
+    try:
+        from skimage.registration import optical_flow_tvl1
+    except ImportError as error:
+        raise UserError("the benchmark compares with scikit-image: pip install scikit-image") from error
+    found, seconds = [], []
+    for a, b in zip(prev, next, strict=True):
+        begin = time.perf_counter()
+        v, u = optical_flow_tvl1(a.astype(np.float32) / 255, b.astype(np.float32) / 255, dtype=np.float32)
+        seconds.append(time.perf_counter() - begin)
+        found.append(np.stack([u, v], axis=-1))
+    return np.stack(found), float(np.median(seconds))
+
+
+def _flow_figure(found: np.ndarray, pairs: Sequence[dict[str, Any]], seconds: float) -> str:
+    error = np.array([
+        np.linalg.norm(field - pair["truth"], axis=-1)[pair["inside"]].mean()
+        for field, pair in zip(found, pairs, strict=True)
+    ])  # fmt: skip
+    low, high = np.quantile(error, (0.25, 0.75))
+    return f"{error.mean():.3f} px (quartiles {low:.3f}, {high:.3f}; {len(pairs)} pairs), {1e3 * seconds:.1f} ms a pair"
+
+
+def _head_path(rendered: render.Rendered) -> Float[np.ndarray, "f 2 3"]:
+    """A head movement that is largest, and as large as `HEAD` says, at the apex of the expression."""
+    shift, degrees, growth = HEAD
+    share = 0.5 - 0.5 * np.cos(np.pi * np.clip(np.arange(len(rendered.frames)) / max(rendered.apex, 1), 0, 1))
+    centre = rendered.landmarks[0, 27:31].mean(axis=0)
+    path = []
+    for part in share:
+        turn = (1 + growth * part) * np.exp(1j * np.deg2rad(degrees * part))
+        linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+        path.append(np.column_stack([linear, centre - linear @ centre + np.array([0.8, 0.6]) * shift * part]))
+    return np.stack(path)
+
+
+def _head_moved(
+    spec: script.ClipSpec, rendered: render.Rendered, clip: Clip, seen: observe.Observation, config: Config
+) -> tuple[float, float]:
+    """Squared norms: the change of the node features by an added head movement, and the features that muscles make."""
+    motion = config.motion
+    other = observe.observe(_clip(render.render_clip(spec, head=_head_path(rendered))), config, keep=seen.index)
+    still, turned = (
+        nodes.node_features(s.flow, flow.strain(s.flow), s.centres, motion.patch, motion.spacing) for s in (seen, other)
+    )
+    muscles = np.stack([_to_canonical(rendered.muscle_flow(f), seen) for f in seen.index])
+    truth = nodes.node_features(muscles, flow.strain(muscles), seen.centres, motion.patch, motion.spacing)
+    return float(((turned - still) ** 2).sum()), float((truth**2).sum())
+
+
+def _head_rows(moved: Sequence[tuple[float, float]]) -> list[Row]:
+    change, signal = np.array(moved).T
+    each = np.sqrt(change / signal)
+    return [
+        (
+            "3 px, 2 degrees, 2% of head movement added: change of the node features, of what the muscles make",
+            f"{100 * np.sqrt(change.sum() / signal.sum()):.1f}% (2-norm over all features, frames kept and clips); "
+            f"by clip median {100 * np.median(each):.1f}%, below 10% in {(each < 0.1).sum()} of {len(each)}",
+        )
+    ]
+
+
+def _selection_rows(found: Sequence[dict[str, Any]]) -> list[Row]:
+    phases = np.abs([clip["phases"] for clip in found])
+    onset, apex, offset = np.median(phases, axis=0)
+    return [
+        (
+            "frame of largest movement to the true apex, 100 fps",
+            f"median {apex:.1f} frames, at most 2 in {100 * (phases[:, 1] <= 2).mean():.0f}% "
+            f"(onset found: median {onset:.1f}, offset {offset:.1f})",
+        )
+    ]
+
+
+def _speed_rows(config: Config) -> list[Row]:
+    """Decoded 640 x 480 frames to node features on all cores, as `training.features` runs it, without start-up."""
+    rows = []
+    workers = os.cpu_count() or 1
+    for name in ("dis", config.motion.flow):
+        made = dataclasses.replace(config, motion=dataclasses.replace(config.motion, flow=name))
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            done = list(pool.map(_work, range(workers), [made] * workers))
+        rate = sum(frames / seconds for frames, seconds, _ in done)
+        share = 100 * np.mean([tracking for _, _, tracking in done])
+        looks = f"`{flow.resolve(made.motion.first_look)}` for all, `{name}` for those kept"
+        what = f"640x480 frames to node features, {looks}, {workers} processes"
+        rows.append((what, f"{rate:.0f} frames/s (tracking takes {share:.0f}% of the time)"))
+    return rows
+
+
+def _work(number: int, config: Config) -> tuple[int, float, float]:
+    """Frames, seconds for all, and the share of tracking, of one of several processes that work at the same time."""
+    cv2.setNumThreads(1)
+    recipe = script.Recipe(size=SPEED_SIZE)
+    clips = [_widened(_clip(render.render_clip(spec))) for spec in script.subject_clips(recipe, number)[:SPEED_CLIPS]]
+    extract.extract(clips[0], config)  # loads the predictor
+    begin = time.perf_counter()
+    for clip in clips:
+        extract.extract(clip, config)
+    seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for clip in clips:
+        tracking.track(clip.frames, config.face, clip=clip.id)
+    return sum(len(clip.frames) for clip in clips), seconds, (time.perf_counter() - begin) / seconds
+
+
+def _widened(clip: Clip) -> Clip:
+    left = (SPEED_FRAME[1] - SPEED_SIZE) // 2
+    frames = [cv2.copyMakeBorder(frame, 0, 0, left, left, cv2.BORDER_REPLICATE) for frame in clip.frames]
+    return clip._replace(frames=np.stack(frames))
+
+
+def measure_media(folder: Path, out: Path | None) -> list[Row]:
+    """Tracks every frame of every video in a folder; with `out`, draws a contact sheet of each."""
+    config = from_config_dict(base.get_config())
+    rows = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".mp4", ".avi", ".mkv", ".mov")):
+        clip = media.read_clip(path)
+        begin = time.perf_counter()
+        track = tracking.track(clip.frames, config.face, clip=path.name)
+        rate = len(clip.frames) / (time.perf_counter() - begin)
+        reasons = Counter(reason or "tracked" for reason in track.refused)
+        text = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        rows.append((f"`{path.name}`, {len(clip.frames)} frames", f"{text} ({rate:.0f} frames/s)"))
+        if out:
+            clip_reports.write_track_sheet(clip.frames, track, out / f"{path.stem}.png")
+    return rows

@@ -1,0 +1,199 @@
+"""Features of a whole corpus: records read, clips observed on all cores, the outcome cached on disk."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from stag_jax import config as config_lib
+from stag_jax.config import Config
+from stag_jax.face.landmarks import NoFaceError
+from stag_jax.motion import extract, flow, quality
+from stag_jax.motion.observe import observe
+from stag_jax.motion.quality import ClipReport
+from stag_jax.training.files import write_atomically
+from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
+
+SPLIT = "clips"
+FEATURES_VERSION = 2  # raise it when face/ or motion/ change what they compute
+TILE_QUALITY = 90  # of JPEG
+
+
+class Seen(NamedTuple):
+    """One clip. Without a report where the corpus has flow images only."""
+
+    features: ClipFeatures
+    report: ClipReport | None
+    tile: bytes  # JPEG of `quality.tile`; empty without a report
+
+
+class Prepared(NamedTuple):
+    """All clips of a corpus in the order of their ids."""
+
+    clips: list[ClipFeatures]
+    faceless: list[str]  # the messages of the clips without a usable face
+    reports: list[ClipReport]  # of the same clips; empty for flow images
+    tiles: list[bytes]
+
+
+def prepare(folder: Path, config: Config) -> Prepared:
+    """What is seen in every clip of the corpus prepared in `folder`.
+
+    Cached in `config.data.data_dir`, keyed by the corpus' bytes and every setting that shapes features. Processes that
+    build at the same time do the work twice and leave one whole file.
+    """
+    config = _resolved(config)
+    path = cache_path(folder, config)
+    cached = _read_cache(path)
+    if cached is not None:
+        return cached
+    found, faceless = [], []
+    with tqdm(total=_count(folder), desc="features", unit="clip") as bar:
+        for result in _extract_all(folder, config):
+            (faceless if isinstance(result, str) else found).append(result)
+            bar.update()
+    found.sort(key=lambda seen: seen.features.id)
+    prepared = Prepared(
+        clips=[seen.features for seen in found],
+        faceless=sorted(faceless),
+        reports=[seen.report for seen in found if seen.report],
+        tiles=[seen.tile for seen in found if seen.report],
+    )
+    _write_cache(path, prepared)
+    return prepared
+
+
+def cache_path(folder: Path, config: Config) -> Path:
+    """Where the features of this corpus under these settings lie."""
+    settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
+    key = json.dumps([FEATURES_VERSION, corpus_digest(folder), settings], sort_keys=True)
+    name = f"{config.data.dataset.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    return Path(config.data.data_dir) / "features" / name
+
+
+def _resolved(config: Config) -> Config:
+    """With the flow backends that "auto" stands for here, which worker processes must not have to find out."""
+    names = {name: flow.resolve(getattr(config.motion, name), name) for name in ("first_look", "flow")}
+    return dataclasses.replace(config, motion=dataclasses.replace(config.motion, **names))
+
+
+def corpus_digest(folder: Path) -> str:
+    """Hash of the prepared corpus' files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.array_record*")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_clips(folder: Path) -> Any:
+    """The prepared corpus as a random-access source of records, in TFDS's own order.
+
+    Raises UserError where `folder` holds no prepared corpus.
+    """
+    if not (folder / "dataset_info.json").is_file():
+        raise UserError(f"{folder} holds no prepared corpus")
+    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+
+
+def to_clip(record: dict[str, Any]) -> Clip | FlowClip:
+    """A record of datasets/corpus.py as the clip that `extract` takes."""
+    text = {key: record[key].decode() for key in ("id", "subject", "dataset", "emotion", "action_units")}
+    if not record["au_annotated"]:
+        text["action_units"] = None
+    if "flow" in record:
+        return FlowClip(**text, flow=np.asarray(record["flow"]))
+    frames = record["frames"]
+    if len({frame.shape for frame in frames}) > 1:
+        raise UserError(f"{text['id']}: frames differ in size")
+    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
+    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), **marks)
+
+
+@functools.cache
+def _source(folder: Path) -> Any:
+    return read_clips(folder)
+
+
+def _count(folder: Path) -> int:
+    return len(_source(folder))
+
+
+def _work(folder: Path, config: Config, index: int) -> Seen | str:
+    """What is seen in one clip, or the message of why it has no usable face."""
+    clip = to_clip(_source(folder)[index])
+    if isinstance(clip, FlowClip):
+        return Seen(extract.from_flow_image(clip, config), None, b"")
+    try:
+        seen = observe(clip, config)
+    except NoFaceError as error:
+        return str(error)
+    _, tile = cv2.imencode(".jpg", quality.tile(clip, seen)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, TILE_QUALITY))
+    return Seen(extract.from_frames(clip, seen, config), quality.report(clip, seen, config.motion), tile.tobytes())
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # there is a process a core already
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share the accelerator, where there is one
+
+
+def _extract_all(folder: Path, config: Config) -> Iterator[Seen | str]:
+    count = _count(folder)
+    workers = min(config.data.workers or os.cpu_count() or 1, count)
+    work = functools.partial(_work, folder, config)
+    # Flow images cost less than starting a process.
+    if workers <= 1 or "flow" in _source(folder)[0]:
+        yield from map(work, range(count))
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        yield from pool.map(work, range(count), chunksize=4)
+
+
+def _write_cache(path: Path, prepared: Prepared) -> None:
+    arrays = {"faceless": np.asarray(prepared.faceless, dtype=str), "tiles": np.asarray(prepared.tiles, dtype=bytes)}
+    for kind, rows in (("clip", prepared.clips), ("report", prepared.reports)):
+        for name in rows[0]._fields if rows else ():
+            arrays[f"{kind}.{name}"] = np.stack([np.asarray(getattr(row, name)) for row in rows])
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read_cache(path: Path) -> Prepared | None:
+    """What was cached, or None where there is nothing or the file is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return Prepared(
+            clips=_rows(arrays, "clip", ClipFeatures),
+            faceless=[str(message) for message in arrays["faceless"]],
+            reports=_rows(arrays, "report", ClipReport),
+            tiles=[bytes(tile) for tile in arrays["tiles"]],
+        )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        logging.warning("%s is damaged (%s) and is made again", path, error)
+        return None
+
+
+def _rows(arrays: dict[str, np.ndarray], kind: str, cls: type) -> list[Any]:
+    if not any(name.startswith(f"{kind}.") for name in arrays):
+        return []
+    columns = [arrays[f"{kind}.{name}"] for name in cls._fields]
+    # Scalars become plain Python values, as they were before they were stored.
+    return [cls(*(value.item() if value.ndim == 0 else value for value in row)) for row in zip(*columns, strict=True)]

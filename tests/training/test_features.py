@@ -1,0 +1,136 @@
+"""Features of a whole corpus: cached, damaged, built by several at once, and clips without a face."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from stag_datasets import corpus
+from stag_jax.motion import quality
+from stag_jax.training import dataset, features
+from stag_jax.types import Clip, UserError
+from tests import makers
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    archive = makers.write_composite(tmp_path / "archive", subjects=3, clips=5)
+    return corpus.build("composite_flow", data_dir=tmp_path, manual_dir=archive), makers.tiny_config(
+        data__data_dir=str(tmp_path)
+    )
+
+
+def test_the_cache_gives_the_same_back(prepared):
+    first = dataset.load(*prepared)
+    path = features.cache_path(*prepared)
+    stamp = path.stat().st_mtime_ns
+    second = dataset.load(*prepared)
+    assert path.stat().st_mtime_ns == stamp
+    assert first.fingerprint == second.fingerprint
+    assert not list(path.parent.glob(".*"))  # no temporary file is left
+
+
+@pytest.mark.parametrize("keep", [0, 100, 3000])
+def test_a_torn_cache_is_made_again(prepared, keep):
+    whole = dataset.load(*prepared)
+    path = features.cache_path(*prepared)
+    path.write_bytes(path.read_bytes()[:keep])
+    assert dataset.load(*prepared).fingerprint == whole.fingerprint
+    assert features._read_cache(path) is not None
+
+
+def test_several_may_build_at_once(prepared):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: features.prepare(*prepared), range(4)))
+    path = features.cache_path(*prepared)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    cached = features._read_cache(path)
+    for one in (*found, cached):
+        assert len(one.clips) == 15 and not one.faceless and not one.reports
+        for a, b in zip(one.clips, cached.clips, strict=True):
+            assert a.id == b.id
+            np.testing.assert_array_equal(a.nodes, b.nodes)
+
+
+def test_a_changed_corpus_is_read_again(prepared):
+    folder, config = prepared
+    path = features.cache_path(folder, config)
+    file = next(folder.glob("*.array_record*"))
+    file.write_bytes(file.read_bytes() + b"x")
+    assert features.cache_path(folder, config) != path
+
+
+def test_what_shapes_the_features_changes_the_key_and_nothing_else_does(prepared):
+    folder, config = prepared
+    path = features.cache_path(folder, config)
+    data = {"data__data_dir": config.data.data_dir}
+    assert features.cache_path(folder, makers.tiny_config(**data, train__steps=99)) == path
+    assert features.cache_path(folder, makers.tiny_config(**data, motion__patch=2)) != path
+    assert features.cache_path(folder, makers.tiny_config(**data, graph__grid=4)) != path
+
+
+def test_a_folder_without_a_corpus(tmp_path):
+    with pytest.raises(UserError, match="holds no prepared corpus"):
+        features.read_clips(tmp_path)
+
+
+class FacelessBuilder(tfds.core.GeneratorBasedBuilder):
+    """Two clips of noise and one rendered face."""
+
+    name = "faceless"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=corpus.frame_features())
+
+    def _split_generators(self, dl_manager):
+        return {corpus.SPLIT: self._generate_examples()}
+
+    def _generate_examples(self):
+        from stag_datasets.synth_me.encode import encode_subject
+        from stag_datasets.synth_me.script import Recipe
+
+        face = encode_subject(Recipe(subjects=1, clips=1, frames=(20, 24)), 0)[0].frames
+        noise = [cv2.imencode(".png", np.full((96, 96, 3), level, np.uint8))[1].tobytes() for level in range(5)]
+        for clip, frames in (("c1", noise), ("c2", face), ("c3", noise)):
+            labels = corpus.labels(dataset="faceless", subject="s1", clip=clip, emotion="negative", action_units="4")
+            marks = {"onset": 0, "apex": -1, "offset": -1, "fps": 100.0}
+            yield clip, {**labels, **marks, "frames": frames}
+
+
+def test_clips_without_a_face_are_all_named_or_left_out(tmp_path, caplog):
+    builder = FacelessBuilder(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    settings = {
+        "data__data_dir": str(tmp_path),
+        "data__classes": ("negative",),
+        "data__workers": 1,
+        "graph__kind": "roi",
+        "motion__clip_norm": False,
+    }
+    message = r"no face in 2 of 3 clips: faceless/s1/c1 frame 0: .*faceless/s1/c3 frame 0: .*skip_faceless"
+    with pytest.raises(UserError, match=message):
+        dataset.load(Path(builder.data_dir), makers.tiny_config(**settings))
+    made = dataset.load(Path(builder.data_dir), makers.tiny_config(**settings, data__skip_faceless=True))
+    assert made.ids == ("faceless/s1/c2",)
+    assert "faceless/s1/c1 frame 0" in caplog.text
+    assert made.batch.au_mask.all() and made.batch.au[0, 2] == 1  # AU 4
+    found = features.prepare(Path(builder.data_dir), makers.tiny_config(**settings))  # from the cache by now
+    (report,), (tile,) = found.reports, found.tiles
+    assert report.id == "faceless/s1/c2" and isinstance(report.frames, int) and isinstance(report.head_px, float)
+    assert report.refused == 0 and report.annotated_apex == -1 and report.eyes_raw_px > 50
+    picture = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (quality.TILE, 3 * quality.TILE, 3)
+
+
+def test_a_record_becomes_a_clip_with_its_marks(tmp_path):
+    builder = FacelessBuilder(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    source = features.read_clips(Path(builder.data_dir))
+    clip = next(c for c in map(features.to_clip, source) if c.id == "faceless/s1/c1")
+    assert isinstance(clip, Clip)
+    assert (clip.onset, clip.apex, clip.offset) == (0, None, None)
+    assert clip.frames.shape == (5, 96, 96, 3) and clip.action_units == "4"
