@@ -23,7 +23,7 @@ FOUND = (1.75, 0.33)  # side of the detector's boxes and how far below the eyes 
 GROUPS = {"right eye": slice(36, 42), "left eye": slice(42, 48), "nose": slice(27, 36), "mouth": slice(48, 68)}
 _GROUP = [0, 1, 2, 3, 3]  # of each of appearance.REGIONS
 
-# Limits. They come from 11 000 rendered frames, of which they refuse none, from 50 pictures of 30 persons with 2 400
+# Limits. They come from 11 000 rendered frames, of which they refuse none, from 50 pictures of 30 faces with 2 400
 # things pasted over them, and from a video of a face that laughs, turns, and is covered by a hand.
 SPREAD = 0.006  # outer eye distances by which landmarks from shifted boxes differ; most are at 0.004
 ALIKE = 0.65  # correlation of a region with its last confirmed view
