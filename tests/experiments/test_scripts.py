@@ -143,6 +143,29 @@ def test_prepare_says_what_there_is(place, tmp_path):
     assert list((tmp_path / "data" / "features").glob("composite_flow-*.npz"))
 
 
+def test_prepare_reports_every_clip_of_frames(place, tmp_path):
+    """In worker processes, as a user has it; the second time all of it comes from the cache."""
+    flags = ("--dataset=synth_me/tiny", f"--data_dir={tmp_path}")
+    first = run(place, "prepare", *flags, check=True)
+    (table,) = (tmp_path / "reports").glob("synth_me-tiny-*/clips.csv")
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 20 and all(int(row["frames"]) in range(20, 25) for row in rows)
+    assert all(row["refused"] == "0" and float(row["eyes_raw_px"]) > 70 for row in rows)
+    assert {row["apex_error"] for row in rows} <= {str(i) for i in range(-20, 20)}
+    assert sorted(path.name for path in table.parent.iterdir()) == ["clips.csv", "sheet_01.png"]
+    assert "largest movement to annotated apex: median" in first.stdout
+    second = run(place, "prepare", *flags, check=True)
+    assert first.stdout.endswith(second.stdout) and "features:" not in second.stderr
+
+
+def test_benchmark_wants_a_part_that_it_knows(place):
+    for arguments, message in (((), "name a part to measure: frontend"), (("engine",), "(got 'engine')")):
+        done = run(place, "benchmark", *arguments)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert "unexpected argument 'twice'" in run(place, "benchmark", "frontend", "twice").stderr
+
+
 def _bad(place, folder, changes):
     flags = dict(part[2:].split("=", 1) for part in train_flags(place, folder / "bad"))
     flags["config.data.data_dir"] = str(folder / "data")
