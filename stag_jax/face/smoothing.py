@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
+from stag_jax.face import template
 from stag_jax.types import UserError
 
 ORDER = 2  # of the polynomials: what moves evenly, or speeds up evenly, is kept
-OUTER_EYES = (36, 45)
 
 
 def smooth(points: Float[np.ndarray, "f p 2"], window: int, jump: float) -> Float[np.ndarray, "f p 2"]:
@@ -48,7 +48,7 @@ def _fitted(run: Float[np.ndarray, "f p 2"], size: int) -> Float[np.ndarray, "f 
 def _runs(points: Float[np.ndarray, "f p 2"], jump: float) -> list[tuple[int, int]]:
     """First frame and frame after the last of each stretch without refused frames and jumps."""
     there = np.isfinite(points[:, 0, 0])
-    eyes = np.linalg.norm(points[:, OUTER_EYES[1]] - points[:, OUTER_EYES[0]], axis=1)
+    eyes = np.linalg.norm(points[:, template.EYE_CORNERS[1]] - points[:, template.EYE_CORNERS[0]], axis=1)
     with np.errstate(invalid="ignore"):
         moved = np.median(np.linalg.norm(np.diff(points, axis=0), axis=-1), axis=-1) > jump * eyes[:-1]
     runs, first = [], 0

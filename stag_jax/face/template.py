@@ -39,6 +39,7 @@ OUTER_EYES = 0.50  # distance of the outer eye corners
 FLOW_EYE_LINE = 0.27
 FLOW_OUTER_EYES = (0.75, 0.55)  # the same distance across and down
 
+EYE_CORNERS = (36, 45)  # the outer ones, right and left: their distance is the unit of length
 STABLE = (27, 28, 29, 30, 36, 39, 42, 45)  # nose ridge and eye corners: what alignment goes by
 
 

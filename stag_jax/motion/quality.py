@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from stag_jax.config import MotionConfig
-from stag_jax.face import alignment
+from stag_jax.face import alignment, template
 from stag_jax.motion import nodes, selection
 from stag_jax.motion.observe import Observation
 from stag_jax.motion.sampling import bilinear
@@ -15,7 +15,6 @@ from stag_jax.types import Clip
 
 TILE = 96  # side of each of the three pictures, pixels
 FULL = 1.5  # pixels of motion at which the colour is fullest
-OUTER_EYES = (36, 45)
 
 # From here on a clip is worth a look (`doubts`).
 SMALL_EYES = 50.0  # pixels of the frame: an expression moves skin by some hundredths of this
@@ -55,7 +54,7 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
     """The numbers of a clip that was observed."""
     track = seen.track
     tracked = np.array([not reason for reason in track.refused])
-    eyes = track.landmarks[0, OUTER_EYES[1]] - track.landmarks[0, OUTER_EYES[0]]
+    eyes = track.landmarks[0, template.EYE_CORNERS[1]] - track.landmarks[0, template.EYE_CORNERS[0]]
     moved = np.stack([alignment.apply(matrix, seen.rigid) for matrix in seen.head]) - seen.rigid
     left = bilinear(seen.flow[seen.mask], seen.rigid)
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]

@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 
-from stag_datasets import corpus
 from stag_jax.motion import nodes
 from stag_jax.training import dataset
 from stag_jax.types import UserError
 from tests import makers
-
-
-@pytest.fixture
-def prepared(tmp_path):
-    archive = makers.write_composite(tmp_path / "archive", subjects=3, clips=5)
-    return corpus.build("composite_flow", data_dir=tmp_path, manual_dir=archive), makers.tiny_config(
-        data__data_dir=str(tmp_path)
-    )
 
 
 def test_clips_come_in_the_order_of_their_ids(prepared):

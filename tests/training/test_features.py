@@ -15,14 +15,6 @@ from stag_jax.types import Clip, UserError
 from tests import makers
 
 
-@pytest.fixture
-def prepared(tmp_path):
-    archive = makers.write_composite(tmp_path / "archive", subjects=3, clips=5)
-    return corpus.build("composite_flow", data_dir=tmp_path, manual_dir=archive), makers.tiny_config(
-        data__data_dir=str(tmp_path)
-    )
-
-
 def test_the_cache_gives_the_same_back(prepared):
     first = dataset.load(*prepared)
     path = features.cache_path(*prepared)
