@@ -44,10 +44,10 @@ def write_sheets(reports: Sequence[ClipReport], tiles: Sequence[bytes], folder: 
     page = COLUMNS * ROWS
     paths = []
     for number, first in enumerate(range(0, len(reports), page), start=1):
-        sheet = _sheet(reports[first : first + page], tiles[first : first + page])
+        drawn = sheet(reports[first : first + page], tiles[first : first + page])
         path = folder / f"sheet_{number:02d}.png"
         with write_atomically(path) as temporary:
-            sheet.save(temporary)
+            drawn.save(temporary)
         paths.append(path)
     return paths
 
@@ -59,12 +59,12 @@ def write_track_sheet(frames: UInt8[np.ndarray, "f y x 3"], track: Track, path: 
     height = round(frames.shape[1] * scale)
     cell = TRACK_TILE + GAP, height + CAPTION // 2 + GAP
     rows = -(-len(shown) // TRACK_COLUMNS)
-    sheet = Image.new("RGB", (TRACK_COLUMNS * cell[0] + GAP, rows * cell[1] + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    paper = Image.new("RGB", (TRACK_COLUMNS * cell[0] + GAP, rows * cell[1] + GAP), PAPER)
+    draw = ImageDraw.Draw(paper)
     font = ImageFont.load_default(size=11)
     for place, f in enumerate(shown.tolist()):
         x, y = GAP + place % TRACK_COLUMNS * cell[0], GAP + place // TRACK_COLUMNS * cell[1]
-        sheet.paste(Image.fromarray(frames[f]).resize((TRACK_TILE, height), Image.Resampling.BOX), (x, y))
+        paper.paste(Image.fromarray(frames[f]).resize((TRACK_TILE, height), Image.Resampling.BOX), (x, y))
         reason = track.refused[f]
         if reason:
             draw.rectangle((x, y, x + TRACK_TILE - 1, y + height - 1), outline=ALARM, width=3)
@@ -74,7 +74,7 @@ def write_track_sheet(frames: UInt8[np.ndarray, "f y x 3"], track: Track, path: 
         text = f"{f}: {reason}" if reason else f"{f}: {track.confidence[f]:.2f}"
         draw.text((x, y + height), _fitted(text, font, TRACK_TILE), ALARM if reason else INK, font)
     with write_atomically(path) as temporary:
-        sheet.save(temporary)
+        paper.save(temporary)
 
 
 def apex_errors(reports: Sequence[ClipReport]) -> np.ndarray:
@@ -90,23 +90,24 @@ def _plain(value: object) -> object:
     return round(value, DIGITS) if isinstance(value, float) else value
 
 
-def _sheet(reports: Sequence[ClipReport], tiles: Sequence[bytes]) -> Image.Image:
+def sheet(reports: Sequence[ClipReport], tiles: Sequence[bytes]) -> Image.Image:
+    """One contact sheet of any number of clips; `tiles` are their pictures (`quality.tile`) as PNG or JPEG files."""
     pictures = [Image.open(io.BytesIO(tile)) for tile in tiles]
     width, height = pictures[0].width + GAP, pictures[0].height + CAPTION + GAP
     rows = -(-len(reports) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    paper = Image.new("RGB", (COLUMNS * width + GAP, rows * height + GAP), PAPER)
+    draw = ImageDraw.Draw(paper)
     font = ImageFont.load_default(size=11)
     for place, (found, picture) in enumerate(zip(reports, pictures, strict=True)):
         x, y = GAP + place % COLUMNS * width, GAP + place // COLUMNS * height
-        sheet.paste(picture, (x, y))
+        paper.paste(picture, (x, y))
         reasons = quality.doubts(found)
         if reasons:
             draw.rectangle((x - 2, y - 2, x + picture.width + 1, y + picture.height + 1), outline=ALARM, width=2)
         peak = f"frame {found.apex} of {found.frames}, {found.peak_px:.2f} px, head {found.head_px:.1f} px"
         for line, (text, colour) in enumerate(((found.id, INK), (reasons[0], ALARM) if reasons else (peak, INK))):
             draw.text((x, y + picture.height + 1 + 13 * line), _fitted(text, font, picture.width), colour, font)
-    return sheet
+    return paper
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
