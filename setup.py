@@ -40,7 +40,7 @@ setup(
         "face_recognition_models>=0.3",  # carries the 68-point predictor file
         "opencv-python-headless>=4.10",
         "pillow>=10",
-        "av>=15",
+        "av>=15,<19",  # 19 renames what tells rotation and hidden frames
         "jaxtyping>=0.3",
         "matplotlib>=3.8",
         "tqdm>=4.66",
