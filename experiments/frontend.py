@@ -108,13 +108,12 @@ def _flow_pairs(rendered: render.Rendered, seen: observe.Observation, config: Co
     points = alignment.apply(seen.transform, rendered.landmarks[0]).astype(np.float32)
     inside = np.zeros((size, size), np.uint8)
     cv2.fillConvexPoly(inside, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
-    start = alignment.warp(rendered.frames[0], seen.transform, size)
     pairs = []
     for f in {rendered.apex, (rendered.onset + rendered.apex) // 2, (rendered.apex + rendered.offset) // 2} - {0}:
         truth = _to_canonical(rendered.true_flow(f), seen)
         if PEAK[0] <= np.linalg.norm(truth, axis=-1)[inside > 0].max() <= PEAK[1]:
             face = alignment.warp(rendered.frames[f], seen.transform, size)
-            pairs.append({"prev": start, "next": face, "truth": truth, "inside": inside > 0})
+            pairs.append({"prev": seen.reference, "next": face, "truth": truth, "inside": inside > 0})
     return pairs
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     path = features.cache_path(prepared, config)
     if found.reports:
         _report(found, Path(data.data_dir) / "reports" / path.stem)
-    made = dataset.load(prepared, config)
+    made = dataset.assemble(found, config)
     print(f"{prepared}: {len(made.ids)} clips, {len(set(made.subjects))} subjects")
     for index, name in enumerate(data.classes):
         print(f"{name:12}{int((made.batch.label == index).sum()):6d}")

@@ -76,7 +76,7 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
         place, mask = np.searchsorted(seen[1:], keep), np.ones(len(keep), bool)
 
     around = [_around(seen[1:], p, step) for p in place.tolist()]
-    turned = _turned(head, rigid) > STILL
+    turned = stabilise.reach(head, rigid) > STILL
     again = sorted({p for places in around for p in places if turned[p] or backend != scout})
     if again:
         back = [alignment.compose(alignment.inverse(head[p]), transform) if turned[p] else transform for p in again]
@@ -121,12 +121,6 @@ def _around(frames: Int[np.ndarray, " g"], place: int, step: int) -> list[int]:
     """Places of the frames at `step` before and after, where they were seen, and of the frame itself."""
     wanted = {int(frames[place]) + offset for offset in (-step, 0, step)}
     return np.flatnonzero(np.isin(frames, list(wanted))).tolist()
-
-
-def _turned(head: Float[np.ndarray, "g 2 3"], rigid: Float[np.ndarray, "r 2"]) -> Float[np.ndarray, " g"]:
-    """How far the head took the rigid point that it took farthest, pixels."""
-    moved = np.stack([alignment.apply(matrix, rigid) for matrix in head]) - rigid
-    return np.linalg.norm(moved, axis=-1).max(axis=1)
 
 
 def _scatter(into: np.ndarray, where: Int[np.ndarray, " g"], values: np.ndarray) -> np.ndarray:

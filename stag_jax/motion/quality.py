@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from stag_jax.config import MotionConfig
 from stag_jax.face import alignment, template
-from stag_jax.motion import nodes, selection
+from stag_jax.motion import nodes, selection, stabilise
 from stag_jax.motion.observe import Observation
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import Clip
@@ -55,7 +55,6 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
     track = seen.track
     tracked = np.array([not reason for reason in track.refused])
     eyes = track.landmarks[0, template.EYE_CORNERS[1]] - track.landmarks[0, template.EYE_CORNERS[0]]
-    moved = np.stack([alignment.apply(matrix, seen.rigid) for matrix in seen.head]) - seen.rigid
     left = bilinear(seen.flow[seen.mask], seen.rigid)
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
     return ClipReport(
@@ -69,7 +68,7 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
         float(np.linalg.norm(eyes)),
         float(track.confidence[tracked].min()),
         float(track.jump[tracked].max()),
-        float(np.linalg.norm(moved, axis=-1).max()),
+        float(stabilise.reach(seen.head, seen.rigid).max()),
         float(np.sqrt((left**2).sum(axis=-1).mean())),
         float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
         *selection.phases(seen.magnitude),

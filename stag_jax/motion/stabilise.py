@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from stag_jax.face import alignment
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import UserError
 
@@ -44,6 +45,12 @@ def head_motion(
     linear = np.stack([right - origin, down - origin], axis=-1) / unit
     shift = origin - linear @ centre
     return np.concatenate([np.eye(2) + linear, shift[..., None]], axis=-1)
+
+
+def reach(head: Float[np.ndarray, "f 2 3"], rigid: Float[np.ndarray, "r 2"]) -> Float[np.ndarray, " f"]:
+    """How far each transform takes the rigid point that it takes farthest, pixels."""
+    moved = np.stack([alignment.apply(matrix, rigid) for matrix in head]) - rigid
+    return np.linalg.norm(moved, axis=-1).max(axis=1)
 
 
 def head_flow(head: Float[np.ndarray, "f 2 3"], height: int, width: int) -> Float[np.ndarray, "f y x 2"]:

@@ -33,7 +33,11 @@ def load(folder: Path, config: Config) -> Corpus:
       UserError: clips without a face (all are named) unless `config.data.skip_faceless`; a class without a clip;
         no clip left.
     """
-    found = features.prepare(folder, config)
+    return assemble(features.prepare(folder, config), config)
+
+
+def assemble(found: features.Prepared, config: Config) -> Corpus:
+    """The same from what has been prepared already; raises as `load` does."""
     if found.faceless and not config.data.skip_faceless:
         raise UserError(
             f"no face in {len(found.faceless)} of {len(found.clips) + len(found.faceless)} clips: "
@@ -42,10 +46,10 @@ def load(folder: Path, config: Config) -> Corpus:
         )
     for message in sorted(found.faceless):
         logging.warning("%s: left out", message)
-    return _assemble(found.clips, config)
+    return _labelled(found.clips, config)
 
 
-def _assemble(clips: list[ClipFeatures], config: Config) -> Corpus:
+def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     classes = config.data.classes
     scored = [clip for clip in clips if clip.emotion in classes]
     present = {clip.emotion for clip in clips}
