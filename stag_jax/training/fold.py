@@ -188,9 +188,17 @@ def train_steps(
     return state, jax.tree.map(lambda x: x / count.astype(x.dtype), total)
 
 
-def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Float[Array, "b2 k"]:
-    """Logits of the clips in `rows`."""
-    return forward(task, jax.tree.map(lambda x: x[rows], batch), state.params, state.statistics)[0]
+class Prediction(NamedTuple):
+    """What a member says of clips."""
+
+    logits: Float[Array, "b k"]
+    au_logits: Float[Array, "b u"]  # of the clip as a whole
+
+
+def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Prediction:
+    """What a member says of the clips in `rows`."""
+    logits, aux = forward(task, jax.tree.map(lambda x: x[rows], batch), state.params, state.statistics)
+    return Prediction(logits, aux["au_logits"])
 
 
 def forward(

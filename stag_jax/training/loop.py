@@ -45,8 +45,8 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
     print(f"{len(corpus.ids)} clips, {len(splits.names)} folds; {study.layout}; compiled in {study.compile_s:.0f} s")
 
     states, elapsed = _train(config, folder, study, who)
-    logits = study.predict(states)
-    probability = _pool(np.asarray(jax.nn.softmax(logits)), who, len(corpus.ids))
+    predicted = study.predict(states)
+    probability = _pool(np.asarray(jax.nn.softmax(predicted.logits)), who, len(corpus.ids))
     each = study.gather([{"params": state.params, "statistics": state.statistics} for state in states])
     for index, name in enumerate(splits.names):
         # One folder a fold; its leaves have a leading axis of seeds.

@@ -37,7 +37,7 @@ class Study(NamedTuple):
     chunks: list[fold.Member]
     init: Callable[[], list[fold.MemberState]]
     train: Callable[[list[fold.MemberState], int], tuple[list[fold.MemberState], dict[str, Any]]]
-    predict: Callable[[list[fold.MemberState]], Float[np.ndarray, "m j k"]]
+    predict: Callable[[list[fold.MemberState]], fold.Prediction]  # of each member's test rows, [m, j, ...]
     gather: Callable[[list[Any]], Any]  # chunks of stacked trees -> one host tree [m, ...] without padding
     hlo: Callable[[], str]  # text of the compiled training program
     compile_s: float

@@ -44,7 +44,7 @@ def train(study, *, devices=1, **parallel):
     task, batch, _, who, settings = study
     built = members.build(task, batch, who, dataclasses.replace(settings, **parallel), jax.devices()[:devices])
     states, metrics = built.train(built.init(), STEPS)
-    return built.predict(states), metrics["loss"], built
+    return built.predict(states).logits, metrics["loss"], built
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_vmapped_folds_are_each_fold_alone(study, reference):
     for index in (0, 3, 9):
         member = jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), who.members)
         state, metrics = step(member, init(member))
-        logits = fold.predict(task, batch, state, jnp.asarray(who.test_rows[index]))
+        logits = fold.predict(task, batch, state, jnp.asarray(who.test_rows[index])).logits
         np.testing.assert_allclose(metrics["loss"], reference[1][index], rtol=1e-5)
         np.testing.assert_allclose(logits, reference[0][index], atol=2e-5)
 
