@@ -59,6 +59,8 @@ def get_config() -> ConfigDict:
                 "cross_to_space": True,
                 "cross_to_time": True,
                 "temporal_attention": True,
+                "dtype": "float32",
+                "symmetric": True,
                 "strain": True,
             },
             "loss": {"gamma": 2.0, "class_balance": 0.5, "label_smoothing": 0.0, "lambda_au": 0.2},

@@ -83,6 +83,8 @@ class ModelConfig:
     cross_to_space: bool  # spatial tokens attend to temporal ones
     cross_to_time: bool  # temporal tokens attend to spatial ones
     temporal_attention: bool  # False: mean over frames
+    dtype: str  # of activations: "float32" or "bfloat16"
+    symmetric: bool  # answers are the mean over a clip and its mirror image
     strain: bool  # False: the strain features are hidden
 
 

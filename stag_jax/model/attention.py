@@ -1,6 +1,6 @@
 """Attention as pure functions: joint space-time graph attention (E-GAT), pooling, and scaled dot products.
 
-Scores and softmax are in float32. Neighbours are chosen by dense masks, since the graph is small and fixed;
+Softmax is in float32. Neighbours are chosen by dense masks, since the graph is small and fixed;
 `softmax(..., where=mask)` gives a node without neighbours zeros and a zero gradient, where `-inf` would give NaN
 and a large negative number would spread its attention over everything.
 """
@@ -104,8 +104,8 @@ def joint_messages(
     value_window: Float[Array, "*b t h n w d"],
 ) -> Float[Array, "*b t h n d"]:
     """Sum of the neighbours' values under the joint weights."""
-    from_space = jnp.einsum("...thnm,...thmd->...thnd", space, value)
-    from_time = jnp.einsum("...thnw,...thnwd->...thnd", time, value_window)
+    from_space = jnp.einsum("...thnm,...thmd->...thnd", space.astype(value.dtype), value)
+    from_time = jnp.einsum("...thnw,...thnwd->...thnd", time.astype(value.dtype), value_window)
     return from_space + from_time
 
 

@@ -61,23 +61,26 @@ class TwoStream(nn.Module):
         space = nn.Dropout(c.dropout)(NodeReadout(c.readout_dim, name="readout")(space), deterministic=not train)
 
         time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes, axis=2))
-        time = time + nn.Dense(c.width, name="time_code")(graph_ops.time_code(batch.times_ms, CODE_WIDTH))
+        code = graph_ops.time_code(batch.times_ms, CODE_WIDTH).astype(batch.nodes.dtype)
+        time = time + nn.Dense(c.width, name="time_code")(code)
         for index in range(c.transformer_layers):
             encoder = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"encoder_{index}")
             time, _ = encoder(time, mask=batch.frame_mask, train=train)
         pooled, attention = layers.Pool(name="pool")(time, batch.frame_mask)
         pooled = nn.Dropout(c.dropout)(pooled, deterministic=not train)
         logits = nn.Dense(self.classes, name="space_logits")(space) + nn.Dense(self.classes, name="time_logits")(pooled)
-        return logits, {"au_logits": au_logits, "temporal_attention": attention}
+        return logits.astype(jnp.float32), {"au_logits": au_logits, "temporal_attention": attention}
 
 
 MODELS = {"stag": Stag, "apex_only": ApexOnly, "two_stream": TwoStream}
 
 
 def make_model(config: ModelConfig, classes: int) -> nn.Module:
-    """The network that `config.name` asks for. Raises UserError for a name that does not exist."""
+    """The network that `config.name` asks for. Raises UserError for a name, width or dtype that cannot be."""
     if config.name not in MODELS:
         raise UserError(f"config.model.name {config.name!r} is none of {', '.join(MODELS)}")
     if config.width % config.heads:
         raise UserError(f"config.model.width {config.width} is no multiple of config.model.heads {config.heads}")
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f"config.model.dtype {config.dtype!r} is none of float32, bfloat16")
     return MODELS[config.name](config, classes)

@@ -10,8 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from stag_jax.types import FaceGraph
 
-SPACE_EDGE_FEATURES = 5
-TIME_EDGE_FEATURES = 3
 FLOOR = 1e-2  # keeps log(connectivity) finite: an edge without evidence is weak, not impossible
 
 

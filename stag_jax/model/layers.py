@@ -1,6 +1,7 @@
 """Thin Linen modules: they own parameters and call the pure functions of `graph` and `attention`.
 
-Every module takes any number of leading clip axes and knows nothing of members or devices. Parameters of
+Every module takes any number of leading clip axes and knows nothing of members or devices. Activations have the dtype of
+the node features, parameters come in the same; scores, softmax, connectivity and logits are float32 in any case. Parameters of
 attention keys have no bias: softmax cancels it, and an optimiser that rescales gradients would turn the
 rounding noise in its zero gradient into random steps.
 """
@@ -51,7 +52,7 @@ class ActionUnitHead(nn.Module):
         # Units are rare: starting near a tenth spares the network the first steps down from one half.
         bias = self.param("bias", nn.initializers.constant(-2.0), (share.shape[0],))
         logits = jnp.einsum("...tud,du->...tu", pooled, weight)
-        return logits + jnp.expand_dims(bias, range(logits.ndim - 1))
+        return (logits + jnp.expand_dims(bias, range(logits.ndim - 1))).astype(jnp.float32)
 
 
 class Connectivity(nn.Module):
@@ -62,11 +63,11 @@ class Connectivity(nn.Module):
     @nn.compact
     def __call__(self, au_prob: Float[Array, "*b t u"], graph: FaceGraph) -> Float[Array, "*b t n n2"]:
         start = graph_ops.softplus_inverse(jnp.asarray(np.maximum(graph.adjacency, 1e-2), jnp.float32))
-        static = graph_ops.non_negative(self.param("adjacency", lambda _: start))
+        static = graph_ops.non_negative(self.param("adjacency", lambda _: start).astype(jnp.float32))
         units = len(graph.units)
         # `set_cooccurrence` puts the training clips' own statistics here before the first step.
         neutral = graph_ops.softplus_inverse(jnp.maximum(jnp.eye(units), 1e-2))
-        together = graph_ops.non_negative(self.param("cooccurrence", lambda _: neutral))
+        together = graph_ops.non_negative(self.param("cooccurrence", lambda _: neutral).astype(jnp.float32))
         if not self.dynamic:
             shape = (*au_prob.shape[:-1], *static.shape)
             return jnp.broadcast_to(graph_ops.attention_bias(static, None), shape)
@@ -105,11 +106,13 @@ class GraphAttention(nn.Module):
         weight = self.param("score", nn.initializers.lecun_normal(in_axis=-1, out_axis=-2), score)
 
         index, exists = graph_ops.time_window(frames, self.window)
-        space_edge = nn.DenseGeneral(score, use_bias=False, name="space_edge")(graph_ops.space_edge_features(graph))
+        space_features = jnp.asarray(graph_ops.space_edge_features(graph), h.dtype)
+        space_edge = nn.DenseGeneral(score, use_bias=False, name="space_edge")(space_features)
         # The one bias here tells time edges from space edges.
-        time_edge = nn.DenseGeneral(score, name="time_edge")(graph_ops.time_edge_features(times_ms, index))
+        time_features = graph_ops.time_edge_features(times_ms, index).astype(h.dtype)
+        time_edge = nn.DenseGeneral(score, name="time_edge")(time_features)
         space = attention.space_scores(query, key, jnp.moveaxis(space_edge, -2, 0), weight)
-        space = space + bias[..., None, :, :]
+        space = space.astype(jnp.float32) + bias[..., None, :, :]
         time = attention.time_scores(query, attention.windowed(key, index), jnp.swapaxes(time_edge, -3, -2), weight)
 
         space_mask = jnp.broadcast_to(frame_mask[..., None, None], (*frame_mask.shape, n, n))

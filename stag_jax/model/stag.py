@@ -40,7 +40,7 @@ class Stag(nn.Module):
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         c = self.config
         aux = {}
-        code = graph_ops.time_code(batch.times_ms, CODE_WIDTH)
+        code = graph_ops.time_code(batch.times_ms, CODE_WIDTH).astype(batch.nodes.dtype)
         h = Embed(c.width, name="embed")(batch.nodes, code)
 
         frame_logits = layers.ActionUnitHead(name="au")(h, graph.incidence)
@@ -80,7 +80,7 @@ class Stag(nn.Module):
         pooled, aux["temporal_attention"] = layers.Pool(c.temporal_attention, name="pool")(time, batch.frame_mask)
         features = jnp.concatenate([NodeReadout(c.readout_dim, name="readout")(space), pooled], axis=-1)
         features = nn.Dropout(c.dropout)(features, deterministic=not train)
-        return nn.Dense(self.classes, name="logits")(features), aux
+        return nn.Dense(self.classes, name="logits")(features).astype(jnp.float32), aux
 
 
 class Embed(nn.Module):

@@ -5,7 +5,7 @@ of its training mask, and everything learned from data, normalisation included, 
 are folded from (seed, fold, step) and none is carried, so resuming, chunking and padding change nothing.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -130,7 +130,7 @@ def loss_fn(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Focal loss over classes plus lambda_au times the binary focal loss over action units; `clips` normalised."""
     config = task.config.loss
-    logits, aux = task.model.apply({"params": params}, clips, task.graph, train=True, rngs={"dropout": key})
+    logits, aux = _apply(task, params, clips, train=True, rngs={"dropout": key})
     each = losses.focal(
         logits=logits,
         label=clips.label,
@@ -204,8 +204,26 @@ def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, "
 def forward(
     task: Task, clips: ClipBatch, params: optax.Params, statistics: Statistics
 ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    """Logits and named intermediates of raw (not normalised) clips."""
-    return task.model.apply({"params": params}, normalise(clips, statistics), task.graph, train=False)
+    """Logits and named intermediates of raw (not normalised) clips.
+
+    With `config.model.symmetric` the logits of classes and of action units are the mean over each clip and its mirror
+    image, so a flipped face gets the very same answer; the other intermediates are the clip's own.
+    """
+    if not task.config.model.symmetric:
+        return _apply(task, params, normalise(clips, statistics), train=False)
+    b = clips.nodes.shape[0]
+    flipped = clips._replace(nodes=augment.mirror(clips.nodes, task.graph))
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), clips, flipped)
+    logits, aux = _apply(task, params, normalise(both, statistics), train=False)
+    aux = {name: (value[:b] + value[b:]) / 2 if name == "au_logits" else value[:b] for name, value in aux.items()}
+    return (logits[:b] + logits[b:]) / 2, aux
+
+
+def _apply(task: Task, params: optax.Params, clips: ClipBatch, **how: Any) -> tuple[Array, dict[str, Array]]:
+    """The network at the precision of `config.model.dtype`; parameters are kept, and gradients come, in float32."""
+    dtype = jnp.dtype(task.config.model.dtype)
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    return task.model.apply({"params": params}, clips._replace(nodes=clips.nodes.astype(dtype)), task.graph, **how)
 
 
 def _key(member: Member, stream: str) -> Array:

@@ -64,7 +64,7 @@ def test_attention_bias_is_the_log_of_the_sum():
 
 def test_space_edges_by_hand_and_under_a_flip(face_graph):
     found = graph.space_edge_features(face_graph)
-    assert found.shape == (5, 5, graph.SPACE_EDGE_FEATURES) and found.dtype == np.float32
+    assert found.shape == (5, 5, 5) and found.dtype == np.float32
     np.testing.assert_allclose(found[0, 1], [0.5, 0, 0.5, 0, 1], atol=1e-6)
     np.testing.assert_allclose(found[1, 4], [0.25, 0.65, np.hypot(0.25, 0.65), 0, 0], atol=1e-6)
     np.testing.assert_allclose(found[4, 1], [0.25, -0.65, np.hypot(0.25, 0.65), 0, 0], atol=1e-6)
@@ -89,7 +89,7 @@ def test_time_edges_know_real_time_and_not_frames():
     times = jnp.array([0.0, 10, 40, 100])
     index, _ = graph.time_window(4, 1)
     found = graph.time_edge_features(times, index)
-    assert found.shape == (4, 2, graph.TIME_EDGE_FEATURES)
+    assert found.shape == (4, 2, 3)
     np.testing.assert_allclose(found[1], [[-1, -0.1, np.tanh(-0.1)], [1, 0.3, np.tanh(0.3)]], rtol=1e-6)
     np.testing.assert_allclose(found[2], [[-1, -0.3, np.tanh(-0.3)], [1, 0.6, np.tanh(0.6)]], rtol=1e-6)
     np.testing.assert_allclose(graph.time_edge_features(times + 64, index), found, atol=1e-6)

@@ -280,6 +280,27 @@ def test_dropout_acts_in_training_only(model_config, make_batch, face_graph, net
     np.testing.assert_array_equal(network(dropout=0.3, edge_dropout=0.3, **blocks)[1](params, batch)[0], expected)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_used_and_agrees(name, network, model_config, make_batch, face_graph):
+    """Activations are bfloat16 throughout, and logits stay within 5% of their range of those in float32."""
+    params, run = network(name)
+    batch = make_batch()
+    expected = run(params, batch)[0]
+    model = baselines.make_model(model_config(name=name), K)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    clips = batch._replace(nodes=batch.nodes.astype(jnp.bfloat16))
+    with jax.numpy_dtype_promotion("standard"):  # flax's own norms mix dtypes
+        (found, aux), inside = model.apply(
+            {"params": half}, clips, face_graph, train=False, capture_intermediates=True, mutable=["intermediates"]
+        )
+    inner = {
+        path: x.dtype for path, x in paths(inside).items() if path.split("/")[-3] in ("norm", "value", "out", "up")
+    }
+    assert len(inner) > 5 and set(inner.values()) == {jnp.dtype(jnp.bfloat16)}
+    assert found.dtype == jnp.float32 and all(x.dtype == jnp.float32 for x in aux.values())
+    assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
+
+
 def test_compiled_and_uncompiled_agree(network, make_batch):
     params, run = network("two_stream", gat_layers=0, transformer_layers=0)
     batch = make_batch()

@@ -1,0 +1,116 @@
+"""What the network costs: parameters and floating-point operations of each block, and the time of one clip."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from stag_jax.config import Config
+from stag_jax.motion import nodes
+from stag_jax.training import fold
+from stag_jax.types import ClipBatch, FaceGraph
+
+REPEATS = 300
+
+
+class Block(NamedTuple):
+    """One block of the network, for one clip."""
+
+    name: str
+    parameters: int
+    flops: float  # one forward pass, a multiplication and an addition counted as two
+
+
+def one_clip(graph: FaceGraph, config: Config) -> ClipBatch:
+    """A clip without motion, in the shapes that the settings give; K = 1 on a grid, which flow images are for."""
+    t = 1 if config.graph.kind == "grid" else config.motion.frames
+    n, d, u = len(graph.node_names), len(graph.feature_sign), len(graph.units)
+    return ClipBatch(
+        nodes=jnp.zeros((1, t, n, d)),
+        times_ms=jnp.zeros((1, t)),
+        magnitude=jnp.ones((1, t)),
+        frame_mask=jnp.ones((1, t), bool),
+        au=jnp.zeros((1, u)),
+        au_mask=jnp.zeros((1, u), bool),
+        label=jnp.zeros(1, jnp.int32),
+    )
+
+
+def blocks(config: Config) -> list[Block]:
+    """The blocks of the network in the order in which a clip passes them; the last, "all", is the whole of it.
+
+    Operations are those that XLA counts before it optimises; what lies between the blocks is in "all" only.
+    """
+    task, clip = _setting(config)
+    params = _params(task, clip)
+    depth = 2 if config.model.name == "apex_only" else 1  # apex_only holds the whole of STAG as one block
+    calls = []
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        if context.method_name == "__call__" and len(context.module.path) == depth:
+            calls.append((context.module.path, context.module.clone(parent=None), args, kwargs))
+        return call(*args, **kwargs)
+
+    def forward(params: Any, clip: ClipBatch) -> Array:
+        return task.model.apply({"params": params}, clip, task.graph, train=False)[0]
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(forward, params, clip)
+    found = []
+    for path, module, args, kwargs in calls:
+        own = functools.reduce(lambda tree, key: tree.get(key, {}), path, params)
+        found.append(Block(path[-1], _size(own), _block_flops(module, own, args, kwargs)))
+    found = [row for row in found if row.parameters or row.flops]  # dropout does nothing here
+    return [*found, Block("all", _size(params), _flops(forward, params, clip))]
+
+
+def forward_ms(config: Config) -> float:
+    """Median time of the answer to one clip in milliseconds: normalisation, network, mirror image if it is averaged."""
+    task, clip = _setting(config)
+    d = clip.nodes.shape[-1]
+    statistics = fold.Statistics(jnp.zeros(d), jnp.ones(d), jnp.ones(task.classes))
+    params = _params(task, clip)
+    forward = jax.jit(lambda params, clip: fold.forward(task, clip, params, statistics)[0])
+    forward(params, clip).block_until_ready()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        forward(params, clip).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3
+
+
+def _setting(config: Config) -> tuple[fold.Task, ClipBatch]:
+    graph = nodes.graph(config.graph, config.motion)
+    return fold.make_task(config, graph, config.train.batch_size), one_clip(graph, config)
+
+
+def _params(task: fold.Task, clip: ClipBatch) -> Any:
+    return task.model.init(jax.random.key(0), clip, task.graph, train=False)["params"]
+
+
+def _size(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def _block_flops(module: nn.Module, params: Any, args: tuple, kwargs: dict) -> float:
+    """Of one call that was traced; arrays of the trace are its inputs, all else is fixed."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    traced = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.core.Tracer)]
+
+    def call(params: Any, arrays: list[Array]) -> Any:
+        filled = dict(enumerate(leaves)) | dict(zip(traced, arrays, strict=True))
+        args, kwargs = jax.tree.unflatten(structure, filled.values())
+        return module.apply({"params": params}, *args, **kwargs)
+
+    return _flops(call, params, [jax.ShapeDtypeStruct(leaves[i].shape, leaves[i].dtype) for i in traced])
+
+
+def _flops(function: Callable, *args: Any) -> float:
+    return float(jax.jit(function).lower(*args).cost_analysis().get("flops", 0.0))
