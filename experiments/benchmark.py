@@ -1,6 +1,8 @@
-"""Measures a part of the project, from one run, and prints a table: python experiments/benchmark.py frontend.
+"""Measures a part of the project, from one run, and prints a table: python experiments/benchmark.py PART.
 
     frontend    face, landmarks, flow, head motion, selection, speed: against the truth of rendered clips
+    accuracy    the run of --config in --workdir (trained if it is not finished) against plain classifiers of the key
+                frame, and against the runs in --against: the same clips, folds and resamples
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
 """
@@ -9,23 +11,37 @@ from pathlib import Path
 
 from absl import flags
 
-from stag_experiments import cli, frontend
+from stag_experiments import accuracy, cli, frontend
+from stag_jax.analysis import comparison
 from stag_jax.types import UserError
 
-CLIPS = flags.DEFINE_integer("clips", 0, "Clips a subject of synth_me; 0 = all.", lower_bound=0)
-MEDIA = flags.DEFINE_string("media", None, "Folder of videos to track as well, frame by frame.")
-OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media.")
+CLIPS = flags.DEFINE_integer("clips", 0, "frontend: clips a subject of synth_me; 0 = all.", lower_bound=0)
+MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
+AGAINST = flags.DEFINE_list("against", [], "accuracy: workdirs of finished runs to compare with, by commas.")
+OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv.")
+CONFIG = cli.config_flag()
+WORKDIR = cli.workdir_flag()
+PARTS = ("frontend", "accuracy")
 
 
 def main(part: str = "") -> None:
     """Runs the part that was asked for."""
-    if part != "frontend":
-        raise UserError(f"name a part to measure: frontend (got {part!r})")
+    if part not in PARTS:
+        raise UserError(f"name a part to measure: {' or '.join(PARTS)} (got {part!r})")
+    out = Path(OUT.value) if OUT.value else None
+    if part == "accuracy":
+        accuracy.check_installed()
+        run = cli.set_up(cli.read_config(CONFIG), cli.read_workdir(WORKDIR))
+        table = accuracy.measure(*run, [Path(folder) for folder in AGAINST.value])
+        print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
+        print(table.clock)
+        if out:
+            print(comparison.write(table.rows, out / "accuracy.csv"))
+        return
     rows = frontend.measure(CLIPS.value)
     if MEDIA.value:
-        rows += frontend.measure_media(Path(MEDIA.value), Path(OUT.value) if OUT.value else None)
-    for row in [("what", "figure"), ("---", "---"), *rows]:
-        print("| " + " | ".join(row) + " |")
+        rows += frontend.measure_media(Path(MEDIA.value), out)
+    print(comparison.markdown(("what", "figure"), rows))
 
 
 if __name__ == "__main__":

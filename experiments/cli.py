@@ -1,19 +1,26 @@
 """What every script does around its work: flags, one-line errors, exit codes."""
 
 import ast
+import dataclasses
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from stag_datasets import corpus
 from stag_datasets.corpus import CorpusError
 from stag_jax.config import Config, from_config_dict
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 USAGE_ERROR = 2
+PLACES = ("data_dir", "manual_dir")
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
@@ -35,6 +42,35 @@ def named_config(name: str) -> ConfigDict:
     except ModuleNotFoundError:
         module = importlib.import_module("stag_configs.base")
     return module.get_config()
+
+
+def workdir_flag() -> flags.FlagHolder:
+    """Defines --workdir=DIR."""
+    return flags.DEFINE_string("workdir", None, "Folder of the run; created, or gone on with.")
+
+
+def read_workdir(holder: flags.FlagHolder) -> Path:
+    """The folder of the flag. Raises UserError where it is missing."""
+    if not holder.value:
+        raise UserError("--workdir=DIR is missing")
+    return Path(holder.value)
+
+
+def set_up(config: Config, folder: Path) -> tuple[Config, Path, Path]:
+    """What `loop.run` takes: the config, the workdir, and the folder of the corpus, which is built if missing.
+
+    Raises:
+      UserError: the workdir belongs to another config.
+      CorpusError: the corpus cannot be built.
+    """
+    # Noted whole, so that the run can be analysed from any folder.
+    places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    workdir.check(folder, config)
+    # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
+    jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
+    prepared = corpus.build(config.data.dataset, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
+    return config, folder, prepared
 
 
 def run(main: Callable[..., None], *, arguments: int = 0) -> None:

@@ -118,13 +118,14 @@ class AugmentConfig:
     magnitude: float  # standard deviation of the log of a random gain on the motion
     noise: float  # standard deviation of noise on the normalised features
     frame_drop: float  # probability that a frame is hidden
+    mixup: float  # alpha of the Beta distribution by which clips are mixed; 0 = not at all
 
 
 @dataclasses.dataclass(frozen=True)
 class ProtocolConfig:
     """Who is held out, and the interval."""
 
-    split: str  # "loso"
+    split: str  # "loso": leave one subject out; "dataset": leave one corpus out
     bootstrap: int  # resamples of subjects for the interval
 
 

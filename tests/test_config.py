@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-import stag_configs
+import stag_configs.sweeps
 from stag_configs import base
+from stag_configs.sweeps import ablation
+from stag_experiments import sweep
 from stag_jax.config import Config, from_config_dict, to_dict
 from stag_jax.types import UserError
 
@@ -36,7 +39,7 @@ def test_there_and_back():
         config.seeds = (1,)
 
 
-@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(stag_configs.__path__)])
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(stag_configs.__path__) if not m.ispkg])
 def test_every_config_file_is_a_config(name):
     module = importlib.import_module(f"stag_configs.{name}")
     config = from_config_dict(module.get_config())
@@ -49,8 +52,41 @@ def test_every_config_file_is_a_config(name):
 
 def test_every_config_file_is_installed():
     folder = Path(__file__).parents[1] / "configs"
-    there = {path.stem for path in folder.glob("*.py")} - {"__init__"}
-    assert there == {module.name for module in pkgutil.iter_modules(stag_configs.__path__)} >= {"base", "synth_me"}
+    for inside, package in ((folder, stag_configs), (folder / "sweeps", stag_configs.sweeps)):
+        there = {path.stem for path in inside.glob("*.py")} - {"__init__"}
+        assert there == {module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg} > set()
+
+
+@pytest.mark.parametrize("study", ablation.STUDIES)
+def test_every_ablation_changes_one_thing_that_matters(study):
+    found = sweep.trials(ablation.get_config(study))
+    first, *others = found.values()
+    assert next(iter(found)) == "full" and len(others) >= 8
+    for name, config in found.items():
+        old, new = (flat(to_dict(each)) for each in (first, config))
+        changed = {key for key in old if old[key] != new[key]}
+        assert len(changed) == (name != "full"), (name, changed)
+    assert ("no_time_edges" in found) == (first.graph.kind == "roi")
+
+
+def flat(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {path: value for key, each in tree.items() for path, value in flat(each, f"{prefix}.{key}").items()}
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "a sweep has `settings`"),
+        ({"trials": {"x": {"model": {"widht": 3}}}}, "unknown config key config.model.widht"),
+        ({"trials": {"x": {"model": {"width": "wide"}}}}, "width"),
+    ],
+)
+def test_a_sweep_that_cannot_be(settings, message):
+    tree = ConfigDict({"settings": base.get_config(), "trials": {}} | settings)
+    with pytest.raises((UserError, TypeError), match=message):
+        sweep.trials(tree)
 
 
 @pytest.mark.parametrize(

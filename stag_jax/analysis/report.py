@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import matplotlib
@@ -44,7 +44,7 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
     corpus = dataset.load(corpus_dir, config)
     workdir.check_data(folder, corpus)
-    splits = make_splits(config.protocol.split, corpus.subjects)
+    splits = make_splits(config.protocol.split, corpus.subjects, corpus.datasets)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     longest = int(splits.test_mask.sum(axis=1).max())
@@ -71,8 +71,8 @@ def write(folder: Path, evidence: Evidence) -> list[Path]:
     label, prediction = corpus.batch.label, evidence.probability.argmax(axis=1)
     confusion = metrics.confusion_matrix(label, prediction, len(classes))
     written = [
-        _table(report / "confusion.csv", ["true", *classes], zip(classes, *confusion.T, strict=True)),
-        _table(report / "per_class.csv", list(PER_CLASS), per_class(confusion, classes)),
+        workdir.write_table(report / "confusion.csv", ["true", *classes], zip(classes, *confusion.T, strict=True)),
+        workdir.write_table(report / "per_class.csv", list(PER_CLASS), per_class(confusion, classes)),
         _figure(report / "confusion.png", confusion_figure(confusion, classes)),
     ]
     if evidence.explanation[0].au_probability is not None:
@@ -80,7 +80,7 @@ def write(folder: Path, evidence: Evidence) -> list[Path]:
             [f"AU{unit}", *(_digits(e.au_probability[index]) for e in evidence.explanation)]
             for index, unit in enumerate(corpus.graph.units)
         )
-        written.append(_table(report / "au_by_class.csv", ["unit", *classes], rows))
+        written.append(workdir.write_table(report / "au_by_class.csv", ["unit", *classes], rows))
     return written
 
 
@@ -126,14 +126,6 @@ def _compare(folder: Path, corpus: dataset.Corpus, classes: Sequence[str], proba
 
 def _digits(value: float) -> str:
     return f"{value:.4f}"
-
-
-def _table(path: Path, header: Sequence[str], rows: Any) -> Path:
-    with write_atomically(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-    return path
 
 
 def _figure(path: Path, figure: Figure) -> Path:

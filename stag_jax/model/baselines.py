@@ -39,7 +39,10 @@ class ApexOnly(nn.Module):
 
 
 class TwoStream(nn.Module):
-    """Time-pooled space and space-pooled time, each with its own classifier; the logits are added."""
+    """Time-pooled space and space-pooled time, each with its own classifier; the logits are added.
+
+    Samples of a node's patch are places like nodes are, so what is pooled over space is the statistics of the patches.
+    """
 
     config: ModelConfig
     classes: int
@@ -60,7 +63,7 @@ class TwoStream(nn.Module):
             space, _ = attend(space, train=train)
         space = nn.Dropout(c.dropout)(NodeReadout(c.readout_dim, name="readout")(space), deterministic=not train)
 
-        time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes, axis=2))
+        time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes[..., -graph.pooled :], axis=2))
         code = graph_ops.time_code(batch.times_ms, CODE_WIDTH).astype(batch.nodes.dtype)
         time = time + nn.Dense(c.width, name="time_code")(code)
         for index in range(c.transformer_layers):

@@ -1,8 +1,9 @@
 """Thin Linen modules: they own parameters and call the pure functions of `graph` and `attention`.
 
-Every module takes any number of leading clip axes and knows nothing of members or devices. Activations have the dtype of
-the node features, parameters come in the same; scores, softmax, connectivity and logits are float32 in any case. Parameters of
-attention keys have no bias: softmax cancels it, and an optimiser that rescales gradients would turn the
+Every module takes any number of leading clip axes and knows nothing of members or devices. Activations have the dtype
+of the node features, parameters come in the same; softmax, connectivity and logits are float32 in any case.
+
+Parameters of attention keys have no bias: softmax cancels it, and an optimiser that rescales gradients would turn the
 rounding noise in its zero gradient into random steps.
 """
 

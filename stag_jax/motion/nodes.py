@@ -124,7 +124,7 @@ def graph(cfg: GraphConfig, motion: MotionConfig) -> FaceGraph:
         raise _unknown_kind(cfg.kind)
     made = topology.roi_topology(cfg.units) if cfg.kind == "roi" else topology.grid_topology(cfg.units, cfg.grid)
     index, sign = patch_mirror(motion.patch)
-    return FaceGraph(**made._asdict(), feature_mirror=index, feature_sign=sign)
+    return FaceGraph(**made._asdict(), feature_mirror=index, feature_sign=sign, pooled=POOLED)
 
 
 def _unknown_kind(kind: str) -> UserError:

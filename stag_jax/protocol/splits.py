@@ -16,11 +16,17 @@ class Splits(NamedTuple):
     test_mask: Bool[np.ndarray, "s b"]
 
 
-def make_splits(kind: str, subjects: Sequence[str]) -> Splits:
-    """The splits that `config.protocol.split` asks for. Raises UserError for an unknown kind."""
-    if kind != "loso":
-        raise UserError(f"config.protocol.split {kind!r} is none of loso")
-    return loso(subjects)
+def make_splits(kind: str, subjects: Sequence[str], datasets: Sequence[str]) -> Splits:
+    """The splits that `config.protocol.split` asks for, given the subject and the corpus of each clip.
+
+    Raises:
+      UserError: an unknown kind, or clips that cannot be split so.
+    """
+    if kind == "loso":
+        return loso(subjects)
+    if kind == "dataset":
+        return one_corpus_out(subjects, datasets)
+    raise UserError(f"config.protocol.split {kind!r} is none of loso, dataset")
 
 
 def loso(subjects: Sequence[str]) -> Splits:
@@ -32,12 +38,33 @@ def loso(subjects: Sequence[str]) -> Splits:
     Raises:
       UserError: fewer than two subjects.
     """
-    names = sorted(set(subjects))
+    return _one_out(subjects, "leave-one-subject-out needs two subjects or more")
+
+
+def one_corpus_out(subjects: Sequence[str], datasets: Sequence[str]) -> Splits:
+    """Leave one corpus out: one fold a corpus, in the order of their names, trained on all the others.
+
+    Args:
+      subjects: the subject of each clip.
+      datasets: the corpus of each clip.
+
+    Raises:
+      UserError: fewer than two corpora, or a subject with clips in several, who would be trained on and tested.
+    """
+    home = {}
+    for subject, name in zip(subjects, datasets, strict=True):
+        if home.setdefault(subject, name) != name:
+            raise UserError(
+                f"subject {subject} is both in {home[subject]} and in {name}: leaving one out is not enough"
+            )
+    return _one_out(datasets, "leaving one corpus out needs two corpora or more")
+
+
+def _one_out(groups: Sequence[str], needed: str) -> Splits:
+    names = sorted(set(groups))
     if len(names) < 2:
-        raise UserError(
-            f"leave-one-subject-out needs two subjects or more; there is only {names[0] if names else 'none'}"
-        )
-    return Splits(tuple(names), np.asarray(subjects)[None, :] == np.asarray(names)[:, None])
+        raise UserError(f"{needed}; there is only {names[0] if names else 'none'}")
+    return Splits(tuple(names), np.asarray(groups)[None, :] == np.asarray(names)[:, None])
 
 
 def untrained_classes(splits: Splits, labels: Int[np.ndarray, " b"], classes: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,11 +1,21 @@
 """What is done to training clips, on the device. Each function takes a batch of raw node features and a key."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from stag_jax.config import AugmentConfig
 from stag_jax.types import ClipBatch, FaceGraph
+
+
+class Mixed(NamedTuple):
+    """Clips of which each is partly another: what belongs to the label of its own, and what to the other's."""
+
+    clips: ClipBatch
+    other_label: Int[Array, " b"]
+    share: Float[Array, " b"]  # of its own, from a half to 1
 
 
 def augment(batch: ClipBatch, graph: FaceGraph, key: Array, config: AugmentConfig) -> ClipBatch:
@@ -39,3 +49,25 @@ def drop_frames(batch: ClipBatch, key: Array, rate: float) -> Array:
     kept = batch.frame_mask & jax.random.bernoulli(key, 1 - rate, batch.frame_mask.shape)
     strongest = jnp.argmax(jnp.where(batch.frame_mask, batch.magnitude, -jnp.inf), axis=1)
     return kept | (jnp.arange(kept.shape[1])[None] == strongest[:, None])
+
+
+def mixup(batch: ClipBatch, key: Array, alpha: float) -> Mixed:
+    """Each clip with some of the next one added: mixup (Zhang et al. 2018, arXiv 1710.09412).
+
+    The share of a clip's own is the larger part of a Beta(alpha, alpha) draw; frames are mixed one by one in order, and
+    keep the times and the mask of the clip whose share is the larger. Action units are mixed like the features, as far
+    as both clips are labelled. alpha = 0 mixes nothing.
+    """
+    clips = batch.label.shape[0]
+    if alpha <= 0:
+        return Mixed(batch, batch.label, jnp.ones(clips))
+    share = jax.random.beta(key, alpha, alpha, (clips,))
+    share = jnp.maximum(share, 1 - share)
+    other = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), batch)
+    own = share[:, None]
+    mixed = batch._replace(
+        nodes=own[:, :, None, None] * batch.nodes + (1 - own)[:, :, None, None] * other.nodes,
+        au=own * batch.au + (1 - own) * other.au,
+        au_mask=batch.au_mask & other.au_mask,
+    )
+    return Mixed(mixed, other.label, share)

@@ -126,18 +126,22 @@ def batch_rows(key: Array, train_mask: Float[Array, " b"], step: Int[Array, ""],
 
 
 def loss_fn(
-    task: Task, params: optax.Params, clips: ClipBatch, statistics: Statistics, key: Array
+    task: Task, params: optax.Params, mixed: augment.Mixed, statistics: Statistics, key: Array
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Focal loss over classes plus lambda_au times the binary focal loss over action units; `clips` normalised."""
-    config = task.config.loss
+    """Focal loss over classes plus lambda_au times the binary focal loss over action units; clips are normalised."""
+    config, clips = task.config.loss, mixed.clips
     logits, aux = _apply(task, params, clips, train=True, rngs={"dropout": key})
-    each = losses.focal(
-        logits=logits,
-        label=clips.label,
-        alpha=statistics.class_weight,
-        gamma=config.gamma,
-        smoothing=config.label_smoothing,
+    own, other = (
+        losses.focal(
+            logits=logits,
+            label=label,
+            alpha=statistics.class_weight,
+            gamma=config.gamma,
+            smoothing=config.label_smoothing,
+        )
+        for label in (clips.label, mixed.other_label)
     )
+    each = mixed.share * own + (1 - mixed.share) * other
     au = losses.binary_focal(logits=aux["au_logits"], target=clips.au, mask=clips.au_mask, gamma=config.gamma)
     loss = jnp.mean(each) + config.lambda_au * au
     hit = jnp.mean((jnp.argmax(logits, axis=-1) == clips.label).astype(jnp.float32))
@@ -149,15 +153,15 @@ def train_step(
 ) -> tuple[MemberState, dict[str, Float[Array, ""]]]:
     """One step of one member."""
     key = jax.random.fold_in(_key(member, "step"), state.step)
-    augment_key, noise_key, dropout_key = jax.random.split(key, 3)
+    augment_key, noise_key, dropout_key, mix_key = jax.random.split(key, 4)
     rows = batch_rows(_key(member, "order"), member.train_mask, state.step, task.batch_size)
     clips = jax.tree.map(lambda x: x[rows], batch)
     clips = augment.augment(clips, task.graph, augment_key, task.config.augment)
     clips = normalise(clips, state.statistics)
     noise = task.config.augment.noise * jax.random.normal(noise_key, clips.nodes.shape)
-    clips = clips._replace(nodes=clips.nodes + noise)
+    mixed = augment.mixup(clips._replace(nodes=clips.nodes + noise), mix_key, task.config.augment.mixup)
 
-    grad_fn = jax.grad(lambda params: loss_fn(task, params, clips, state.statistics, dropout_key), has_aux=True)
+    grad_fn = jax.grad(lambda params: loss_fn(task, params, mixed, state.statistics, dropout_key), has_aux=True)
     grads, metrics = grad_fn(state.params)
     optimizer = optim.make_optimizer(task.config.train)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

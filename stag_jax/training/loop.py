@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Float
 
 from stag_jax.config import Config
 from stag_jax.protocol import metrics as metrics_lib
@@ -34,7 +35,7 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
         return done
 
     corpus = dataset.load(corpus_dir, config)
-    splits = splits_lib.make_splits(config.protocol.split, corpus.subjects)
+    splits = splits_lib.make_splits(config.protocol.split, corpus.subjects, corpus.datasets)
     for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
         logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
     who = members.roster(splits, config.seeds)
@@ -45,27 +46,14 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
     print(f"{len(corpus.ids)} clips, {len(splits.names)} folds; {study.layout}; compiled in {study.compile_s:.0f} s")
 
     states, elapsed = _train(config, folder, study, who)
-    predicted = study.predict(states)
-    probability = _pool(np.asarray(jax.nn.softmax(predicted.logits)), who, len(corpus.ids))
     each = study.gather([{"params": state.params, "statistics": state.statistics} for state in states])
     for index, name in enumerate(splits.names):
         # One folder a fold; its leaves have a leading axis of seeds.
         seeds = np.arange(len(config.seeds)) * len(splits.names) + index
         checkpoint.save_fold(folder, name, jax.tree.map(lambda x, seeds=seeds: x[seeds], each))
 
-    prediction = workdir.write_predictions(folder, corpus, config.data.classes, probability.mean(axis=0))
-    result = metrics_lib.report(
-        corpus.batch.label,
-        prediction,
-        corpus.subjects,
-        corpus.datasets,
-        config.data.classes,
-        resamples=config.protocol.bootstrap,
-    )
-    if len(config.seeds) > 1:
-        result["per_seed"] = _per_seed(config, corpus.batch.label, probability)
+    result = _score(config, folder, corpus, who, study.predict(states))
     result |= {
-        "n_clips": len(corpus.ids),
         "n_subjects": len(set(corpus.subjects)),
         "n_folds": len(splits.names),
         "wall_s": round(elapsed, 3),
@@ -115,8 +103,36 @@ def _check_finite(states: list[fold.MemberState], study: members.Study, who: mem
         raise UserError(f"loss is not finite at step {bad[index]} of fold {who.names[index]}")
 
 
-def _pool(each: np.ndarray, who: members.Roster, clips: int) -> np.ndarray:
-    """Out-of-fold probabilities [seed, b, k] from the members' padded test rows [m, j, k]."""
+def _score(
+    config: Config, folder: Path, corpus: dataset.Corpus, who: members.Roster, predicted: fold.Prediction
+) -> dict[str, Any]:
+    """Writes what the members say of the clips that they did not see, and returns how good that is."""
+    classes, label = config.data.classes, corpus.batch.label
+    probability = _pool(np.asarray(jax.nn.softmax(predicted.logits)), who, len(corpus.ids))
+    workdir.write_predictions(folder, corpus, classes, config.seeds, probability)
+    by_seed = probability.argmax(axis=-1)
+    result = metrics_lib.report(
+        label,
+        probability.mean(axis=0).argmax(axis=-1),
+        by_seed,
+        corpus.subjects,
+        corpus.datasets,
+        classes,
+        resamples=config.protocol.bootstrap,
+    )
+    if len(config.seeds) > 1:
+        scores = (metrics_lib.mean_scores(label, each, len(classes)) for each in by_seed)
+        result["per_seed"] = dict(zip(map(str, config.seeds), scores, strict=True))
+    if corpus.batch.au_mask.any():
+        of_seeds = _pool(np.asarray(jax.nn.sigmoid(predicted.au_logits)), who, len(corpus.ids))
+        au = of_seeds.mean(axis=0)
+        workdir.write_au_predictions(folder, corpus, au)
+        result["au"] = metrics_lib.unit_report(corpus.batch.au, corpus.batch.au_mask, au, corpus.graph.units)
+    return result
+
+
+def _pool(each: Float[np.ndarray, "m j x"], who: members.Roster, clips: int) -> Float[np.ndarray, "seed b x"]:
+    """What the members say of the clips that they did not see, from their padded test rows."""
     folds = int(who.members.fold.max()) + 1
     pooled = np.full((len(who.names) // folds, clips, each.shape[-1]), np.nan, np.float32)
     member, place = np.nonzero(who.test_mask)
@@ -126,16 +142,8 @@ def _pool(each: np.ndarray, who: members.Roster, clips: int) -> np.ndarray:
     return pooled
 
 
-def _per_seed(config: Config, label: np.ndarray, probability: np.ndarray) -> dict[str, dict[str, float]]:
-    result = {}
-    for seed, each in zip(config.seeds, probability, strict=True):
-        confusion = metrics_lib.confusion_matrix(label, each.argmax(axis=-1), each.shape[-1])
-        result[str(seed)] = {name: float(value) for name, value in metrics_lib.scores(confusion).items()}
-    return result
-
-
 def summary(result: dict[str, Any]) -> str:
-    """The short table at the end of a run."""
+    """The short table at the end of a run: of the ensemble of seeds and, where there are several, of their mean."""
     rows = [f"{'':12}{'UF1':>8}{'UAR':>8}{'accuracy':>10}{'clips':>8}"]
     parts = {"all": result, **result["per_dataset"]}
     if len(result["per_dataset"]) == 1:
@@ -143,6 +151,16 @@ def summary(result: dict[str, Any]) -> str:
     for name, part in parts.items():
         rows.append(f"{name:12}{part['uf1']:8.3f}{part['uar']:8.3f}{part['accuracy']:10.3f}{part['n_clips']:8d}")
     low, high = result["ci95"]["uf1"]
-    rows.append(f"UF1 95% interval over subjects: {low:.3f} to {high:.3f}")
+    interval = f"UF1 95% interval over subjects: {low:.3f} to {high:.3f}"
+    if "per_seed" in result:
+        mean = result["mean_over_seeds"]
+        uf1, uar, accuracy = (mean[name]["mean"] for name in ("uf1", "uar", "accuracy"))
+        rows.insert(2, f"{'seed mean':12}{uf1:8.3f}{uar:8.3f}{accuracy:10.3f}{result['n_clips']:8d}")
+        low, high = mean["uf1"]["ci95"]
+        interval += f"; of the mean over {len(result['per_seed'])} seeds: {low:.3f} to {high:.3f}"
+    rows.append(interval)
+    if "au" in result and result["au"]["mean_f1"] is not None:
+        scored = [unit for unit in result["au"]["per_unit"].values() if unit["f1"] is not None]
+        rows.append(f"mean F1 of {len(scored)} action units: {result['au']['mean_f1']:.3f}")
     rows.append(f"confusion (rows true, {', '.join(result['classes'])}): {json.dumps(result['confusion'])}")
     return "\n".join(rows)

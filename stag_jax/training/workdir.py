@@ -1,4 +1,4 @@
-"""What a run leaves in its workdir besides checkpoints: config.json, run.json, predictions.csv, metrics.json."""
+"""What a run leaves in its workdir besides checkpoints: config.json, run.json, tables of predictions, metrics.json."""
 
 import csv
 import importlib.metadata
@@ -11,15 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.training.dataset import Corpus
-from stag_jax.training.files import write_atomically, write_text
+from stag_jax.training.files import write_table, write_text
 from stag_jax.types import UserError
 
-CONFIG, RUN, METRICS, PREDICTIONS, LOG = "config.json", "run.json", "metrics.json", "predictions.csv", "log.jsonl"
+CONFIG, RUN, METRICS, LOG = "config.json", "run.json", "metrics.json", "log.jsonl"
+PREDICTIONS, BY_SEED, AU_PREDICTIONS = "predictions.csv", "predictions_by_seed.csv", "au_predictions.csv"
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
 PACKAGES = (
@@ -90,22 +91,74 @@ def finished(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_predictions(
-    workdir: Path, corpus: Corpus, classes: Sequence[str], probability: Float[np.ndarray, "b k"]
-) -> Int[np.ndarray, " b"]:
-    """predictions.csv, one row a clip; returns the predicted classes."""
-    prediction = np.argmax(probability, axis=1)
-    with (
-        write_atomically(workdir / PREDICTIONS) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["id", "dataset", "subject", "label", "prediction", *(f"p_{name}" for name in classes)])
-        for index, name in enumerate(corpus.ids):
-            label, chosen = classes[corpus.batch.label[index]], classes[prediction[index]]
-            # Nine digits give a 32-bit float back exactly.
-            row = [f"{value:.9g}" for value in probability[index]]
-            writer.writerow([name, corpus.datasets[index], corpus.subjects[index], label, chosen, *row])
-    return prediction
+    workdir: Path,
+    corpus: Corpus,
+    classes: Sequence[str],
+    seeds: Sequence[int],
+    probability: Float[np.ndarray, "seed b k"],
+) -> None:
+    """predictions.csv, one row a clip, averaged over seeds; predictions_by_seed.csv, one row a seed and clip."""
+    known = [
+        (*row, classes[label])
+        for *row, label in zip(corpus.ids, corpus.datasets, corpus.subjects, corpus.batch.label, strict=True)
+    ]
+    known_names, said_names = ("id", "dataset", "subject", "label"), ("prediction", *(f"p_{name}" for name in classes))
+
+    def said(each: Float[np.ndarray, " k"]) -> list[str]:
+        return [classes[np.argmax(each)], *_digits(each)]
+
+    pooled = ([*row, *said(each)] for row, each in zip(known, probability.mean(axis=0), strict=True))
+    write_table(workdir / PREDICTIONS, [*known_names, *said_names], pooled)
+    by_seed = (
+        [*row, seed, *said(each)]
+        for seed, of_seed in zip(seeds, probability, strict=True)
+        for row, each in zip(known, of_seed, strict=True)
+    )
+    write_table(workdir / BY_SEED, [*known_names, "seed", *said_names], by_seed)
+
+
+def write_au_predictions(workdir: Path, corpus: Corpus, probability: Float[np.ndarray, "b u"]) -> None:
+    """au_predictions.csv: of each clip and action unit the label, empty where it is not known, and the probability."""
+    units = corpus.graph.units
+    rows = []
+    for index, each in enumerate(probability):
+        known = zip(corpus.batch.au[index], corpus.batch.au_mask[index], strict=True)
+        labels = [str(int(label)) if there else "" for label, there in known]
+        pairs = [cell for pair in zip(labels, _digits(each), strict=True) for cell in pair]
+        rows.append([corpus.ids[index], corpus.subjects[index], *pairs])
+    names = [name for unit in units for name in (f"au{unit}", f"p_au{unit}")]
+    write_table(workdir / AU_PREDICTIONS, ["id", "subject", *names], rows)
+
+
+def read_by_seed(workdir: Path, corpus: Corpus, classes: Sequence[str]) -> Float[np.ndarray, "seed b k"]:
+    """The probabilities of predictions_by_seed.csv, clips as in `corpus`.
+
+    Raises:
+      UserError: there is no such file, or it is about other clips, labels or classes; the first at fault is named.
+    """
+    path = workdir / BY_SEED
+    if not path.exists():
+        raise UserError(f"{path} is missing: the run is not finished, or was made by an earlier version")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, dict[str, list[str]]] = {}
+    labels = dict(zip(corpus.ids, (classes[label] for label in corpus.batch.label), strict=True))
+    for row in rows:
+        if labels.get(row["id"]) != row["label"]:
+            there = labels.get(row["id"], "not among the clips")
+            raise UserError(f"{path}: clip {row['id']} is labelled {row['label']} there; here it is {there}")
+        if missing := [name for name in classes if f"p_{name}" not in row]:
+            raise UserError(f"{path} has no column p_{missing[0]}")
+        found.setdefault(row["seed"], {})[row["id"]] = [row[f"p_{name}"] for name in classes]
+    for seed, of_seed in found.items():
+        if absent := [name for name in corpus.ids if name not in of_seed]:
+            raise UserError(f"{path} has no row for clip {absent[0]} and seed {seed}")
+    return np.array([[of_seed[name] for name in corpus.ids] for of_seed in found.values()], np.float32)
+
+
+def _digits(values: Float[np.ndarray, " any"]) -> list[str]:
+    # Nine digits give a 32-bit float back exactly.
+    return [f"{value:.9g}" for value in values]
 
 
 def write_metrics(workdir: Path, metrics: dict[str, Any]) -> None:

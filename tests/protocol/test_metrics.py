@@ -126,21 +126,101 @@ def test_subjects_are_resampled_and_not_clips():
         assert alone[name] == pytest.approx((float(score), float(score)))
 
 
+def seeds_of(seed, seeds=3):
+    """Predictions of several seeds for the clips of `draw(seed)`, each wrong in its own way."""
+    label, _, subjects = draw(seed)
+    rng = np.random.default_rng(seed + 100)
+    rate = np.linspace(0.3, 0.7, seeds)[:, None]
+    wrong = rng.integers(0, 3, (seeds, len(label)))
+    return label, np.where(rng.random((seeds, len(label))) < rate, label, wrong), subjects
+
+
+def test_several_seeds_are_scored_apart_and_then_averaged():
+    label, by_seed, _ = seeds_of(0)
+    found = metrics.mean_scores(label, by_seed, 3)
+    assert found["uf1"] == pytest.approx(np.mean([sklearn.f1_score(label, each, average="macro") for each in by_seed]))
+    assert found["uar"] == pytest.approx(np.mean([sklearn.balanced_accuracy_score(label, each) for each in by_seed]))
+    alone = metrics.scores(metrics.confusion_matrix(label, by_seed[1], 3))
+    assert metrics.mean_scores(label, by_seed[1], 3) == {name: float(score) for name, score in alone.items()}
+
+
+def test_the_interval_of_several_seeds_is_that_of_their_mean():
+    label, by_seed, subjects = seeds_of(1)
+    found = metrics.subject_bootstrap(label, by_seed, subjects, 3, resamples=53, seed=5)
+    names, rng, values = sorted(set(subjects)), np.random.default_rng(5), []
+    for _ in range(53):
+        drawn = []
+        for name, times in zip(names, rng.multinomial(len(names), [1 / len(names)] * len(names)), strict=True):
+            drawn += [clip for clip, subject in enumerate(subjects) if subject == name] * times
+        each = [sklearn.f1_score(label[drawn], said[drawn], average="macro") for said in by_seed]
+        values.append(np.mean(each))
+    assert found["uf1"] == pytest.approx(np.quantile(values, (0.025, 0.975)))
+    same = metrics.subject_bootstrap(label, by_seed[:1], subjects, 3, resamples=53)
+    assert same == metrics.subject_bootstrap(label, by_seed[0], subjects, 3, resamples=53)
+
+
 def test_report():
-    label, prediction, subjects = draw(0)
+    label, by_seed, subjects = seeds_of(0)
+    prediction = by_seed[2]
     datasets = ["samm" if subject < "s06" else "casme2" for subject in subjects]
-    found = metrics.report(label, prediction, subjects, datasets, CLASSES, resamples=19)
+    found = metrics.report(label, prediction, by_seed, subjects, datasets, CLASSES, resamples=19)
     scores = {"uf1", "uar", "accuracy", "weighted_f1"}
-    assert set(found) == scores | {"ci95", "classes", "confusion", "per_dataset"}
+    own = scores | {"ci95", "mean_over_seeds", "confusion", "n_clips"}
+    assert set(found) == own | {"classes", "per_dataset"}
     assert json.loads(json.dumps(found))["classes"] == list(CLASSES)
-    assert set(found["ci95"]) == scores
     pooled = metrics.confusion_matrix(label, prediction, 3)
     assert found["confusion"] == pooled.tolist()
-    assert found["uf1"] == pytest.approx(sklearn.f1_score(label, prediction, average="macro"))
     assert list(found["per_dataset"]) == ["casme2", "samm"]
-    for name, part in found["per_dataset"].items():
-        assert set(part) == scores | {"n_clips", "confusion"}
-        chosen = np.array(datasets) == name
+    everything = np.ones(len(label), bool)
+    for name, part in {"": found, **found["per_dataset"]}.items():
+        assert name == "" or set(part) == own
+        chosen = np.array(datasets) == name if name else everything
+        who = [subject for subject, there in zip(subjects, chosen, strict=True) if there]
         assert part["n_clips"] == chosen.sum()
         assert part["uf1"] == pytest.approx(sklearn.f1_score(label[chosen], prediction[chosen], average="macro"))
+        assert part["ci95"] == metrics.subject_bootstrap(label[chosen], prediction[chosen], who, 3, resamples=19)
+        assert set(part["mean_over_seeds"]) == set(part["ci95"]) == scores
+        mean = part["mean_over_seeds"]["uar"]
+        assert mean["mean"] == metrics.mean_scores(label[chosen], by_seed[:, chosen], 3)["uar"]
+        bounds = metrics.subject_bootstrap(label[chosen], by_seed[:, chosen], who, 3, resamples=19)
+        assert mean["ci95"] == bounds["uar"]
     np.testing.assert_array_equal(sum(np.array(part["confusion"]) for part in found["per_dataset"].values()), pooled)
+
+
+@pytest.mark.parametrize("levels", [3, 10**6])  # many clips of equal score, and none
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_that_of_scikit_learn(seed, levels):
+    rng = np.random.default_rng(seed)
+    score = rng.integers(0, levels, 47) / levels
+    label = rng.random(47) < 0.2 + 0.5 * score
+    found = metrics.average_precision(label, score)
+    assert found == pytest.approx(sklearn.average_precision_score(label, score))
+
+
+def test_average_precision_by_hand():
+    label = np.array([True, False, True, False])
+    assert metrics.average_precision(label, np.array([0.9, 0.8, 0.7, 0.1])) == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.average_precision(label, np.full(4, 0.3)) == 0.5  # nothing is told apart
+    assert metrics.average_precision(label, np.array([0.2, 0.1, 0.2, 0.0])) == 1
+
+
+def test_units_are_scored_where_their_label_is_known():
+    rng = np.random.default_rng(7)
+    label = (rng.random((37, 3)) < 0.4).astype(np.float32)
+    probability = np.clip(0.5 * label + rng.uniform(0, 0.6, label.shape), 0, 1).astype(np.float32)
+    probability[3, 0] = 0.5  # counts as predicted
+    mask = rng.random((37, 3)) < 0.8
+    mask[3, 0] = True
+    label[:, 1] = 0  # nobody shows it
+    found = metrics.unit_report(label, mask, probability, (1, 6, 12))
+    assert json.loads(json.dumps(found)) == found
+    assert list(found["per_unit"]) == ["1", "6", "12"]
+    assert found["per_unit"]["6"] == {"f1": None, "average_precision": None, "positives": 0, "clips": mask[:, 1].sum()}
+    for index, unit in ((0, "1"), (2, "12")):
+        true, said = (values[mask[:, index], index] for values in (label, probability))
+        each = found["per_unit"][unit]
+        assert each["f1"] == pytest.approx(sklearn.f1_score(true, said >= 0.5))
+        assert each["average_precision"] == pytest.approx(sklearn.average_precision_score(true, said))
+        assert (each["positives"], each["clips"]) == (true.sum(), len(true))
+    assert found["mean_f1"] == pytest.approx(np.mean([found["per_unit"][unit]["f1"] for unit in ("1", "12")]))
+    assert metrics.unit_report(label[:, 1:2], mask[:, 1:2], probability[:, 1:2], (6,))["mean_f1"] is None

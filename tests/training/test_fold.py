@@ -233,3 +233,41 @@ def test_half_precision_agrees_and_keeps_parameters_whole(setting):
     assert found.dtype == jnp.float32
     span = float(jnp.ptp(expected))
     assert 1e-5 * span < np.abs(found - expected).max() < 0.03 * span
+
+
+def test_mixup_adds_some_of_the_next_clip(setting):
+    batch = on_device(setting.batch)
+    mixed = augment.mixup(batch, jax.random.key(3), 0.4)
+    share = np.asarray(mixed.share)
+    assert ((share >= 0.5) & (share <= 1)).all() and share.std() > 0.05
+    for index in range(23):
+        other = (index - 1) % 23
+        expected = share[index] * setting.batch.nodes[index] + (1 - share[index]) * setting.batch.nodes[other]
+        np.testing.assert_allclose(mixed.clips.nodes[index], expected, atol=1e-5)
+        assert mixed.other_label[index] == setting.batch.label[other]
+        both = setting.batch.au_mask[index] & setting.batch.au_mask[other]
+        np.testing.assert_array_equal(mixed.clips.au_mask[index], both)
+        units = share[index] * setting.batch.au[index] + (1 - share[index]) * setting.batch.au[other]
+        np.testing.assert_allclose(mixed.clips.au[index], units, atol=1e-6)
+    np.testing.assert_array_equal(mixed.clips.label, setting.batch.label)
+    np.testing.assert_array_equal(mixed.clips.times_ms, setting.batch.times_ms)
+    # Beta(alpha, alpha) leans to 0 and 1 the more, the smaller alpha is.
+    timid = augment.mixup(batch, jax.random.key(3), 0.05)
+    assert timid.share.mean() > mixed.share.mean() + 0.05
+    none = augment.mixup(batch, jax.random.key(3), 0.0)
+    np.testing.assert_array_equal(none.clips.nodes, setting.batch.nodes)
+    assert (none.share == 1).all()
+
+
+def test_the_loss_of_mixed_clips_is_shared_between_both_labels(setting):
+    state = start(setting)
+    batch = on_device(setting.batch)
+
+    def loss(label, other_label, share):
+        mixed = augment.Mixed(batch._replace(label=label), other_label, jnp.full(23, share))
+        return float(fold.loss_fn(setting.task, state.params, mixed, state.statistics, jax.random.key(0))[0])
+
+    one, two = batch.label, (batch.label + 1) % 3
+    au = loss(one, one, 0.7) - loss(one, one, 1.0)
+    np.testing.assert_allclose(au, 0, atol=1e-6)
+    np.testing.assert_allclose(loss(one, two, 0.7), 0.7 * loss(one, one, 1.0) + 0.3 * loss(two, two, 1.0), rtol=1e-5)

@@ -4,13 +4,16 @@ import csv
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from stag_datasets import corpus
 from stag_jax import config as config_lib
+from stag_jax.analysis import report
 from stag_jax.protocol import metrics
-from stag_jax.training import checkpoint, loop, restore
+from stag_jax.training import checkpoint, dataset, loop, restore, workdir
 from stag_jax.types import UserError
 from tests import makers
 
@@ -31,14 +34,12 @@ def finished(prepared, tmp_path_factory):
     folder, data_dir = prepared
     config = makers.tiny_config(data__data_dir=data_dir, seeds=(0, 3))
     workdir = tmp_path_factory.mktemp("run") / "whole"
-    import jax
-
     with jax.numpy_dtype_promotion("standard"):
         return workdir, loop.run(config, workdir, folder), config
 
 
-def rows(workdir):
-    with (workdir / "predictions.csv").open(newline="") as file:
+def rows(folder, name="predictions.csv"):
+    with (folder / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -64,6 +65,56 @@ def test_predictions_reproduce_the_metrics(finished):
     for row in table:
         values = [float(row[f"p_{name}"]) for name in CLASSES]
         assert abs(sum(values) - 1) < 1e-5 and row["prediction"] == CLASSES[int(np.argmax(values))]
+
+
+def test_each_seed_has_its_own_predictions_and_the_run_their_mean(finished):
+    folder, result, _ = finished
+    table, pooled = rows(folder, "predictions_by_seed.csv"), rows(folder)
+    probabilities = [f"p_{name}" for name in CLASSES]
+    assert list(table[0]) == ["id", "dataset", "subject", "label", "seed", "prediction", *probabilities]
+    assert [row["seed"] for row in table] == ["0"] * 35 + ["3"] * 35
+    each = [table[:35], table[35:]]
+    for of_seed in each:
+        for row, mean in zip(of_seed, pooled, strict=True):
+            assert all(row[key] == mean[key] for key in ("id", "dataset", "subject", "label"))
+            assert row["prediction"] == CLASSES[int(np.argmax([float(row[key]) for key in probabilities]))]
+    for name in probabilities:
+        mean = np.mean([[float(row[name]) for row in of_seed] for of_seed in each], axis=0)
+        np.testing.assert_allclose(mean, [float(row[name]) for row in pooled], atol=1e-7)
+    label = np.array([CLASSES.index(row["label"]) for row in pooled])
+    by_seed = np.array([[CLASSES.index(row["prediction"]) for row in of_seed] for of_seed in each])
+    for seed, said in zip(("0", "3"), by_seed, strict=True):
+        assert result["per_seed"][seed] == metrics.mean_scores(label, said, 3)
+    found = result["mean_over_seeds"]["uf1"]
+    assert found["mean"] == pytest.approx(np.mean([scores["uf1"] for scores in result["per_seed"].values()]))
+    subjects = [row["subject"] for row in pooled]
+    assert found["ci95"] == metrics.subject_bootstrap(label, by_seed, subjects, 3, resamples=50)["uf1"]
+
+
+def test_predictions_by_seed_are_read_as_they_were_written(finished, prepared, tmp_path):
+    folder, _, config = finished
+    clips = dataset.load(prepared[0], config)
+    found = workdir.read_by_seed(folder, clips, CLASSES)
+    assert found.shape == (2, 35, 3) and found.dtype == np.float32
+    workdir.write_predictions(tmp_path, clips, CLASSES, config.seeds, found)
+    for name in (workdir.PREDICTIONS, workdir.BY_SEED):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    swapped = clips._replace(ids=clips.ids[::-1], batch=clips.batch._replace(label=clips.batch.label[::-1]))
+    np.testing.assert_array_equal(workdir.read_by_seed(folder, swapped, CLASSES), found[:, ::-1])
+
+    first = clips.ids[0]
+    other = clips._replace(ids=("nobody", *clips.ids[1:]))
+    with pytest.raises(UserError, match=rf"clip {first} is labelled \w+ there; here it is not among the clips$"):
+        workdir.read_by_seed(folder, other, CLASSES)
+    with pytest.raises(UserError, match=rf"clip {first} is labelled (\w+) there; here it is (?!\1)\w+$"):
+        workdir.read_by_seed(folder, clips, CLASSES[1:] + CLASSES[:1])
+    with pytest.raises(UserError, match=r"has no column p_fear$"):
+        workdir.read_by_seed(folder, clips, (*CLASSES, "fear"))
+    more = clips._replace(ids=(*clips.ids, "more"), batch=clips.batch._replace(label=np.append(clips.batch.label, 0)))
+    with pytest.raises(UserError, match=r"has no row for clip more and seed 0$"):
+        workdir.read_by_seed(folder, more, CLASSES)
+    with pytest.raises(UserError, match=r"predictions_by_seed\.csv is missing"):
+        workdir.read_by_seed(tmp_path / "empty", clips, CLASSES)
 
 
 def test_the_log_counts_every_step_once(finished):
@@ -119,7 +170,8 @@ def test_an_interrupted_run_ends_in_the_same_predictions(finished, prepared, tmp
             assert store.latest() == last
     monkeypatch.setattr(loop.loggers.RunLog, "write", real)
     loop.run(config, workdir, prepared[0])
-    assert (workdir / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    for name in ("predictions.csv", "predictions_by_seed.csv"):
+        assert (workdir / name).read_bytes() == (whole / name).read_bytes()
     lines = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
     assert lines == [7, 14, 21, 28, 30]
 
@@ -176,6 +228,91 @@ def test_a_class_that_only_the_held_out_subject_has_is_a_warning(tmp_path, caplo
 
 
 def test_the_summary_is_a_short_table(finished):
-    text = loop.summary(finished[1])
-    assert text.splitlines()[0].split() == ["UF1", "UAR", "accuracy", "clips"]
-    assert "UF1 95% interval over subjects" in text and len(text.splitlines()) == 6
+    lines = loop.summary(finished[1]).splitlines()
+    assert lines[0].split() == ["UF1", "UAR", "accuracy", "clips"]
+    assert [line.split("  ")[0] for line in lines[1:5]] == ["all", "seed mean", "casme2", "smic"]
+    mean = finished[1]["mean_over_seeds"]["uf1"]
+    assert f" {mean['mean']:.3f} " in lines[2]
+    assert lines[5].startswith("UF1 95% interval over subjects: ")
+    assert lines[5].endswith("of the mean over 2 seeds: {:.3f} to {:.3f}".format(*mean["ci95"]))
+    assert len(lines) == 7
+    alone = {key: value for key, value in finished[1].items() if key != "per_seed"}
+    assert len(loop.summary(alone).splitlines()) == 6 and "seed" not in loop.summary(alone)
+
+
+def test_leaving_a_corpus_out_needs_two(tmp_path):
+    archive = makers.write_composite(tmp_path / "archive", subjects=1)
+    folder = corpus.build("composite_flow", data_dir=tmp_path, manual_dir=archive)
+    config = makers.tiny_config(data__data_dir=str(tmp_path), protocol__split="dataset")
+    with pytest.raises(UserError, match="two corpora or more; there is only smic"):
+        loop.run(config, tmp_path / "run", folder)
+    assert not (tmp_path / "run").exists()
+
+
+UNITS = (1, 9, 12, 17)
+
+
+@pytest.fixture(scope="module")
+def crossed(prepared, tmp_path_factory):
+    """A finished run that leaves each corpus out in turn, on clips with action units; its workdir, metrics and clips.
+
+    Each class shows a unit of its own, and nobody the last; nothing is known of the clips of one subject.
+    """
+    folder, data_dir = prepared
+    changes = {"protocol__split": "dataset", "graph__units": UNITS, "loss__lambda_au": 3.0, "train__steps": 60}
+    config = makers.tiny_config(data__data_dir=data_dir, seeds=(0, 3), **changes)
+    clips = dataset.load(folder, config)
+    au = np.eye(len(UNITS), dtype=np.float32)[clips.batch.label]
+    known = np.array([[subject != "smic_s05"] * len(UNITS) for subject in clips.subjects])
+    clips = clips._replace(batch=clips.batch._replace(au=au, au_mask=known))
+    place = tmp_path_factory.mktemp("run") / "crossed"
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(dataset, "load", lambda *_: clips)
+        return place, loop.run(config, place, folder), clips
+
+
+def test_each_corpus_is_left_out_in_turn(crossed, monkeypatch):
+    folder, result, clips = crossed
+    assert (result["n_folds"], result["n_subjects"]) == (2, 5) and result["uf1"] > 0.8
+    assert [line.split("  ")[0] for line in loop.summary(result).splitlines()[1:5]] == [
+        "all", "seed mean", "casme2", "smic",
+    ]  # fmt: skip
+    run = restore.open_run(folder)
+    assert restore.fold_names(run) == ["casme2", "smic"]
+    # What is held out of a fold is the corpus it is named by: its statistics are those of the other one.
+    for name in restore.fold_names(run):
+        rest = clips.batch.nodes[[each != name for each in clips.datasets]]
+        mean, trained = rest.mean(axis=(0, 1, 2)), restore.load_fold(run, name)
+        symmetric = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2
+        np.testing.assert_allclose(trained.statistics.mean, [symmetric] * 2, atol=1e-5)
+    monkeypatch.setattr(dataset, "load", lambda *_: clips)
+    evidence = report.collect(folder, folder)  # the checkpoints bear the predictions out
+    confusion = metrics.confusion_matrix(clips.batch.label, evidence.probability.argmax(axis=1), 3)
+    assert confusion.tolist() == result["confusion"]
+
+
+def test_action_units_are_scored_where_there_are_labels(crossed, finished):
+    folder, result, clips = crossed
+    table = rows(folder, "au_predictions.csv")
+    assert list(table[0]) == ["id", "subject", *(name for unit in UNITS for name in (f"au{unit}", f"p_au{unit}"))]
+    for row, name, subject, label in zip(table, clips.ids, clips.subjects, clips.batch.label, strict=True):
+        assert (row["id"], row["subject"]) == (name, subject)
+        shown = ["" if subject == "smic_s05" else str(int(label == index)) for index in range(len(UNITS))]
+        assert [row[f"au{unit}"] for unit in UNITS] == shown
+    probability = np.array([[row[f"p_au{unit}"] for unit in UNITS] for row in table], np.float32)
+    # Of each clip the mean over the seeds that did not see it.
+    run = restore.open_run(folder)
+    trained = restore.load_fold(run, "smic")
+    chosen = np.array(clips.datasets) == "smic"
+    _, aux = run.forward(
+        (trained.params, trained.statistics), jax.tree.map(lambda x: jnp.asarray(x[chosen]), clips.batch)
+    )
+    mean = np.mean(jax.nn.sigmoid(aux["au_logits"]), axis=0)
+    np.testing.assert_allclose(probability[chosen], mean, atol=1e-5)
+    assert result["au"] == metrics.unit_report(clips.batch.au, clips.batch.au_mask, probability, UNITS)
+    # At a probability of one half little is found after so few steps, but clips are ranked already; 1/3 is chance.
+    assert all(result["au"]["per_unit"][unit]["average_precision"] > 0.5 for unit in ("1", "9", "12"))
+    assert result["au"]["per_unit"]["17"] == {"f1": None, "average_precision": None, "positives": 0, "clips": 28}
+    assert f"mean F1 of 3 action units: {result['au']['mean_f1']:.3f}" in loop.summary(result)
+    assert "au" not in finished[1] and not (finished[0] / "au_predictions.csv").exists()
+    assert "action units" not in loop.summary(finished[1])

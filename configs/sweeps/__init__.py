@@ -1,0 +1,1 @@
+"""Studies of several settings at once, for experiments/sweep.py."""
