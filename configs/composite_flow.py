@@ -17,4 +17,5 @@ def get_config() -> ConfigDict:
     config.graph.kind = "grid"
     config.motion.clip_norm = True
     config.train.steps = 300
+    config.augment.mixup = 0.4
     return config

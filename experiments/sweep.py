@@ -25,7 +25,7 @@ def trials(sweep: ConfigDict) -> dict[str, Config]:
     if "settings" not in sweep or not sweep.get("trials"):
         raise UserError("a sweep has `settings` and one or more `trials`, as configs/sweeps/ablation.py does")
     found = {}
-    for name, changes in sweep.trials.items():
+    for name, changes in sweep.trials:
         settings = sweep.settings.copy_and_resolve_references()
         settings.update(changes)
         found[name] = cli.from_config_dict(settings)

@@ -79,12 +79,12 @@ def flat(tree, prefix=""):
     "settings, message",
     [
         ({}, "a sweep has `settings`"),
-        ({"trials": {"x": {"model": {"widht": 3}}}}, "unknown config key config.model.widht"),
-        ({"trials": {"x": {"model": {"width": "wide"}}}}, "width"),
+        ({"trials": (("x", {"model": {"widht": 3}}),)}, "unknown config key config.model.widht"),
+        ({"trials": (("x", {"model": {"width": "wide"}}),)}, "width"),
     ],
 )
 def test_a_sweep_that_cannot_be(settings, message):
-    tree = ConfigDict({"settings": base.get_config(), "trials": {}} | settings)
+    tree = ConfigDict({"settings": base.get_config(), "trials": ()} | settings)
     with pytest.raises((UserError, TypeError), match=message):
         sweep.trials(tree)
 

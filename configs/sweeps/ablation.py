@@ -35,9 +35,11 @@ IN_TIME = ("no_time_edges", "mean_over_frames", "uniform_selection", "apex_only"
 
 
 def get_config(corpus: str = "synth_me") -> ConfigDict:
-    """`settings`: those of the first trial. `trials`: by name, what each changes."""
+    """`settings`: those of the first trial. `trials`: pairs of a name and what it changes, in order."""
     settings = STUDIES[corpus].get_config()
     settings.seeds = (0, 1, 2)
-    skipped = IN_TIME if settings.graph.kind == "grid" else ()
-    trials = {name: changes for name, changes in TRIALS.items() if name not in skipped}
+    skipped = set(IN_TIME) if settings.graph.kind == "grid" else set()
+    if not settings.augment.mixup:
+        skipped.add("no_mixup")
+    trials = tuple((name, changes) for name, changes in TRIALS.items() if name not in skipped)
     return ConfigDict({"settings": settings, "trials": trials})

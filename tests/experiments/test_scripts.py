@@ -230,7 +230,7 @@ from tests import makers
 
 def get_config():
     settings = makers.tiny_settings(**{{"parallel.cpu_devices": 2, "train.steps": 4, "seeds": (0, 1)}})
-    trials = {{"full": {{}}, "narrow": {{"model": {{"width": 4}}}}}}
+    trials = (("full", {{}}), ("narrow", {{"model": {{"width": 4}}}}))
     return ConfigDict({{"settings": settings, "trials": trials}})
 '''
 
