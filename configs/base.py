@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
                 "symmetric": True,
                 "strain": True,
             },
-            "loss": {"gamma": 2.0, "class_balance": 0.5, "label_smoothing": 0.0, "lambda_au": 0.2},
+            "loss": {"gamma": 2.0, "class_balance": 0.5, "label_smoothing": 0.0, "lambda_au": 3.0},
             "train": {
                 "steps": 600,
                 "batch_size": 32,
