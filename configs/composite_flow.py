@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.data.dataset = "composite_flow"
     config.graph.kind = "grid"
     config.motion.clip_norm = True
+    config.model.gat_layers = 3
     config.train.steps = 300
     config.augment.mixup = 0.4
     return config
