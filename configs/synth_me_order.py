@@ -13,5 +13,5 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.data.dataset = "synth_me/order"
     config.data.classes = ("brows_first", "lips_first")
-    config.train.steps = 300
+    config.train.steps = 180
     return config

@@ -52,7 +52,7 @@ def measure(config: Config, folder: Path, corpus_dir: Path, against: Sequence[Pa
     result = loop.run(config, folder, corpus_dir)
     workdir.check_data(folder, corpus)
     begin = time.perf_counter()
-    splits = make_splits(config.protocol.split, corpus.subjects, corpus.datasets)
+    splits = make_splits(config.protocol, corpus.subjects, corpus.datasets)
     models = [comparison.of_run(folder, corpus, config), *others, *_references(corpus, splits, config)]
     clock = (
         f"wall clock: {result['wall_s']:.0f} s of training, compiled in {result['compile_s']:.0f} s; "

@@ -125,7 +125,8 @@ class AugmentConfig:
 class ProtocolConfig:
     """Who is held out, and the interval."""
 
-    split: str  # "loso": leave one subject out; "dataset": leave one corpus out
+    split: str  # "loso": leave one subject out; "group": a group of subjects; "dataset": one corpus
+    folds: int  # of "group"
     bootstrap: int  # resamples of subjects for the interval
 
 

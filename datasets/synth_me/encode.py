@@ -12,11 +12,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from stag_datasets.synth_me import order, script
 from stag_datasets.synth_me.labels import notation
 from stag_datasets.synth_me.render import render_clip, set_stage
-from stag_datasets.synth_me.script import Recipe, subject_clips
+from stag_datasets.synth_me.script import Recipe
 
 QUALITY = 95  # of the JPEG frames
+TASKS = {"emotion": script.subject_clips, "order": order.subject_clips}
 
 
 class Encoded(NamedTuple):
@@ -36,7 +38,7 @@ class Encoded(NamedTuple):
 def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
     """Renders and encodes all clips of one subject."""
     cv2.setNumThreads(1)  # the processes are the parallelism
-    clips = subject_clips(recipe, subject)
+    clips = TASKS[recipe.task](recipe, subject)
     stage = set_stage(clips[0].who, recipe.size)
     encoded = []
     for spec in clips:

@@ -11,7 +11,7 @@ from stag_datasets.synth_me.muscles import BLINK
 from stag_datasets.synth_me.timing import Pulse
 
 # What each stream of random numbers is for; never renumber.
-_IDENTITY, _SUBJECT, _SCRIPT = 0, 1, 2
+IDENTITY, SUBJECT, SCRIPT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Recipe:
     fps: float = 100.0
     size: int = 256  # of a frame, pixels
     seed: int = 2
+    task: str = "emotion"  # what the classes are: "emotion" (this module) or "order" (order.py)
 
 
 class ClipSpec(NamedTuple):
@@ -52,12 +53,12 @@ def stream(*key: int) -> np.random.Generator:
 
 def identity(recipe: Recipe, subject: int) -> Identity:
     """The person that plays subject number `subject`."""
-    return sample_identity(stream(recipe.seed, _IDENTITY, subject))
+    return sample_identity(stream(recipe.seed, IDENTITY, subject))
 
 
 def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
     """The scripts of all clips of one subject."""
-    rng = stream(recipe.seed, _SUBJECT, subject)
+    rng = stream(recipe.seed, SUBJECT, subject)
     who = identity(recipe, subject)
     # People differ in how much they show and in what they show.
     liveliness = float(np.exp(rng.normal(0, 0.15)))
@@ -67,7 +68,7 @@ def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
 
 
 def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: float, shares: np.ndarray) -> ClipSpec:
-    rng = stream(recipe.seed, _SCRIPT, subject, clip)
+    rng = stream(recipe.seed, SCRIPT, subject, clip)
     emotion = str(rng.choice(labels.EMOTIONS, p=shares))
     actions = labels.sample_actions(rng, emotion)
     frames = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
@@ -84,10 +85,10 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
         emotion=emotion,
         actions=actions,
         pulses=sample_pulses(rng, actions, onset, onset + length),
-        blinks=_blink(rng, frames, recipe.fps) if rng.random() < 0.35 else (),
+        blinks=sample_blink(rng, frames, recipe.fps),
         onset=onset,
         offset=onset + length,
-        peak=float(np.clip(1.35 * liveliness * np.exp(rng.normal(0, 0.4)), 0.55, 2.9)),
+        peak=sample_peak(rng, liveliness),
         seed=(recipe.seed, subject, clip),
     )
 
@@ -117,10 +118,17 @@ def sample_pulses(
     return tuple(pulses)
 
 
-def _blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, ...]:
-    """A blink that starts after frame 0; it may run beyond the last frame."""
+def sample_blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, ...]:
+    """In a third of the clips a blink that starts after frame 0; it may run beyond the last frame."""
+    if rng.random() >= 0.35:
+        return ()
     length = min(rng.uniform(0.10, 0.30) * fps, 0.8 * frames)
     onset = float(rng.uniform(1, frames - 0.6 * length))
     apex = onset + rng.uniform(0.3, 0.45) * length
     depth = float(rng.uniform(0.75, 1.0))
     return tuple(Pulse(BLINK, side, depth, onset, float(apex), onset + length) for side in "LR")
+
+
+def sample_peak(rng: np.random.Generator, liveliness: float) -> float:
+    """How far the expression moves the face, in pixels of a face 128 pixels wide, by a person of this liveliness."""
+    return float(np.clip(1.35 * liveliness * np.exp(rng.normal(0, 0.4)), 0.55, 2.9))

@@ -33,6 +33,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             description="5 subjects with 4 short clips each, for tests.",
             recipe=Recipe(subjects=5, clips=4, frames=(20, 24)),
         ),
+        SynthConfig(
+            name="order",
+            description="12 subjects with 16 clips each; the classes differ in which part of the face moves first.",
+            recipe=Recipe(subjects=12, clips=16, task="order"),
+        ),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:

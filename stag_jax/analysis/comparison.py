@@ -45,9 +45,10 @@ def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> Mode
       UserError: the run is not finished, was split otherwise, or is about other clips.
     """
     theirs = workdir.read_config(folder)
-    if theirs.protocol.split != config.protocol.split:
-        ours = config.protocol.split
-        raise UserError(f"{folder} was run with config.protocol.split {theirs.protocol.split!r}, not {ours!r}")
+    for key in ("split", "folds"):
+        one, other = getattr(theirs.protocol, key), getattr(config.protocol, key)
+        if one != other:
+            raise UserError(f"{folder} was run with config.protocol.{key} {one!r}, not {other!r}")
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
     return Model(name or f"{theirs.model.name}, {folder}", workdir.read_by_seed(folder, corpus, config.data.classes))

@@ -44,7 +44,7 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
     corpus = dataset.load(corpus_dir, config)
     workdir.check_data(folder, corpus)
-    splits = make_splits(config.protocol.split, corpus.subjects, corpus.datasets)
+    splits = make_splits(config.protocol, corpus.subjects, corpus.datasets)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     longest = int(splits.test_mask.sum(axis=1).max())

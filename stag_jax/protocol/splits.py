@@ -1,11 +1,13 @@
 """Who is held out: each split is a name and a mask over clips."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from stag_jax.config import ProtocolConfig
 from stag_jax.types import UserError
 
 
@@ -16,17 +18,19 @@ class Splits(NamedTuple):
     test_mask: Bool[np.ndarray, "s b"]
 
 
-def make_splits(kind: str, subjects: Sequence[str], datasets: Sequence[str]) -> Splits:
-    """The splits that `config.protocol.split` asks for, given the subject and the corpus of each clip.
+def make_splits(protocol: ProtocolConfig, subjects: Sequence[str], datasets: Sequence[str]) -> Splits:
+    """The splits that `config.protocol` asks for, given the subject and the corpus of each clip.
 
     Raises:
       UserError: an unknown kind, or clips that cannot be split so.
     """
-    if kind == "loso":
+    if protocol.split == "loso":
         return loso(subjects)
-    if kind == "dataset":
+    if protocol.split == "group":
+        return group_kfold(subjects, protocol.folds)
+    if protocol.split == "dataset":
         return one_corpus_out(subjects, datasets)
-    raise UserError(f"config.protocol.split {kind!r} is none of loso, dataset")
+    raise UserError(f"config.protocol.split {protocol.split!r} is none of loso, group, dataset")
 
 
 def loso(subjects: Sequence[str]) -> Splits:
@@ -39,6 +43,29 @@ def loso(subjects: Sequence[str]) -> Splits:
       UserError: fewer than two subjects.
     """
     return _one_out(subjects, "leave-one-subject-out needs two subjects or more")
+
+
+def group_kfold(subjects: Sequence[str], folds: int) -> Splits:
+    """Subjects in `folds` groups of about as many clips, each group held out once: group k-fold.
+
+    The subject with the most clips goes first, each to the group that has the fewest clips so far; nothing is drawn.
+
+    Args:
+      subjects: the subject of each clip.
+      folds: groups, at least 2.
+
+    Raises:
+      UserError: fewer than two folds, or fewer subjects than folds.
+    """
+    clips = Counter(subjects)
+    if not 2 <= folds <= len(clips):
+        raise UserError(f"config.protocol.folds must be from 2 to the {len(clips)} subjects, got {folds}")
+    size, group = [0] * folds, {}
+    for name in sorted(clips, key=lambda name: (-clips[name], name)):
+        group[name] = size.index(min(size))
+        size[group[name]] += clips[name]
+    member = np.asarray([group[name] for name in subjects])
+    return Splits(tuple(f"group{index + 1}" for index in range(folds)), member[None, :] == np.arange(folds)[:, None])
 
 
 def one_corpus_out(subjects: Sequence[str], datasets: Sequence[str]) -> Splits:

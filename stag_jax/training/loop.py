@@ -35,7 +35,7 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
         return done
 
     corpus = dataset.load(corpus_dir, config)
-    splits = splits_lib.make_splits(config.protocol.split, corpus.subjects, corpus.datasets)
+    splits = splits_lib.make_splits(config.protocol, corpus.subjects, corpus.datasets)
     for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
         logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
     who = members.roster(splits, config.seeds)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold
 
+from stag_jax.config import ProtocolConfig
 from stag_jax.protocol import splits
 from stag_jax.types import UserError
 
@@ -58,12 +60,41 @@ def test_a_subject_of_two_corpora_cannot_be_held_out_with_one():
 
 
 def test_the_split_is_chosen_by_name():
-    for kind, expected in (("loso", splits.loso(SUBJECTS)), ("dataset", splits.one_corpus_out(SUBJECTS, DATASETS))):
-        found = splits.make_splits(kind, SUBJECTS, DATASETS)
+    plan = {
+        "loso": splits.loso(SUBJECTS),
+        "group": splits.group_kfold(SUBJECTS, 3),
+        "dataset": splits.one_corpus_out(SUBJECTS, DATASETS),
+    }
+    for kind, expected in plan.items():
+        found = splits.make_splits(ProtocolConfig(split=kind, folds=3, bootstrap=7), SUBJECTS, DATASETS)
         assert found.names == expected.names
         np.testing.assert_array_equal(found.test_mask, expected.test_mask)
-    with pytest.raises(UserError, match=r"^config\.protocol\.split 'kfold' is none of loso, dataset$"):
-        splits.make_splits("kfold", SUBJECTS, DATASETS)
+    with pytest.raises(UserError, match=r"^config\.protocol\.split 'kfold' is none of loso, group, dataset$"):
+        splits.make_splits(ProtocolConfig(split="kfold", folds=3, bootstrap=7), SUBJECTS, DATASETS)
+
+
+def test_groups_of_subjects_are_held_out_once_and_are_alike_in_size():
+    rng = np.random.default_rng(1)
+    subjects = [f"s{index}" for index in range(13) for _ in range(rng.integers(1, 12))]
+    found = splits.group_kfold(subjects, 5)
+    assert found.names == ("group1", "group2", "group3", "group4", "group5")
+    np.testing.assert_array_equal(found.test_mask.sum(axis=0), 1)
+    for mask in found.test_mask:
+        assert not set(np.asarray(subjects)[mask]) & set(np.asarray(subjects)[~mask])
+    sizes = found.test_mask.sum(axis=1)
+    # Greedy dealing leaves groups no further apart than the largest subject; scikit-learn deals the same way.
+    assert np.ptp(sizes) <= max(np.unique(subjects, return_counts=True)[1])
+    theirs = [len(test) for _, test in GroupKFold(5).split(subjects, groups=subjects)]
+    assert sorted(sizes) == sorted(theirs)
+    order = rng.permutation(len(subjects))
+    again = splits.group_kfold([subjects[clip] for clip in order], 5)
+    np.testing.assert_array_equal(found.test_mask[:, order], again.test_mask)
+
+
+@pytest.mark.parametrize("folds", [0, 1, 6])
+def test_a_number_of_groups_that_cannot_be(folds):
+    with pytest.raises(UserError, match=rf"^config\.protocol\.folds must be from 2 to the 5 subjects, got {folds}$"):
+        splits.group_kfold(SUBJECTS, folds)
 
 
 def test_classes_that_a_fold_cannot_learn():

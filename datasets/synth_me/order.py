@@ -1,0 +1,115 @@
+"""The order experiment: brows and lips move in both classes alike, and only which of them moves first tells the class.
+
+A clip of one class is a clip of the other played backwards: one pulse of the brows and one of the lips, each symmetric
+in time, as wide and on average as large as the other, peak the same time before and after the middle of the movement.
+What moves, where to, how much and when is drawn without regard to the class. So the frame of largest movement and the
+motion of each point summed over time are the same in both classes, by construction; the motion of the face summed over
+space is as far as brows and lips, which move up or down at random, can be made alike.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from stag_datasets.synth_me import labels, script
+from stag_datasets.synth_me.identity import Identity
+from stag_datasets.synth_me.muscles import unit_field
+from stag_datasets.synth_me.script import ClipSpec, Recipe
+from stag_datasets.synth_me.timing import Pulse
+
+CLASSES = ("brows_first", "lips_first")
+
+Part = tuple[tuple[int, float], ...]  # units and their share
+
+# Each part goes up or down, whatever the other does. Upwards and downwards the two parts are alike in what is left when
+# motion is summed over the face: vertical share, strain and unevenness for so much movement. The shares are set so.
+BROWS: tuple[Part, ...] = (((1, 1.0), (2, 1.0)), ((4, 1.0),))
+LIPS: tuple[Part, ...] = (((17, 1.0),), ((14, 0.55), (15, 1.0)))
+_UNITS = sorted({unit for part in BROWS + LIPS for unit, _ in part})
+_STEP = 0.02  # of the grid on which motion is summed over the face, face units
+_WIDTH = (0.26, 0.30)  # seconds from the onset of a pulse to its offset
+_APART = (0.30, 0.38)  # between the peaks, of that width; below one half, so that the sum of both peaks in the middle
+_SPREAD = 0.25  # of the log of how much larger one part is than the other
+
+
+def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
+    """The scripts of all clips of one subject, as many of either class (one more of the second if they are odd)."""
+    rng = script.stream(recipe.seed, script.SUBJECT, subject)
+    who = script.identity(recipe, subject)
+    liveliness = float(np.exp(rng.normal(0, 0.15)))
+    together = _energy(who)
+    classes = rng.permutation(np.arange(recipe.clips) * len(CLASSES) // recipe.clips)
+    return [_clip(recipe, subject, clip, who, liveliness, together, CLASSES[k]) for clip, k in enumerate(classes)]
+
+
+def _energy(who: Identity) -> Float[np.ndarray, "u u2"]:
+    """Inner products of the units' motions, summed over the face; units as in `_UNITS`, both halves at full strength.
+
+    A mixture with strengths w has the energy w^T E w.
+    """
+    left, top = who.points.min(axis=0) - 0.3
+    right, bottom = who.points.max(axis=0) + 0.1
+    x, y = np.meshgrid(np.arange(left, right, _STEP), np.arange(top, bottom, _STEP))
+    fields = np.stack([unit_field(who, unit, "L", x, y) + unit_field(who, unit, "R", x, y) for unit in _UNITS])
+    flat = fields.reshape(len(_UNITS), -1)
+    return flat @ flat.T
+
+
+def _clip(
+    recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: float, together: np.ndarray, emotion: str
+) -> ClipSpec:
+    """Everything is drawn before the class has its say, which is the direction of time."""
+    rng = script.stream(recipe.seed, script.SCRIPT, subject, clip)
+    width = rng.uniform(*_WIDTH) * recipe.fps
+    apart = rng.uniform(*_APART) * width
+    length = 2 * int(np.ceil((width + apart) / 2))
+    fewest, most = (max(count, length + 8) for count in recipe.frames)  # the whole movement is in the clip
+    frames = int(rng.integers(fewest, most + 1))
+    onset = int(rng.integers(3, frames - length - 3))
+    middle = onset + length // 2
+    power, lead = rng.uniform(0.8, 1.0), rng.normal(0, _SPREAD) / 2
+    brows, lips = BROWS[rng.integers(len(BROWS))], LIPS[rng.integers(len(LIPS))]
+    pulses = []
+    for part, sign in ((brows, 1), (lips, -1)):
+        apex = middle - sign * apart / 2
+        for unit, strength in _balanced(rng, part, together):
+            lean = rng.normal(0, 0.10)
+            for side, tilt in (("L", 1 + lean), ("R", 1 - lean)):
+                height = strength * np.exp(sign * lead) * tilt
+                pulses.append(Pulse(unit, side, float(height), apex - width / 2, apex, apex + width / 2, power))
+    spec = ClipSpec(
+        subject=f"s{subject + 1:02d}",
+        clip=f"c{clip + 1:02d}",
+        who=who,
+        size=recipe.size,
+        fps=recipe.fps,
+        frames=frames,
+        emotion=CLASSES[0],
+        actions=tuple(sorted(labels.Action(unit) for unit, _ in brows + lips)),
+        pulses=tuple(pulses),
+        blinks=script.sample_blink(rng, frames, recipe.fps),
+        onset=onset,
+        offset=onset + length,
+        peak=script.sample_peak(rng, liveliness),
+        seed=(recipe.seed, subject, clip),
+    )
+    return spec if emotion == CLASSES[0] else backwards(spec)
+
+
+def _balanced(rng: np.random.Generator, part: Part, together: np.ndarray) -> list[tuple[int, float]]:
+    """The units of a part, mixed a little differently each time, with strengths at which the part has unit energy."""
+    mixture = [(unit, share * float(np.exp(rng.normal(0, 0.3)))) for unit, share in part]
+    weight = np.zeros(len(_UNITS))
+    for unit, share in mixture:
+        weight[_UNITS.index(unit)] = share
+    scale = float(np.sqrt(weight @ together @ weight))
+    return [(unit, share / scale) for unit, share in mixture]
+
+
+def backwards(spec: ClipSpec) -> ClipSpec:
+    """The clip of the other class: the expression played backwards about its middle; all else as it was."""
+    turn = spec.onset + spec.offset
+    pulses = tuple(
+        pulse._replace(onset=turn - pulse.offset, apex=turn - pulse.apex, offset=turn - pulse.onset)
+        for pulse in spec.pulses
+    )
+    return spec._replace(pulses=pulses, emotion=CLASSES[1 - CLASSES.index(spec.emotion)])
