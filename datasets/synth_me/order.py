@@ -4,7 +4,7 @@ A clip of one class is a clip of the other played backwards: one pulse of the br
 in time, as wide and on average as large as the other, peak the same time before and after the middle of the movement.
 What moves, where to, how much and when is drawn without regard to the class. So the frame of largest movement and the
 motion of each point summed over time are the same in both classes, by construction; the motion of the face summed over
-space is as far as brows and lips, which move up or down at random, can be made alike.
+space is as far as brows and lips can be made alike: both move up or down at random, and eyes and nose move with either.
 """
 
 import numpy as np
@@ -24,11 +24,15 @@ Part = tuple[tuple[int, float], ...]  # units and their share
 # motion is summed over the face: vertical share, strain and unevenness for so much movement. The shares are set so.
 BROWS: tuple[Part, ...] = (((1, 1.0), (2, 1.0)), ((4, 1.0),))
 LIPS: tuple[Part, ...] = (((17, 1.0),), ((14, 0.55), (15, 1.0)))
-_UNITS = sorted({unit for part in BROWS + LIPS for unit, _ in part})
+# Bystanders: eyes and nose move with either part, by chance and in most clips, with so much of a part's amplitude. They
+# blur what is left to tell the parts by in the sum over space.
+BYSTANDERS: Part = ((6, 0.8), (7, 0.3), (9, 0.6))
+_TAKES_PART = 0.9  # chance of each
+_UNITS = sorted({unit for part in (*BROWS, *LIPS, BYSTANDERS) for unit, _ in part})
 _STEP = 0.02  # of the grid on which motion is summed over the face, face units
 _WIDTH = (0.26, 0.30)  # seconds from the onset of a pulse to its offset
 _APART = (0.30, 0.38)  # between the peaks, of that width; below one half, so that the sum of both peaks in the middle
-_SPREAD = 0.25  # of the log of how much larger one part is than the other
+_LEAD = (-0.08, 0.25)  # mean and deviation of the log of brows over lips in amplitude: even, as the regions see it
 
 
 def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
@@ -66,16 +70,18 @@ def _clip(
     frames = int(rng.integers(fewest, most + 1))
     onset = int(rng.integers(3, frames - length - 3))
     middle = onset + length // 2
-    power, lead = rng.uniform(0.8, 1.0), rng.normal(0, _SPREAD) / 2
+    power, lead = rng.uniform(0.8, 1.0), rng.normal(*_LEAD) / 2
     brows, lips = BROWS[rng.integers(len(BROWS))], LIPS[rng.integers(len(LIPS))]
+    played = [  # who moves, how strongly, and when: with the brows (1) or with the lips (-1)
+        *((unit, strength * np.exp(lead), 1) for unit, strength in _balanced(rng, brows, together)),
+        *((unit, strength * np.exp(-lead), -1) for unit, strength in _balanced(rng, lips, together)),
+        *_bystanders(rng, together),
+    ]
     pulses = []
-    for part, sign in ((brows, 1), (lips, -1)):
-        apex = middle - sign * apart / 2
-        for unit, strength in _balanced(rng, part, together):
-            lean = rng.normal(0, 0.10)
-            for side, tilt in (("L", 1 + lean), ("R", 1 - lean)):
-                height = strength * np.exp(sign * lead) * tilt
-                pulses.append(Pulse(unit, side, float(height), apex - width / 2, apex, apex + width / 2, power))
+    for unit, strength, sign in played:
+        apex, lean = middle - sign * apart / 2, rng.normal(0, 0.10)
+        for side, height in (("L", strength * (1 + lean)), ("R", strength * (1 - lean))):
+            pulses.append(Pulse(unit, side, float(height), apex - width / 2, apex, apex + width / 2, power))
     spec = ClipSpec(
         subject=f"s{subject + 1:02d}",
         clip=f"c{clip + 1:02d}",
@@ -84,7 +90,7 @@ def _clip(
         fps=recipe.fps,
         frames=frames,
         emotion=CLASSES[0],
-        actions=tuple(sorted(labels.Action(unit) for unit, _ in brows + lips)),
+        actions=tuple(sorted(labels.Action(unit) for unit, _, _ in played)),
         pulses=tuple(pulses),
         blinks=script.sample_blink(rng, frames, recipe.fps),
         onset=onset,
@@ -103,6 +109,18 @@ def _balanced(rng: np.random.Generator, part: Part, together: np.ndarray) -> lis
         weight[_UNITS.index(unit)] = share
     scale = float(np.sqrt(weight @ together @ weight))
     return [(unit, share / scale) for unit, share in mixture]
+
+
+def _bystanders(rng: np.random.Generator, together: np.ndarray) -> list[tuple[int, float, int]]:
+    """Unit, strength and moment of those that take part; as many random numbers whoever does."""
+    drawn = []
+    for unit, level in BYSTANDERS:
+        there, sign = rng.random() < _TAKES_PART, int(rng.choice((-1, 1)))
+        (alone,) = _balanced(rng, ((unit, 1.0),), together)
+        strength = alone[1] * level * float(np.exp(rng.normal(0, 0.4)))
+        if there:
+            drawn.append((unit, strength, sign))
+    return drawn
 
 
 def backwards(spec: ClipSpec) -> ClipSpec:

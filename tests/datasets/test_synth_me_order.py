@@ -17,7 +17,7 @@ from stag_jax.motion import flow, nodes
 RECIPE = synth_me_dataset_builder.Builder.builder_configs["order"].recipe
 SIDE = 64  # pixels of the canonical face, half of what is the default
 PATCH, SPACING = 4, 1.5
-SUBJECTS = 7
+SUBJECTS = 24  # the twelve of the corpus and twelve more
 
 
 class Seen(NamedTuple):
@@ -98,13 +98,13 @@ def test_every_subject_plays_both_classes_equally_often(specs):
 
 
 def test_the_class_says_what_moves_first(specs):
-    brow_units = {unit for part in order.BROWS for unit, _ in part}
+    units = [{unit for part in parts for unit, _ in part} for parts in (order.BROWS, order.LIPS)]
     for spec in specs:
-        brows, lips = ({p.apex for p in spec.pulses if (p.unit in brow_units) is ours} for ours in (True, False))
-        (brow_apex,), (lip_apex,) = brows, lips
+        (brow_apex,), (lip_apex,) = ({p.apex for p in spec.pulses if p.unit in own} for own in units)
         assert (brow_apex < lip_apex) == (spec.emotion == "brows_first")
         assert 75 <= abs(brow_apex - lip_apex) * 1000 / spec.fps <= 120
         assert (brow_apex + lip_apex) / 2 == pytest.approx(middle(spec))
+        assert {p.apex for p in spec.pulses} == {brow_apex, lip_apex}
         assert {p.unit for p in spec.pulses} == {action.unit for action in spec.actions}
 
 
@@ -137,14 +137,14 @@ def test_the_other_class_is_the_same_clip_played_backwards(specs):
 
 def test_the_largest_movement_is_in_the_middle_and_mirrored_in_time():
     away = []
-    for subject in range(SUBJECTS):
+    for subject in range(RECIPE.subjects):
         specs = order.subject_clips(RECIPE, subject)
         pairs = landmark_motion([*specs, *map(order.backwards, specs)])
         apexes = [np.linalg.norm(motion, axis=-1).mean(axis=1).argmax() for motion in pairs]
         for spec, apex, turned in zip(specs, apexes[: len(specs)], apexes[len(specs) :], strict=True):
             assert apex + turned == 2 * middle(spec)
             away.append(abs(apex - middle(spec)))
-    assert max(away) <= 3 and np.median(away) <= 2
+    assert max(away) <= 5 and np.median(away) <= 2
 
 
 def test_what_moves_is_no_matter_of_class():
@@ -152,14 +152,14 @@ def test_what_moves_is_no_matter_of_class():
     count = {name: Counter() for name in order.CLASSES}
     for subject in range(recipe.subjects):
         for spec in order.subject_clips(recipe, subject):
-            count[spec.emotion][labels.notation(spec.actions)] += 1
+            count[spec.emotion].update(action.unit for action in spec.actions)
     first, second = (count[name] for name in order.CLASSES)
-    assert set(first) == set(second) and len(first) == len(order.BROWS) * len(order.LIPS)
+    assert set(first) == set(second) == {1, 2, 4, 6, 7, 9, 14, 15, 17}
     total = recipe.subjects * recipe.clips // 2
-    for units in first:
-        share = (first[units] + second[units]) / (2 * total)
-        assert share == pytest.approx(1 / len(first), abs=0.05)
-        assert abs(first[units] - second[units]) / total < 3 * np.sqrt(2 * share * (1 - share) / total)
+    for unit in first:
+        share = (first[unit] + second[unit]) / (2 * total)
+        assert 0.4 < share < 0.95
+        assert abs(first[unit] - second[unit]) / total < 3 * np.sqrt(2 * share * (1 - share) / total)
 
 
 def test_motion_summed_over_space_rises_and_falls_alike(seen):
@@ -181,7 +181,7 @@ def test_statistics_summed_over_space_tell_a_linear_classifier_nothing(seen):
     subject = np.array([clip.spec.subject for clip in seen])
     pooled = np.stack([np.concatenate([c.early.mean(axis=0), c.late.mean(axis=0)]) for c in seen])
     by_region = np.stack([(c.early - c.late)[:, nodes.MEAN_MAGNITUDE] for c in seen])
-    assert held_out_accuracy(pooled, lips_first, subject) == pytest.approx(0.5, abs=0.12)
+    assert held_out_accuracy(pooled, lips_first, subject) == pytest.approx(0.5, abs=0.1)
     assert held_out_accuracy(by_region, lips_first, subject) == 1.0
 
 
@@ -192,7 +192,7 @@ def test_records_say_what_was_played():
         assert record.emotion == spec.emotion in order.CLASSES
         assert record.action_units == labels.notation(spec.actions)
         assert (record.onset, record.offset) == (spec.onset, spec.offset)
-        assert abs(record.apex - middle(spec)) <= 3
+        assert abs(record.apex - middle(spec)) <= 5
         assert len(record.frames) == spec.frames >= spec.offset - spec.onset + 8  # longer than asked, to hold it all
     assert {spec.emotion for spec in specs} == set(order.CLASSES)
 
