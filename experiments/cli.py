@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,13 +35,12 @@ def read_config(holder: flags.FlagHolder) -> Config:
     return from_config_dict(holder.value)
 
 
-def named_config(name: str) -> ConfigDict:
-    """The settings of configs/<name>.py, or the defaults where a corpus has no file of its own."""
-    try:
-        module = importlib.import_module(f"stag_configs.{name}")
-    except ModuleNotFoundError:
-        module = importlib.import_module("stag_configs.base")
-    return module.get_config()
+def named_config(corpus: str) -> ConfigDict:
+    """The settings of a corpus: of configs/<name>_<variant>.py, of configs/<name>.py, or the defaults."""
+    for name in (corpus.replace("/", "_"), corpus.partition("/")[0]):
+        if importlib.util.find_spec(f"stag_configs.{name}"):
+            return importlib.import_module(f"stag_configs.{name}").get_config()
+    return importlib.import_module("stag_configs.base").get_config()
 
 
 def workdir_flag() -> flags.FlagHolder:

@@ -63,7 +63,7 @@ def _own_config(name: str | None):
     """The settings of configs/NAME.py."""
     if not name:
         raise UserError("--dataset=NAME or --config=FILE is missing")
-    return cli.named_config(Path(name).parts[0])
+    return cli.named_config(name)
 
 
 if __name__ == "__main__":

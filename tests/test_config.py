@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 import stag_configs.sweeps
 from stag_configs import base
 from stag_configs.sweeps import ablation
-from stag_experiments import sweep
+from stag_experiments import cli, sweep
 from stag_jax.config import Config, from_config_dict, to_dict
 from stag_jax.types import UserError
 
@@ -55,6 +55,14 @@ def test_every_config_file_is_installed():
     for inside, package in ((folder, stag_configs), (folder / "sweeps", stag_configs.sweeps)):
         there = {path.stem for path in inside.glob("*.py")} - {"__init__"}
         assert there == {module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg} > set()
+
+
+@pytest.mark.parametrize(
+    "corpus, like", [("synth_me/order", "synth_me_order"), ("synth_me/tiny", "synth_me"), ("casme9", "base")]
+)
+def test_a_corpus_finds_its_config(corpus, like):
+    expected = importlib.import_module(f"stag_configs.{like}").get_config()
+    assert from_config_dict(cli.named_config(corpus)) == from_config_dict(expected)
 
 
 @pytest.mark.parametrize("study", ablation.STUDIES)
