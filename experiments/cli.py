@@ -14,7 +14,6 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from stag_datasets import corpus
-from stag_datasets.corpus import CorpusError
 from stag_jax.config import Config, from_config_dict
 from stag_jax.training import workdir
 from stag_jax.types import UserError
@@ -28,16 +27,21 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
     return config_flags.DEFINE_config_file("config", default, "Settings; --config.a.b=value overrides one.")
 
 
+def read_settings(holder: flags.FlagHolder, example: str) -> ConfigDict:
+    """What the file of the flag gives. Raises UserError where the flag is missing; `example` is one that would do."""
+    if holder.value is None:
+        raise UserError(f"--config=FILE is missing, e.g. --config={example}")
+    return holder.value
+
+
 def read_config(holder: flags.FlagHolder) -> Config:
     """The config of the flag as frozen dataclasses. Raises UserError where it is missing or has an unknown key."""
-    if holder.value is None:
-        raise UserError("--config=FILE is missing, e.g. --config=configs/synth_me.py")
-    return from_config_dict(holder.value)
+    return from_config_dict(read_settings(holder, "configs/synth_me.py"))
 
 
-def named_config(corpus: str) -> ConfigDict:
+def named_config(dataset: str) -> ConfigDict:
     """The settings of a corpus: of configs/<name>_<variant>.py, of configs/<name>.py, or the defaults."""
-    for name in (corpus.replace("/", "_"), corpus.partition("/")[0]):
+    for name in (dataset.replace("/", "_"), dataset.partition("/")[0]):
         if importlib.util.find_spec(f"stag_configs.{name}"):
             return importlib.import_module(f"stag_configs.{name}").get_config()
     return importlib.import_module("stag_configs.base").get_config()
@@ -84,7 +88,7 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
             fail(f"unexpected argument {argv[1 + arguments]!r}; options begin with --")
         try:
             main(*argv[1:])
-        except (UserError, CorpusError) as error:
+        except (UserError, corpus.CorpusError) as error:
             fail(str(error))
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on", code=130)

@@ -34,9 +34,8 @@ def trials(sweep: ConfigDict) -> dict[str, Config]:
 
 def main() -> None:
     """Runs what is not done yet, then compares."""
-    if CONFIG.value is None:
-        raise UserError("--config=FILE is missing, e.g. --config=configs/sweeps/ablation.py:synth_me")
-    plan, folder = trials(CONFIG.value), cli.read_workdir(WORKDIR)
+    plan = trials(cli.read_settings(CONFIG, "configs/sweeps/ablation.py:synth_me"))
+    folder = cli.read_workdir(WORKDIR)
     ready = {name: cli.set_up(config, folder / name) for name, config in plan.items()}
     for number, (name, run) in enumerate(ready.items(), start=1):
         print(f"trial {number} of {len(ready)}: {name}", flush=True)

@@ -67,7 +67,9 @@ def compare_all(models: Sequence[Model], corpus: Corpus, config: Config) -> list
         said = [model.probability[:, chosen].argmax(axis=-1) for model in models]
         for model, each in zip(models, said, strict=True):
             bounds = metrics.subject_bootstrap(label, each, subjects, classes, resamples=resamples)
-            paired = compare.paired_bootstrap(label, said[0], each, subjects, classes, resamples=resamples)
+            paired = None
+            if model is not models[0]:
+                paired = compare.paired_bootstrap(label, said[0], each, subjects, classes, resamples=resamples)["uf1"]
             pooled = model.probability[:, chosen].mean(axis=0).argmax(axis=-1)
             rows.append(
                 Row(
@@ -78,7 +80,7 @@ def compare_all(models: Sequence[Model], corpus: Corpus, config: Config) -> list
                     metrics.mean_scores(label, each, classes)["uf1"],
                     *bounds["uf1"],
                     metrics.mean_scores(label, pooled, classes)["uf1"] if len(each) > 1 else None,
-                    None if model is models[0] else paired["uf1"],
+                    paired,
                 )
             )
     return rows

@@ -1,4 +1,7 @@
-"""What is done to training clips, on the device. Each function takes a batch of raw node features and a key."""
+"""What is done to training clips, on the device. Each function takes a batch and a key.
+
+`augment` is for raw node features, in pixels; `mixup` for normalised ones.
+"""
 
 from typing import NamedTuple
 
