@@ -9,7 +9,8 @@ from stag_jax.face import regions, template, topology
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import FaceGraph, UserError
 
-CHANNELS = 3  # u, v, strain
+CHANNELS = 4  # u, v, strain, length of (u, v)
+STRAIN = 2  # the third channel, and the third of the pooled values
 POOLED = 6  # mean u, mean v, mean strain, mean magnitude, deviation of u, deviation of v
 MEAN_MAGNITUDE = -3  # where the mean magnitude lies in a node's features
 LEVELS = 255  # 8-bit flow images
@@ -25,10 +26,10 @@ def node_features(
 ) -> Float[np.ndarray, "t n d"]:
     """A patch around each centre (x, y in pixels), `patch` x `patch` samples `spacing` pixels apart, and statistics.
 
-    d = 3 patch² + 6. First the patch by row, column and channel (u, v, strain), then the six values of `POOLED`. Flow
-    in pixels, strain per pixel, as given.
+    d = 4 patch² + 6. First the patch by row, column and channel (u, v, strain, length of the flow), then the six values
+    of `POOLED`. Flow in pixels, strain per pixel, as given.
     """
-    field = np.concatenate([flow, strain[..., None]], axis=-1)
+    field = np.concatenate([flow, strain[..., None], _length(flow)], axis=-1)
     return _with_statistics(bilinear(field, _samples(centres, patch, spacing)))
 
 
@@ -36,7 +37,11 @@ def node_magnitude(
     flow: Float[np.ndarray, "f y x 2"], centres: Float[np.ndarray, "n 2"], patch: int, spacing: float
 ) -> Float[np.ndarray, "f n"]:
     """Mean length of the flow over each node's patch, in pixels: the fourth of the pooled values, without the rest."""
-    return np.linalg.norm(bilinear(flow, _samples(centres, patch, spacing)), axis=-1).mean(axis=(2, 3))
+    return bilinear(_length(flow), _samples(centres, patch, spacing)).mean(axis=(2, 3, 4))
+
+
+def _length(flow: Float[np.ndarray, "*any 2"]) -> Float[np.ndarray, "*any 1"]:
+    return np.linalg.norm(flow, axis=-1, keepdims=True)
 
 
 def _samples(centres: Float[np.ndarray, "n 2"], patch: int, spacing: float) -> Float[np.ndarray, "n rows columns 2"]:
@@ -44,11 +49,10 @@ def _samples(centres: Float[np.ndarray, "n 2"], patch: int, spacing: float) -> F
     return centres[:, None, None] + np.stack(np.meshgrid(steps, steps), axis=-1)
 
 
-def _with_statistics(patches: Float[np.ndarray, "t n rows columns 3"]) -> Float[np.ndarray, "t n d"]:
+def _with_statistics(patches: Float[np.ndarray, "t n rows columns 4"]) -> Float[np.ndarray, "t n d"]:
     t, n = patches.shape[:2]
     samples = patches.reshape(t, n, -1, CHANNELS)
-    magnitude = np.linalg.norm(samples[..., :2], axis=-1).mean(axis=-1, keepdims=True)
-    parts = (patches.reshape(t, n, -1), samples.mean(axis=2), magnitude, samples[..., :2].std(axis=2))
+    parts = (patches.reshape(t, n, -1), samples.mean(axis=2), samples[..., :2].std(axis=2))
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
@@ -84,6 +88,7 @@ def flow_image_nodes(
     """
     field = _scaled(image, motion.clip_norm)
     if graph.kind == "grid":
+        field = np.concatenate([field, _length(field[..., :2])], axis=-1)
         return _with_statistics(_grid_patches(field, graph.grid, motion.patch)[None])
     if graph.kind == "roi":
         height, width = image.shape[:2]
@@ -103,7 +108,7 @@ def _scaled(image: UInt8[np.ndarray, "y x 3"], clip_norm: bool) -> Float[np.ndar
     return field / np.where(spread > 0, spread, 1)
 
 
-def _grid_patches(field: Float[np.ndarray, "y x 3"], grid: int, patch: int) -> Float[np.ndarray, "n rows columns 3"]:
+def _grid_patches(field: Float[np.ndarray, "y x 4"], grid: int, patch: int) -> Float[np.ndarray, "n rows columns 4"]:
     # A stride is `patch` pixels, a node twice that: 28 x 28 with six nodes a side and patches of 4 needs no resizing.
     side = (grid + 1) * patch
     if field.shape[:2] != (side, side):

@@ -12,7 +12,6 @@ from stag_jax.motion import nodes
 from stag_jax.training import features
 from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
 
-STRAIN_STATISTIC = 2  # place of the mean strain among a node's pooled statistics
 
 
 class Corpus(NamedTuple):
@@ -92,4 +91,4 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
 def strain_features(patch: int) -> np.ndarray:
     """Which of a node's features are optical strain: bool [d], laid out as in `motion.nodes.node_features`."""
     channel = np.tile(np.arange(nodes.CHANNELS), patch * patch)
-    return np.concatenate([channel == nodes.CHANNELS - 1, np.arange(nodes.POOLED) == STRAIN_STATISTIC])
+    return np.concatenate([channel == nodes.STRAIN, np.arange(nodes.POOLED) == nodes.STRAIN])

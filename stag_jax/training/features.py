@@ -29,7 +29,7 @@ from stag_jax.training.files import write_atomically
 from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 SPLIT = "clips"
-FEATURES_VERSION = 2  # raise it when face/ or motion/ change what they compute
+FEATURES_VERSION = 3  # raise it when face/ or motion/ change what they compute
 TILE_QUALITY = 90  # of JPEG
 
 

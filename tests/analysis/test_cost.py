@@ -21,7 +21,7 @@ def test_the_blocks_add_up_to_the_network(name, make_config):
 def test_operations_of_a_dense_block_by_hand(make_config):
     config = make_config(motion={"frames": 7})
     rows = {row.name: row for row in cost.blocks(config)}
-    t, n, d, width, code = 7, 22, 54, config.model.width, 16
+    t, n, d, width, code = 7, 22, 70, config.model.width, 16
     assert rows["embed"].parameters == d * width + width + code * width + n * width
     products = 2 * t * n * d * width + 2 * t * code * width
     assert products < rows["embed"].flops < products + 5 * t * n * width
@@ -35,5 +35,5 @@ def test_the_key_frame_alone_is_cheaper(make_config):
 def test_a_flow_image_is_one_frame(make_config):
     config = make_config(graph={"kind": "grid", "grid": 3})
     task, clip = cost._setting(config)
-    assert clip.nodes.shape == (1, 1, 9, 54)
+    assert clip.nodes.shape == (1, 1, 9, 70)
     assert isinstance(task, fold.Task) and 0 < cost.forward_ms(config) < 1e3

@@ -64,7 +64,7 @@ def smile(f=23, peak=11):
 def test_a_smile_is_found_where_and_when_it_is(known_face):
     found = extract.extract(clip(frames(smile())), CONFIG)
     k, n, d = found.nodes.shape
-    assert (k, n, d) == (8, 22, 54)
+    assert (k, n, d) == (8, 22, 70)
     assert found.nodes.dtype == found.times_ms.dtype == found.magnitude.dtype == np.float32
     assert found.frame_mask.all() and (np.diff(found.frame_index) > 0).all()
     assert 11 in found.frame_index and found.frame_index[found.magnitude.argmax()] in (10, 11, 12)
@@ -84,7 +84,7 @@ def test_a_moving_head_gives_the_same_features(known_face):
     moving = extract.extract(clip(frames(smile(), shift=(0.1, -0.15))), CONFIG)
     assert np.abs(moving.frame_index - still.frame_index).max() <= 2
     peaks = [c.nodes[list(c.frame_index).index(11)] for c in (still, moving)]
-    assert np.abs(peaks[0] - peaks[1])[:, 48:50].max() < 0.25  # the head moved by two pixels until then
+    assert np.abs(peaks[0] - peaks[1])[:, 64:66].max() < 0.25  # the head moved by two pixels until then
 
 
 def test_a_short_clip_is_padded_and_masked(known_face):
@@ -125,6 +125,6 @@ def test_a_flow_image_is_one_frame(kind, n):
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     config = dataclasses.replace(CONFIG, graph=dataclasses.replace(CONFIG.graph, kind=kind))
     found = extract.extract(FlowClip("c/s/x", "c_s", "c", "surprise", None, image), config)
-    assert found.nodes.shape == (1, n, 54)
+    assert found.nodes.shape == (1, n, 70)
     assert found.times_ms == [0] and found.frame_mask == [True] and found.frame_index == [0]
     assert found.magnitude[0] > 0 and not found.au_mask.any()

@@ -36,23 +36,26 @@ def test_features_of_a_linear_field():
     strain = np.stack([0.5 * x, 0 * x])
     centres = np.array([[20.0, 15.0], [11.5, 30.25], [30.0, 7.0], [25.0, 25.0], [5.0, 5.0]])
     features = nodes.node_features(flow, strain, centres, patch, spacing)
-    assert features.shape == (t, 5, 33) and features.dtype == np.float32
+    assert features.shape == (t, 5, 42) and features.dtype == np.float32
     cx, cy = centres.T
-    squares = features[0, :, :27].reshape(5, 3, 3, 3)  # n rows columns channels
+    squares = features[0, :, :36].reshape(5, 3, 3, 4)  # n rows columns channels
     for row in range(3):
         for column in range(3):
             px, py = cx + (column - 1) * spacing, cy + (row - 1) * spacing
             np.testing.assert_allclose(squares[:, row, column, 0], 0.1 * px + 1, rtol=1e-5)
             np.testing.assert_allclose(squares[:, row, column, 1], 0.2 * py - 2, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(squares[:, row, column, 2], 0.5 * px, rtol=1e-5)
-    pooled = features[0, :, 27:]
+    # Between pixels the length is that of the pixels around, so it is near that of the flow there and never below.
+    excess = squares[..., 3] - np.linalg.norm(squares[..., :2], axis=-1)
+    assert (excess > -1e-5).all() and excess.max() < 0.02
+    pooled = features[0, :, 36:]
     np.testing.assert_allclose(pooled[:, 0], 0.1 * cx + 1, rtol=1e-5)
     np.testing.assert_allclose(pooled[:, 1], 0.2 * cy - 2, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(pooled[:, 2], 0.5 * cx, rtol=1e-5)
     deviation = spacing * np.sqrt(2 / 3)
     np.testing.assert_allclose(pooled[:, 4], 0.1 * deviation, rtol=1e-4)
     np.testing.assert_allclose(pooled[:, 5], 0.2 * deviation, rtol=1e-4)
-    np.testing.assert_allclose(features[1, :, 27:], np.tile([3, 4, 0, 5, 0, 0], (5, 1)), atol=1e-5)
+    np.testing.assert_allclose(features[1, :, 36:], np.tile([3, 4, 0, 5, 0, 0], (5, 1)), atol=1e-5)
     magnitude = nodes.node_magnitude(flow, centres, patch, spacing)
     np.testing.assert_allclose(magnitude, features[..., nodes.MEAN_MAGNITUDE], rtol=1e-5)
 
@@ -60,7 +63,7 @@ def test_features_of_a_linear_field():
 @pytest.mark.parametrize("patch", [1, 3, 4])
 def test_the_feature_mirror_is_an_involution(patch):
     index, sign = nodes.patch_mirror(patch)
-    assert len(index) == len(sign) == 3 * patch**2 + 6
+    assert len(index) == len(sign) == 4 * patch**2 + 6
     np.testing.assert_array_equal(index[index], np.arange(len(index)))
     np.testing.assert_array_equal(sign[index] * sign, 1)
     assert (sign < 0).sum() == patch**2 + 1
@@ -110,11 +113,12 @@ def test_grid_patches_are_the_overlapping_windows_pooled_two_by_two():
     motion = dataclasses.replace(MOTION, clip_norm=False)
     features = nodes.flow_image_nodes(plain, GRID, motion)[0]
     field = plain.astype(float) / 255 * (2, 2, 1) - (1, 1, 0)
+    field = np.dstack([field, np.hypot(field[..., 0], field[..., 1])])  # before pooling: opposed movements do not cancel
     for n, (r, c) in enumerate(np.ndindex(6, 6)):
         window = field[4 * r : 4 * r + 8, 4 * c : 4 * c + 8]
-        pooled = window.reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
-        np.testing.assert_allclose(features[n, :48], pooled.ravel(), atol=1e-6)
-        np.testing.assert_allclose(features[n, 48:51], window.mean(axis=(0, 1)), atol=1e-6)
+        pooled = window.reshape(4, 2, 4, 2, 4).mean(axis=(1, 3))
+        np.testing.assert_allclose(features[n, :64], pooled.ravel(), atol=1e-6)
+        np.testing.assert_allclose(features[n, 64:68], window.mean(axis=(0, 1)), atol=1e-6)
 
 
 def test_clip_norm_forgets_offset_and_contrast():
@@ -132,7 +136,7 @@ def test_the_graph_fits_the_features():
         graph = nodes.graph(dataclasses.replace(CONFIG.graph, kind=kind), MOTION)
         assert len(graph.node_names) == n
         assert graph.units == CONFIG.graph.units
-        assert len(graph.feature_mirror) == 3 * MOTION.patch**2 + 6
+        assert len(graph.feature_mirror) == 4 * MOTION.patch**2 + 6
 
 
 def test_unknown_kind_and_empty_patch():

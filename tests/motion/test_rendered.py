@@ -54,7 +54,7 @@ def test_node_motion_is_that_of_the_muscles(rendered):
 
     def mean_motion(field):
         still = np.zeros((1, *field.shape[:2]), np.float32)
-        return nodes.node_features(field[None], still, seen.centres, 4, 3.0)[0, :, 48:50]
+        return nodes.node_features(field[None], still, seen.centres, 4, 3.0)[0, :, 64:66]
 
     y, x = np.mgrid[:128, :128]
     raw = alignment.apply(alignment.inverse(seen.transform), np.stack([x, y], axis=-1).astype(float)).astype(np.float32)
