@@ -13,7 +13,6 @@ from stag_jax.training import features
 from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
 
 
-
 class Corpus(NamedTuple):
     """All clips of a run in the order of their ids, on the host."""
 

@@ -113,7 +113,8 @@ def test_grid_patches_are_the_overlapping_windows_pooled_two_by_two():
     motion = dataclasses.replace(MOTION, clip_norm=False)
     features = nodes.flow_image_nodes(plain, GRID, motion)[0]
     field = plain.astype(float) / 255 * (2, 2, 1) - (1, 1, 0)
-    field = np.dstack([field, np.hypot(field[..., 0], field[..., 1])])  # before pooling: opposed movements do not cancel
+    # Lengths are taken before the pooling, where opposed movements do not cancel.
+    field = np.dstack([field, np.hypot(field[..., 0], field[..., 1])])
     for n, (r, c) in enumerate(np.ndindex(6, 6)):
         window = field[4 * r : 4 * r + 8, 4 * c : 4 * c + 8]
         pooled = window.reshape(4, 2, 4, 2, 4).mean(axis=(1, 3))
