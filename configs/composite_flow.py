@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
     config.data.dataset = "composite_flow"
     config.graph.kind = "grid"
     config.motion.clip_norm = True
-    config.model.gat_layers = 3
-    config.train.steps = 300
+    config.model.width = 64
+    config.model.readout_dim = 16
+    config.train.steps = 200
     config.augment.mixup = 0.4
     return config
