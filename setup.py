@@ -12,7 +12,16 @@ packages = find_packages(include=["stag_jax", "stag_jax.*"])
 for installed, folder in RENAMED.items():
     packages += [installed] + [f"{installed}.{name}" for name in find_packages(folder)]
 
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "beartype>=0.20", "scikit-learn>=1.4", "scikit-image>=0.25", "ruff>=0.9"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "beartype>=0.20",
+    "openpyxl>=3.1",
+    "scikit-learn>=1.4",
+    "scikit-image>=0.25",
+    "ruff>=0.9",
+]
 
 setup(
     name="stag-jax",
@@ -40,10 +49,11 @@ setup(
         "face_recognition_models>=0.3",  # carries the 68-point predictor file
         "opencv-python-headless>=4.10",
         "pillow>=10",
+        "python-calamine>=0.4",  # annotation sheets, .xlsx and .xls alike
         "av>=15,<19",  # 19 renames what tells rotation and hidden frames
         "jaxtyping>=0.3",
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "build", "hypothesis"]},
+    extras_require={"test": TEST, "dev": [*TEST, "build"]},
 )

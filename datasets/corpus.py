@@ -5,6 +5,7 @@ Builders are faithful and do no vision: encoded frames and the annotators' own w
 
 import hashlib
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ _LABELS = {
     "emotion": tfds.features.Text(),
     "action_units": tfds.features.Text(),
     "au_annotated": np.bool_,  # False where the corpus has no AU labels for the clip
+    "objective": tfds.features.Text(),  # objective class, I to VII; empty where the corpus has none
+    "part": tfds.features.Text(),  # of the corpus, where its owners divide it (train, testA ...)
+    "group": tfds.features.Text(),  # clips that no split may separate; the subject, if nothing larger
 }
 
 
@@ -29,7 +33,11 @@ class CorpusError(Exception):
 
 
 def frame_features() -> tfds.features.FeaturesDict:
-    """Layout of a corpus of frames: encoded images, fps, and onset, apex, offset as indices into them (-1: unknown)."""
+    """Layout of a corpus of frames.
+
+    Encoded images with the numbers that they have in the recording, fps, and onset, apex, offset as indices into the
+    images (-1: unknown). Beside them where the annotation stands, and what was repaired of it.
+    """
     return tfds.features.FeaturesDict(
         {
             **_LABELS,
@@ -37,6 +45,9 @@ def frame_features() -> tfds.features.FeaturesDict:
             "onset": np.int32,
             "apex": np.int32,
             "offset": np.int32,
+            "numbers": tfds.features.Sequence(np.int32),
+            "source": tfds.features.Text(),
+            "repairs": tfds.features.Text(),
             "frames": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),
         }
     )
@@ -47,7 +58,17 @@ def flow_features() -> tfds.features.FeaturesDict:
     return tfds.features.FeaturesDict({**_LABELS, "flow": tfds.features.Image(shape=(None, None, 3))})
 
 
-def labels(*, dataset: str, subject: str, clip: str, emotion: str, action_units: str | None) -> dict[str, Any]:
+def labels(
+    *,
+    dataset: str,
+    subject: str,
+    clip: str,
+    emotion: str,
+    action_units: str | None,
+    objective: str = "",
+    part: str = "",
+    group: str = "",
+) -> dict[str, Any]:
     """The part of a record that both layouts have.
 
     The subject is prefixed with its corpus, so that `sub01` of one corpus never meets `sub01` of another.
@@ -59,6 +80,33 @@ def labels(*, dataset: str, subject: str, clip: str, emotion: str, action_units:
         "emotion": emotion,
         "action_units": action_units or "",
         "au_annotated": action_units is not None,
+        "objective": objective,
+        "part": part,
+        "group": f"{dataset}_{group or subject}",
+    }
+
+
+def recording(
+    frames: Sequence[bytes],
+    *,
+    fps: float,
+    onset: int = -1,
+    apex: int = -1,
+    offset: int = -1,
+    numbers: Sequence[int] | None = None,
+    source: str = "",
+    repairs: str = "",
+) -> dict[str, Any]:
+    """The part of a record that only corpora of frames have. Without `numbers` no frame is missing."""
+    return {
+        "fps": fps,
+        "onset": onset,
+        "apex": apex,
+        "offset": offset,
+        "numbers": list(range(len(frames)) if numbers is None else numbers),
+        "source": source,
+        "repairs": repairs,
+        "frames": frames,
     }
 
 
@@ -79,10 +127,11 @@ def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     return module.Builder(data_dir=str(data_dir), file_format="array_record", config=variant or None)
 
 
-def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = None) -> Path:
+def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, skip_damaged: bool = False) -> Path:
     """Builds the corpus `name` below `data_dir`, unless it is there, and returns its folder.
 
-    TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left.
+    TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left. Clips that cannot be
+    used are an error, unless they are to be skipped.
 
     Raises:
       CorpusError: the builder needs a manual_dir that is missing or empty, or finds the corpus unusable; or the corpus
@@ -100,10 +149,24 @@ def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = No
         return folder
     source = _manual_dir(name, manual_dir) if by_hand else None
     listing = _listing(source) if source else ""
+    made.skip_damaged = skip_damaged
     made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source and str(source)))
     if source:
         note.write_text(listing)
     return folder
+
+
+def scan(name: str, *, manual_dir: str | Path | None) -> Any:
+    """What the builder of `name` finds in an archive (an `archive.Archive`), without building anything.
+
+    Raises:
+      CorpusError: manual_dir is missing or empty, there is no list of clips to be had, or the corpus is made and not
+        found.
+    """
+    made = builder(name, data_dir="")
+    if not hasattr(made, "scan"):
+        raise CorpusError(f"corpus {name} has no archive to be checked")
+    return made.scan(_manual_dir(name, manual_dir))
 
 
 def _listing(folder: Path) -> str:

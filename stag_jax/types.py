@@ -36,6 +36,10 @@ class Clip(NamedTuple):
     onset: int | None = None  # indices into frames; None where not annotated
     apex: int | None = None
     offset: int | None = None
+    numbers: Int[np.ndarray, " f"] | None = None  # of the frames in the recording; None: without gaps
+    objective: str = ""  # objective class, I to VII
+    part: str = ""  # of the corpus, as its owners divide it
+    group: str = ""  # clips that no split may separate; empty: those of the subject
 
 
 class FlowClip(NamedTuple):
@@ -47,6 +51,9 @@ class FlowClip(NamedTuple):
     emotion: str
     action_units: str | None
     flow: UInt8[np.ndarray, "y x 3"]  # u, v, strain; 8 bit, as the corpus stores them
+    objective: str = ""
+    part: str = ""
+    group: str = ""
 
 
 class ClipFeatures(NamedTuple):
@@ -56,6 +63,9 @@ class ClipFeatures(NamedTuple):
     subject: str
     dataset: str
     emotion: str
+    objective: str
+    part: str
+    group: str
     nodes: Float[np.ndarray, "t n d"]
     times_ms: Float[np.ndarray, " t"]  # time of each selected frame after the reference frame
     magnitude: Float[np.ndarray, " t"]  # robust flow magnitude, pixels of the canonical face

@@ -28,8 +28,8 @@ class Row(NamedTuple):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """442 clips of 68 subjects when complete; any subset of the label sheet's corpora loads too."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release.", "1.1.0": "More columns of annotation."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Put the label sheet (combined_3_class2_for_optical_flow.csv) and the folder of 28x28 PNG flow images "
         "(STSNet_whole_norm_u_v_os) into one folder and give it as manual_dir."

@@ -24,8 +24,8 @@ class SynthConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Clips of rendered micro-expressions with their action units and phases."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release.", "1.1.0": "More columns of annotation."}
     BUILDER_CONFIGS: ClassVar[list[SynthConfig]] = [
         SynthConfig(name="default", description="16 subjects, about 240 clips of 30 to 60 frames."),
         SynthConfig(
@@ -59,4 +59,4 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                     action_units=clip.action_units,
                 )
                 phases = {"onset": clip.onset, "apex": clip.apex, "offset": clip.offset}
-                yield record["id"], {**record, **phases, "fps": clip.fps, "frames": clip.frames}
+                yield record["id"], {**record, **corpus.recording(clip.frames, fps=clip.fps, **phases)}

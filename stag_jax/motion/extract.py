@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from stag_jax.config import Config
 from stag_jax.face import action_units
@@ -35,7 +36,7 @@ def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
     return ClipFeatures(
         **_known(clip, config),
         nodes=features * shown[:, None, None],
-        times_ms=(seen.index * (1000 / clip.fps)).astype(np.float32),
+        times_ms=_times_ms(clip)[seen.index],
         magnitude=seen.magnitude[seen.index] * shown,
         frame_mask=seen.mask,
         frame_index=seen.index,
@@ -58,5 +59,11 @@ def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
 def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
     """What the corpus says of a clip, whichever form its motion has."""
     au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
-    text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion")}
-    return {**text, "au": au, "au_mask": au_mask}
+    text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion", "objective", "part")}
+    return {**text, "group": clip.group or clip.subject, "au": au, "au_mask": au_mask}
+
+
+def _times_ms(clip: Clip) -> Float[np.ndarray, " f"]:
+    """Time of each frame after the first. A frame that is missing leaves its time to itself."""
+    numbers = np.arange(len(clip.frames)) if clip.numbers is None else clip.numbers - clip.numbers[0]
+    return (numbers * (1000 / clip.fps)).astype(np.float32)

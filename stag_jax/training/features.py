@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from jaxtyping import UInt8
 from tqdm import tqdm
 
 from stag_jax import config as config_lib
+from stag_jax import media
 from stag_jax.config import Config
 from stag_jax.face.landmarks import NoFaceError
 from stag_jax.motion import extract, flow, quality
@@ -29,8 +32,9 @@ from stag_jax.training.files import write_atomically
 from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 SPLIT = "clips"
-FEATURES_VERSION = 3  # raise it when face/ or motion/ change what they compute
+FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
 TILE_QUALITY = 90  # of JPEG
+TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
 class Seen(NamedTuple):
@@ -112,16 +116,44 @@ def read_clips(folder: Path) -> Any:
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip:
     """A record of datasets/corpus.py as the clip that `extract` takes."""
-    text = {key: record[key].decode() for key in ("id", "subject", "dataset", "emotion", "action_units")}
+    text = {key: record[key].decode() for key in TEXTS}
     if not record["au_annotated"]:
         text["action_units"] = None
     if "flow" in record:
         return FlowClip(**text, flow=np.asarray(record["flow"]))
-    frames = record["frames"]
+    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
+    if record.get("video"):
+        return _from_film(record, text, marks)
+    frames = [_three_channels(frame) for frame in record["frames"]]
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(f"{text['id']}: frames differ in size")
-    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
-    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), **marks)
+    numbers = np.asarray(record["numbers"], int)
+    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
+
+
+def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Grey three times over; without a channel of opacity."""
+    return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
+
+
+def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[str, int | None]) -> Clip:
+    """A record that holds a film as the file that it was; onset, apex, offset are indices into all of its frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"film{record['suffix'].decode()}")
+        path.write_bytes(record["video"])
+        try:
+            film = media.read_clip(path, float(record["fps"]) or None)
+        except UserError as error:
+            raise UserError(f"{text['id']}: {str(error).removeprefix(f'{path} ')}") from error
+    count = len(film.frames)
+    for name, mark in marks.items():
+        if mark is not None and mark >= count:
+            raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
+    first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
+    shifted = {name: None if mark is None else mark - first for name, mark in marks.items()}
+    if shifted["apex"] is not None and not first <= marks["apex"] <= last:
+        shifted["apex"] = None
+    return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
 
 
 @functools.cache

@@ -89,8 +89,7 @@ class FacelessBuilder(tfds.core.GeneratorBasedBuilder):
         noise = [cv2.imencode(".png", np.full((96, 96, 3), level, np.uint8))[1].tobytes() for level in range(5)]
         for clip, frames in (("c1", noise), ("c2", face), ("c3", noise)):
             labels = corpus.labels(dataset="faceless", subject="s1", clip=clip, emotion="negative", action_units="4")
-            marks = {"onset": 0, "apex": -1, "offset": -1, "fps": 100.0}
-            yield clip, {**labels, **marks, "frames": frames}
+            yield clip, {**labels, **corpus.recording(frames, fps=100.0, onset=0)}
 
 
 def test_clips_without_a_face_are_all_named_or_left_out(tmp_path, caplog):

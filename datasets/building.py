@@ -1,0 +1,112 @@
+"""The builder that all corpora of frames share: what a scan found becomes records, frames as they are."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+from tqdm.auto import tqdm
+
+from stag_datasets import archive, corpus
+from stag_datasets.archive import Archive, Entry
+
+REMARKS_SHOWN = 10
+
+
+@dataclass
+class Variant(tfds.core.BuilderConfig):
+    """How a corpus is read."""
+
+    errata: bool = True  # known errors of its sheet are put right
+    cropped: bool = False  # the owners' crops of the faces, where they ship some
+    part: str = ""  # which of several sub-corpora
+
+
+DEFAULT = Variant(name="default", description="As recorded, known errors of the sheet put right.")
+AS_ANNOTATED = Variant(name="as_annotated", description="Known errors of the sheet left as they are.", errata=False)
+CROPPED = Variant(name="cropped", description="The owners' own crops of the faces.", cropped=True)
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders; a subclass says how an archive is scanned."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+    BUILDER_CONFIGS: ClassVar[list[Variant]] = [DEFAULT]
+    skip_damaged = False  # leave out clips that cannot be used, instead of stopping
+
+    def scan(self, root: Path) -> Archive:
+        """What lies below `root`. Raises CorpusError where not even a list of clips can be had."""
+        raise NotImplementedError
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=corpus.frame_features(), metadata=tfds.core.MetadataDict())
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+        found = self.scan(Path(dl_manager.manual_dir))
+        self._object(found.problems)
+        _tell(found)
+        self.info.metadata.update({**found.about, "repairs": found.repairs, "remarks": found.remarks})
+        return {corpus.SPLIT: self._generate_examples(found)}
+
+    def _generate_examples(self, found: Archive) -> Iterator[tuple[str, dict[str, Any]]]:
+        read = archive.read_all(found, os.cpu_count() or 1)
+        for entry, frames in tqdm(read, total=len(found.entries), desc="building", unit="clip"):
+            if isinstance(frames, corpus.CorpusError):
+                self._object([f"{archive.name(entry.said)}: {frames}"])
+                continue
+            record = self.record(entry, frames)
+            yield record["id"], record
+
+    def record(self, entry: Entry, frames: list[bytes]) -> dict[str, Any]:
+        """The record of a clip, given what was read of its files."""
+        return to_record(entry, frames)
+
+    def _object(self, problems: list[str]) -> None:
+        """Raises CorpusError where there are problems, unless they are to be skipped."""
+        if not problems:
+            return
+        if self.skip_damaged:
+            for problem in problems:
+                tqdm.write(f"left out: {problem}")
+            return
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise corpus.CorpusError(f"{problems[0]}{more}; prepare.py --check lists all, --skip_damaged goes on without")
+
+
+def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
+    """The record of a clip."""
+    said = entry.said
+    labels = corpus.labels(
+        dataset=said.dataset,
+        subject=said.subject,
+        clip=said.clip,
+        emotion=said.emotion,
+        action_units=said.action_units,
+        objective=said.objective,
+        part=said.part,
+        group=said.group,
+    )
+    recording = corpus.recording(
+        frames,
+        fps=said.fps,
+        onset=entry.onset,
+        apex=entry.apex,
+        offset=entry.offset,
+        numbers=entry.numbers,
+        source=said.where,
+        repairs="; ".join(said.repairs),
+    )
+    return {**labels, **recording}
+
+
+def _tell(found: Archive) -> None:
+    print(", ".join(f"{name} {value}" for name, value in found.about.items()))
+    for repair in found.repairs:
+        print(f"repaired: {repair}")
+    for remark in found.remarks[:REMARKS_SHOWN]:
+        print(f"note: {remark}")
+    if len(found.remarks) > REMARKS_SHOWN:
+        print(f"note: {len(found.remarks) - REMARKS_SHOWN} more notes; prepare.py --check lists all")

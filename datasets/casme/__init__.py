@@ -1,0 +1,1 @@
+"""CASME (the first): 60 frames a second, 189 clips."""

@@ -1,0 +1,50 @@
+"""CASME (the first): 60 frames a second, 189 clips."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from stag_datasets import annotation, archive, building, tree
+from stag_datasets.archive import Archive, Said
+from stag_datasets.building import Variant
+from stag_datasets.sheets import Row
+
+NAME, FPS = "casme", 60.0
+NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
+
+
+class Builder(building.ArchiveBuilder):
+    """Clips from onset to offset, with action units and emotions."""
+
+    BUILDER_CONFIGS: ClassVar[list[Variant]] = [building.DEFAULT, building.CROPPED]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Ask for CASME at http://casme.psych.ac.cn/casme/e1. Put casme.xlsx and the unpacked frames "
+        "(CASME_raw_selected/sub01/EP01_01/EP01_01-1.jpg, or the crops) into one folder and give it as manual_dir."
+    )
+
+    def scan(self, root: Path) -> Archive:
+        """Raises CorpusError where no sheet can be read."""
+        return scan(root, self.builder_config)
+
+
+def scan(root: Path, variant: Variant) -> Archive:
+    """What lies below `root`."""
+    found = tree.walk(root)
+    sheet = annotation.sheet(found, NEEDED)
+    said, problems = annotation.describe(sheet, _said)
+    about = {"sheet": str(sheet.path)}
+    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+
+
+def _said(row: Row, where: str) -> Said:
+    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
+    subject = f"sub{annotation.number(subject):02d}"
+    return Said(
+        subject=subject,
+        clip=clip,
+        emotion=emotion,
+        fps=FPS,
+        where=where,
+        folder=(subject, clip),
+        action_units=row.cells.get("units"),
+        **annotation.marks(row),
+    )

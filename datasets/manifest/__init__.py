@@ -1,0 +1,1 @@
+"""Your own corpus, from one CSV."""

@@ -1,0 +1,55 @@
+"""MMEW: 90 frames a second, 30 subjects, 300 micro-expressions."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from stag_datasets import annotation, archive, building, tree
+from stag_datasets.archive import Archive, Said
+from stag_datasets.building import Variant
+from stag_datasets.sheets import Row
+
+NAME, FPS = "mmew", 90.0
+NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
+VERSIONS = {
+    "MMEW": {
+        "surprise": 89, "disgust": 72, "others": 66, "happiness": 36, "fear": 16, "sadness": 13, "anger": 8,
+    },
+}  # fmt: skip
+
+
+class Builder(building.ArchiveBuilder):
+    """Clips from onset to offset, with action units and emotions."""
+
+    BUILDER_CONFIGS: ClassVar[list[Variant]] = [building.DEFAULT]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "Ask for MMEW as https://github.com/benxianyeteam/MMEW-Dataset says. Put its sheet of micro-expressions and "
+        "the unpacked folder (MMEW_Final/Micro_Expression/<emotion>/S13-07-001/1.jpg) into one folder and give it as "
+        "manual_dir."
+    )
+
+    def scan(self, root: Path) -> Archive:
+        """Raises CorpusError where no sheet can be read."""
+        return scan(root, self.builder_config)
+
+
+def scan(root: Path, variant: Variant) -> Archive:
+    """What lies below `root`."""
+    found = tree.walk(root)
+    sheet = annotation.sheet(found, NEEDED)
+    said, problems = annotation.describe(sheet, _said)
+    about = {"sheet": str(sheet.path), "version": annotation.version(said, VERSIONS)}
+    return archive.gather_folders(NAME, said, found, problems=problems, about=about)
+
+
+def _said(row: Row, where: str) -> Said:
+    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
+    return Said(
+        subject=f"S{annotation.number(subject):02d}",
+        clip=clip,
+        emotion=emotion,
+        fps=FPS,
+        where=where,
+        folder=(clip,),
+        action_units=row.cells.get("units"),
+        **annotation.marks(row),
+    )
