@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
                 "dataset": "synth_me",
                 "data_dir": "data",
                 "manual_dir": "",
+                "labels": "",
                 "classes": ("negative", "positive", "surprise"),
                 "skip_faceless": False,
                 "workers": 0,
@@ -73,7 +74,7 @@ def get_config() -> ConfigDict:
                 "clip_norm": 1.0,
             },
             "augment": {"mirror": 0.5, "magnitude": 0.2, "noise": 0.1, "frame_drop": 0.1, "mixup": 0.0},
-            "protocol": {"split": "loso", "folds": 5, "bootstrap": 2000},
+            "protocol": {"split": "loso", "folds": 5, "seed": 0, "test": (), "bootstrap": 2000},
             "parallel": {"mode": "sharded", "cpu_devices": 0, "members_per_chunk": 0, "steps_per_dispatch": 20},
             "checkpoint": {"every_s": 60.0, "keep": 2},
         }

@@ -156,6 +156,22 @@ def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = No
     return folder
 
 
+def build_all(
+    names: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, skip_damaged: bool = False
+) -> list[Path]:
+    """Builds one corpus, or several whose names are joined by `+`; then manual_dir holds a folder named as each.
+
+    Raises CorpusError as `build` does.
+    """
+    each = names.split("+")
+
+    def source(name: str) -> str | Path | None:
+        alone = len(each) == 1 or not manual_dir or not builder(name, data_dir=data_dir).MANUAL_DOWNLOAD_INSTRUCTIONS
+        return manual_dir if alone else Path(manual_dir) / name.partition("/")[0]
+
+    return [build(n, data_dir=data_dir, manual_dir=source(n), skip_damaged=skip_damaged) for n in each]
+
+
 def scan(name: str, *, manual_dir: str | Path | None) -> Any:
     """What the builder of `name` finds in an archive (an `archive.Archive`), without building anything.
 

@@ -40,29 +40,30 @@ def check_installed() -> None:
         ) from error
 
 
-def measure(config: Config, folder: Path, corpus_dir: Path, against: Sequence[Path] = ()) -> Table:
+def measure(config: Config, folder: Path, corpora: Path | Sequence[Path], against: Sequence[Path] = ()) -> Table:
     """Finishes the run of `config` in the workdir `folder` and compares it with classifiers and with other runs.
 
     Raises:
       UserError: whatever `loop.run` raises; one of `against` is no finished run, was split otherwise or is about other
         clips; or a fold's training clips are all of one class.
     """
-    corpus = dataset.load(corpus_dir, config)
-    others = [comparison.of_run(other, corpus, config) for other in against]
-    result = loop.run(config, folder, corpus_dir)
+    corpus = dataset.load(corpora, config)
+    splits = make_splits(config.protocol, corpus.clips)
+    tested = corpus.take(splits.test_mask.any(axis=0))
+    others = [comparison.of_run(other, tested, config) for other in against]
+    result = loop.run(config, folder, corpora)
     workdir.check_data(folder, corpus)
     begin = time.perf_counter()
-    splits = make_splits(config.protocol, corpus.subjects, corpus.datasets)
-    models = [comparison.of_run(folder, corpus, config), *others, *_references(corpus, splits, config)]
+    models = [comparison.of_run(folder, tested, config), *others, *_references(corpus, splits, config)]
     clock = (
         f"wall clock: {result['wall_s']:.0f} s of training, compiled in {result['compile_s']:.0f} s; "
         f"the classifiers {time.perf_counter() - begin:.0f} s"
     )
-    return Table(comparison.compare_all(models, corpus, config), clock)
+    return Table(comparison.compare_all(models, tested, config), clock)
 
 
 def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparison.Model]:
-    """Plain classifiers of flattened node features."""
+    """Plain classifiers of flattened node features, on the clips that are tested."""
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
@@ -114,7 +115,7 @@ def _held_out(
     classes: int,
     name: str,
 ) -> Float[np.ndarray, "b k"]:
-    """Probabilities of all clips, 0 or 1 from a classifier without any, each from the fold that held the clip out.
+    """Probabilities of the clips that are tested, 0 or 1 from a classifier without any, each from the fold that tests.
 
     The classifier and the scale of its inputs are learned from the fold's training clips and their mirror images.
 
@@ -128,17 +129,18 @@ def _held_out(
 
     plain, mirrored = inputs
     probability = np.zeros((len(plain), classes), np.float32)
-    for held_out, test in zip(splits.names, tqdm(splits.test_mask, desc=name, unit="fold"), strict=True):
-        if len(set(corpus.batch.label[~test].tolist())) < 2:
+    folds = zip(splits.names, splits.test_mask, splits.train_mask, strict=True)
+    for held_out, test, train in tqdm(list(folds), desc=name, unit="fold"):
+        if len(set(corpus.batch.label[train].tolist())) < 2:
             raise UserError(f"fold {held_out} has training clips of one class only, of which no classifier can learn")
         model = make_pipeline(StandardScaler(), make(seed))
         # Matrices are so small that threads would only wait for each other.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is meant
-            model.fit(np.concatenate([plain[~test], mirrored[~test]]), np.tile(corpus.batch.label[~test], 2))
+            model.fit(np.concatenate([plain[train], mirrored[train]]), np.tile(corpus.batch.label[train], 2))
         if hasattr(model, "predict_proba"):
             # Classes without a training clip have no column.
             probability[np.ix_(test, model.classes_)] = model.predict_proba(plain[test])
         else:
             probability[test] = np.eye(classes)[model.predict(plain[test])]
-    return probability
+    return probability[splits.test_mask.any(axis=0)]

@@ -24,7 +24,7 @@ def main() -> None:
     folder = Path(WORKDIR.value)
     config = workdir.read_config(folder)
     data = config.data
-    prepared = corpus.build(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
     for path in report.write(folder, report.collect(folder, prepared)):
         print(path)
 

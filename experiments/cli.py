@@ -59,8 +59,8 @@ def read_workdir(holder: flags.FlagHolder) -> Path:
     return Path(holder.value)
 
 
-def set_up(config: Config, folder: Path) -> tuple[Config, Path, Path]:
-    """What `loop.run` takes: the config, the workdir, and the folder of the corpus, which is built if missing.
+def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
+    """What `loop.run` takes: the config, the workdir, and the folders of the corpora, which are built if missing.
 
     Raises:
       UserError: the workdir belongs to another config.
@@ -72,7 +72,7 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, Path]:
     workdir.check(folder, config)
     # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
     jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
-    prepared = corpus.build(config.data.dataset, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
+    prepared = corpus.build_all(config.data.dataset, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
     return config, folder, prepared
 
 

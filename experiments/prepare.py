@@ -1,17 +1,21 @@
 """Builds a corpus and the features of its clips: python experiments/prepare.py --dataset=NAME [--manual_dir=DIR].
 
+With --check it builds nothing: it walks the archive, says what is there and lists all that is wrong with it (exit code
+1 where anything is).
+
 Features are those of configs/NAME.py, or of --config=FILE; experiments/train.py then finds both ready. What was found
 in each clip is written below DATA_DIR/reports: clips.csv, one row a clip, and contact sheets of the aligned faces and
 their largest movement. Clips without a usable face are listed, all of them, and are an error unless --skip_faceless.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from stag_datasets import corpus
-from stag_experiments import cli
+from stag_experiments import archive_check, cli
 from stag_jax.analysis import clip_reports
 from stag_jax.motion import quality
 from stag_jax.training import dataset, features
@@ -21,6 +25,8 @@ CONFIG = cli.config_flag()
 DATASET = flags.DEFINE_string("dataset", None, "Name of a corpus in datasets/.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared corpora are kept; the config's own by default.")
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the corpus lies as its owners ship it.")
+CHECK = flags.DEFINE_bool("check", False, "Only look at the archive, and list what is wrong with it.")
+SKIP_DAMAGED = flags.DEFINE_bool("skip_damaged", False, "Leave out clips that the archive does not have whole.")
 SKIP_FACELESS = flags.DEFINE_bool("skip_faceless", False, "Leave out clips without a usable face.")
 
 
@@ -36,16 +42,26 @@ def main() -> None:
     settings.data.skip_faceless |= SKIP_FACELESS.value
     config = cli.from_config_dict(settings)
     data = config.data
-    prepared = corpus.build(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
-    found = features.prepare(prepared, config)
-    path = features.cache_path(prepared, config)
-    if found.reports:
-        _report(found, Path(data.data_dir) / "reports" / path.stem)
-    made = dataset.assemble(found, config)
-    print(f"{prepared}: {len(made.ids)} clips, {len(set(made.subjects))} subjects")
+    if CHECK.value:
+        wrong = archive_check.check(data.dataset, data.manual_dir)
+        for line in wrong:
+            print(f"wrong: {line}")
+        print(f"{len(wrong)} things are wrong" if wrong else "nothing is wrong")
+        sys.exit(int(bool(wrong)))
+    folders = corpus.build_all(
+        data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, skip_damaged=SKIP_DAMAGED.value
+    )
+    for folder in folders:
+        found = features.prepare(folder, config)
+        path = features.cache_path(folder, config)
+        if found.reports:
+            _report(found, Path(data.data_dir) / "reports" / path.stem)
+        print(f"features {path}")
+    made = dataset.load(folders, config)
+    print(f"{', '.join(map(str, folders))}: {len(made.ids)} clips, {len(set(made.subjects))} subjects")
     for index, name in enumerate(data.classes):
         print(f"{name:12}{int((made.batch.label == index).sum()):6d}")
-    print(f"features {path}: {made.batch.nodes.shape[1:]} (t n d) a clip")
+    print(f"{made.batch.nodes.shape[1:]} (t n d) a clip")
 
 
 def _report(found: features.Prepared, folder: Path) -> None:

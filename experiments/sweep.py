@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from stag_experiments import cli
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
+from stag_jax.protocol.splits import make_splits
 from stag_jax.training import dataset, loop
 from stag_jax.types import UserError
 
@@ -43,6 +44,7 @@ def main() -> None:
         jax.clear_caches()  # the next trial is another program
     config, _, prepared = next(iter(ready.values()))
     corpus = dataset.load(prepared, config)
+    corpus = corpus.take(make_splits(config.protocol, corpus.clips).test_mask.any(axis=0))
     models = [comparison.of_run(run[1], corpus, config, name) for name, run in ready.items()]
     rows = comparison.compare_all(models, corpus, config)
     print(comparison.markdown(comparison.HEADER, map(comparison.cells, rows)))

@@ -16,10 +16,13 @@ T = TypeVar("T")
 class DataConfig:
     """Which clips, and where they lie."""
 
-    dataset: str  # name of a builder in datasets/
+    dataset: str  # name of a builder in datasets/; several, joined by "+", are one study
     data_dir: str  # where prepared corpora and cached features are kept
-    manual_dir: str  # where the corpus lies as its owners ship it; empty if it needs none
-    classes: tuple[str, ...]  # emotions that are scored, in label order; clips of others are left out
+    manual_dir: (
+        str  # where the corpus lies as its owners ship it, or a folder with one for each; empty if none is needed
+    )
+    labels: str  # scheme that makes classes of emotions (stag_jax/protocol/labels.py); empty: emotions are classes
+    classes: tuple[str, ...]  # those that are scored, in label order; clips of others are left out
     skip_faceless: bool  # leave out clips without a face instead of stopping
     workers: int  # processes for decoding, landmarks and flow; 0 = one a core
 
@@ -125,8 +128,12 @@ class AugmentConfig:
 class ProtocolConfig:
     """Who is held out, and the interval."""
 
-    split: str  # "loso": leave one subject out; "group": a group of subjects; "dataset": one corpus
-    folds: int  # of "group"
+    # "loso": leave one subject out; "group": groups of subjects; "stratified_group": the same, classes alike;
+    # "stratified": clips by class, NOT subject-independent; "dataset": whole corpora; "part": official parts of one
+    split: str
+    folds: int  # of those that have a number of them
+    seed: int  # of those that are drawn
+    test: tuple[str, ...]  # corpora or parts to be tested, none of which is trained on; empty: each in turn
     bootstrap: int  # resamples of subjects for the interval
 
 

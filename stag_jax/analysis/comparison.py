@@ -45,7 +45,7 @@ def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> Mode
       UserError: the run is not finished, was split otherwise, or is about other clips.
     """
     theirs = workdir.read_config(folder)
-    for key in ("split", "folds"):
+    for key in ("split", "folds", "seed", "test"):
         one, other = getattr(theirs.protocol, key), getattr(config.protocol, key)
         if one != other:
             raise UserError(f"{folder} was run with config.protocol.{key} {one!r}, not {other!r}")

@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
     explanation: list[explain.ClassExplanation]
 
 
-def collect(folder: Path, corpus_dir: Path) -> Evidence:
+def collect(folder: Path, corpora: Path | Sequence[Path]) -> Evidence:
     """Applies each fold's checkpoint to the clips that it held out.
 
     Raises:
@@ -42,9 +42,9 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
     config = run.config
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
-    corpus = dataset.load(corpus_dir, config)
+    corpus = dataset.load(corpora, config)
     workdir.check_data(folder, corpus)
-    splits = make_splits(config.protocol, corpus.subjects, corpus.datasets)
+    splits = make_splits(config.protocol, corpus.clips)
     probability = np.full((len(corpus.ids), len(config.data.classes)), np.nan, np.float32)
     parts: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
     longest = int(splits.test_mask.sum(axis=1).max())
@@ -55,6 +55,8 @@ def collect(folder: Path, corpus_dir: Path) -> Evidence:
         said, aux = restore.apply(run, restore.load_fold(run, name), held_out)
         probability[rows] = said[: len(rows)]
         parts.append((rows, {key: value[: len(rows)] for key, value in aux.items()}))
+    tested = splits.test_mask.any(axis=0)
+    corpus, probability = corpus.take(tested), probability[tested]
     order = np.argsort(np.concatenate([rows for rows, _ in parts]))
     names = ("au_probability", "connectivity", "temporal_attention")
     aux = {key: np.concatenate([part[key] for _, part in parts])[order] for key in names if key in parts[0][1]}

@@ -33,6 +33,7 @@ from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 SPLIT = "clips"
 FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
+INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
 TILE_QUALITY = 90  # of JPEG
 TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
@@ -85,7 +86,9 @@ def cache_path(folder: Path, config: Config) -> Path:
     """Where the features of this corpus under these settings lie."""
     settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
     key = json.dumps([FEATURES_VERSION, corpus_digest(folder), settings], sort_keys=True)
-    name = f"{config.data.dataset.replace('/', '-')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    of = "-".join(info[key] for key in ("name", "configName") if info.get(key))
+    name = f"{of}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     return Path(config.data.data_dir) / "features" / name
 
 
@@ -109,9 +112,15 @@ def read_clips(folder: Path) -> Any:
 
     Raises UserError where `folder` holds no prepared corpus.
     """
-    if not (folder / "dataset_info.json").is_file():
+    if not (folder / INFO).is_file():
         raise UserError(f"{folder} holds no prepared corpus")
     return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What the builder noted: which sheet, which version of it, what was repaired. Empty where it noted nothing."""
+    path = folder / METADATA
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from stag_jax.config import Config
 from stag_jax.protocol import metrics as metrics_lib
@@ -19,8 +20,8 @@ from stag_jax.training import checkpoint, dataset, fold, loggers, members, workd
 from stag_jax.types import UserError
 
 
-def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
-    """Trains and scores every fold of `config` on the corpus prepared in `corpus_dir`, and returns the metrics.
+def run(config: Config, folder: Path, corpora: Path | Sequence[Path]) -> dict[str, Any]:
+    """Trains and scores every fold of `config` on what is prepared in `corpora`, and returns the metrics.
 
     Everything is written to the workdir `folder`; what is there is gone on with, and a finished run is left as it is.
 
@@ -34,12 +35,12 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
         logging.warning("%s is finished; nothing to do", folder)
         return done
 
-    corpus = dataset.load(corpus_dir, config)
-    splits = splits_lib.make_splits(config.protocol, corpus.subjects, corpus.datasets)
+    corpus = dataset.load(corpora, config)
+    splits = splits_lib.make_splits(config.protocol, corpus.clips)
     for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
         logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
     who = members.roster(splits, config.seeds)
-    task = fold.make_task(config, corpus.graph, int((~splits.test_mask).sum(axis=1).min()))
+    task = fold.make_task(config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
     # The workdir is taken only now, when all that could be wrong with the settings has had its say.
     workdir.claim(folder, config, corpus)
     study = members.build(task, corpus.batch, who, config.parallel)
@@ -52,7 +53,8 @@ def run(config: Config, folder: Path, corpus_dir: Path) -> dict[str, Any]:
         seeds = np.arange(len(config.seeds)) * len(splits.names) + index
         checkpoint.save_fold(folder, name, jax.tree.map(lambda x, seeds=seeds: x[seeds], each))
 
-    result = _score(config, folder, corpus, who, study.predict(states))
+    result = _score(config, folder, corpus, splits, who, study.predict(states))
+    result |= _independence(splits, corpus.subjects)
     result |= {
         "n_subjects": len(set(corpus.subjects)),
         "n_folds": len(splits.names),
@@ -103,12 +105,28 @@ def _check_finite(states: list[fold.MemberState], study: members.Study, who: mem
         raise UserError(f"loss is not finite at step {bad[index]} of fold {who.names[index]}")
 
 
+def _independence(splits: splits_lib.Splits, subjects: Sequence[str]) -> dict[str, Any]:
+    """Whether nobody is on both sides of a fold; where somebody is, how many are, fold by fold."""
+    shared = splits_lib.shared_subjects(splits, subjects)
+    if not any(shared):
+        return {"subject_independent": True}
+    return {"subject_independent": False, "shared_subjects": dict(zip(splits.names, map(len, shared), strict=True))}
+
+
 def _score(
-    config: Config, folder: Path, corpus: dataset.Corpus, who: members.Roster, predicted: fold.Prediction
+    config: Config,
+    folder: Path,
+    corpus: dataset.Corpus,
+    splits: splits_lib.Splits,
+    who: members.Roster,
+    predicted: fold.Prediction,
 ) -> dict[str, Any]:
     """Writes what the members say of the clips that they did not see, and returns how good that is."""
+    tested = splits.test_mask.any(axis=0)
+    probability = _pool(np.asarray(jax.nn.softmax(predicted.logits)), who, tested)
+    workdir.write_splits(folder, corpus, config.data.classes, splits)
+    corpus = corpus.take(tested)
     classes, label = config.data.classes, corpus.batch.label
-    probability = _pool(np.asarray(jax.nn.softmax(predicted.logits)), who, len(corpus.ids))
     workdir.write_predictions(folder, corpus, classes, config.seeds, probability)
     by_seed = probability.argmax(axis=-1)
     result = metrics_lib.report(
@@ -124,19 +142,22 @@ def _score(
         scores = (metrics_lib.mean_scores(label, each, len(classes)) for each in by_seed)
         result["per_seed"] = dict(zip(map(str, config.seeds), scores, strict=True))
     if corpus.batch.au_mask.any():
-        of_seeds = _pool(np.asarray(jax.nn.sigmoid(predicted.au_logits)), who, len(corpus.ids))
+        of_seeds = _pool(np.asarray(jax.nn.sigmoid(predicted.au_logits)), who, tested)
         au = of_seeds.mean(axis=0)
         workdir.write_au_predictions(folder, corpus, au)
         result["au"] = metrics_lib.unit_report(corpus.batch.au, corpus.batch.au_mask, au, corpus.graph.units)
     return result
 
 
-def _pool(each: Float[np.ndarray, "m j x"], who: members.Roster, clips: int) -> Float[np.ndarray, "seed b x"]:
-    """What the members say of the clips that they did not see, from their padded test rows."""
+def _pool(
+    each: Float[np.ndarray, "m j x"], who: members.Roster, tested: Bool[np.ndarray, " b"]
+) -> Float[np.ndarray, "seed b2 x"]:
+    """What the members say of the clips that are tested, from their padded test rows."""
     folds = int(who.members.fold.max()) + 1
-    pooled = np.full((len(who.names) // folds, clips, each.shape[-1]), np.nan, np.float32)
+    pooled = np.full((len(who.names) // folds, len(tested), each.shape[-1]), np.nan, np.float32)
     member, place = np.nonzero(who.test_mask)
     pooled[member // folds, who.test_rows[member, place]] = each[member, place]
+    pooled = pooled[:, tested]
     if np.isnan(pooled).any():
         raise ValueError("a clip was predicted by no fold")
     return pooled
@@ -159,6 +180,9 @@ def summary(result: dict[str, Any]) -> str:
         low, high = mean["uf1"]["ci95"]
         interval += f"; of the mean over {len(result['per_seed'])} seeds: {low:.3f} to {high:.3f}"
     rows.append(interval)
+    if not result["subject_independent"]:
+        most = max(result["shared_subjects"].values())
+        rows.append(f"NOT subject-independent: up to {most} of {result['n_subjects']} subjects on both sides of a fold")
     if "au" in result and result["au"]["mean_f1"] is not None:
         scored = [unit for unit in result["au"]["per_unit"].values() if unit["f1"] is not None]
         rows.append(f"mean F1 of {len(scored)} action units: {result['au']['mean_f1']:.3f}")

@@ -54,7 +54,7 @@ def roster(splits: Splits, seeds: Sequence[int]) -> Roster:
     real = np.stack([np.arange(longest) < mask.sum() for mask in splits.test_mask])
     return Roster(
         members=fold.Member(
-            train_mask=np.tile((~splits.test_mask).astype(np.float32), (len(seeds), 1)),
+            train_mask=np.tile(splits.train_mask.astype(np.float32), (len(seeds), 1)),
             seed=np.repeat(np.asarray(seeds, np.int32), folds),
             fold=np.tile(np.arange(folds, dtype=np.int32), len(seeds)),
         ),

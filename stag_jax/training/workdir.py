@@ -15,11 +15,13 @@ from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
+from stag_jax.protocol.splits import Splits
 from stag_jax.training.dataset import Corpus
 from stag_jax.training.files import write_table, write_text
 from stag_jax.types import UserError
 
 CONFIG, RUN, METRICS, LOG = "config.json", "run.json", "metrics.json", "log.jsonl"
+SPLITS = "splits.csv"
 PREDICTIONS, BY_SEED, AU_PREDICTIONS = "predictions.csv", "predictions_by_seed.csv", "au_predictions.csv"
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
@@ -115,6 +117,23 @@ def write_predictions(
         for row, each in zip(known, of_seed, strict=True)
     )
     write_table(workdir / BY_SEED, [*known_names, "seed", *said_names], by_seed)
+
+
+def write_splits(workdir: Path, corpus: Corpus, classes: Sequence[str], splits: Splits) -> None:
+    """splits.csv, one row a clip: in which fold it is tested, and which other folds do not train on it either.
+
+    All other folds train on it. A clip that is never tested has an empty `tested_in`; names are joined by `|`.
+    """
+    names = np.asarray(splits.names)
+    known = zip(corpus.ids, corpus.datasets, corpus.subjects, corpus.groups, corpus.parts, strict=True)
+    rows = (
+        [*row, classes[label], "|".join(names[test]), "|".join(names[~test & ~train])]
+        for row, label, test, train in zip(
+            known, corpus.batch.label, splits.test_mask.T, splits.train_mask.T, strict=True
+        )
+    )
+    header = ["id", "dataset", "subject", "group", "part", "label", "tested_in", "left_out_of"]
+    write_table(workdir / SPLITS, header, rows)
 
 
 def write_au_predictions(workdir: Path, corpus: Corpus, probability: Float[np.ndarray, "b u"]) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from stag_datasets import corpus
 from stag_jax.motion import nodes
-from stag_jax.training import dataset
+from stag_jax.training import dataset, features
 from stag_jax.types import UserError
 from tests import makers
 
@@ -23,8 +24,47 @@ def test_classes_are_chosen_by_name(prepared):
     made = dataset.load(folder, two)
     assert len(made.ids) == 10 and set(made.batch.label) == {0, 1}
     odd = makers.tiny_config(data__data_dir=config.data.data_dir, data__classes=("surprise", "joy"))
-    with pytest.raises(UserError, match=r"'joy', which no clip of composite_flow has; its emotions are negative"):
+    with pytest.raises(UserError, match=r"'joy', which no clip of composite_flow has; there are negative"):
         dataset.load(folder, odd)
+
+
+def test_several_corpora_are_one(prepared, tmp_path):
+    folder, config = prepared
+    archive = makers.write_composite(tmp_path / "other" / "archive", subjects=7, clips=2)
+    sheet = archive / makers.SHEET
+    # Only what the first corpus does not have.
+    kept = [
+        line
+        for line in sheet.read_text().splitlines()
+        if not any(f"s{n:02d}" in line or f"sub{n:02d}" in line for n in (1, 2, 3))
+    ]
+    sheet.write_text("\n".join(kept) + "\n")
+    other = corpus.build("composite_flow", data_dir=tmp_path / "other", manual_dir=archive)
+    one, two, both = dataset.load(folder, config), dataset.load(other, config), dataset.load([other, folder], config)
+    assert sorted(one.ids + two.ids) == list(both.ids) and len(both.ids) == 15 + 8
+    at = both.ids.index(two.ids[3])
+    np.testing.assert_array_equal(both.batch.nodes[at], two.batch.nodes[3])
+    with pytest.raises(UserError, match="clip casme2/sub02/EP01_01 is there twice"):
+        dataset.load([folder, folder], config)
+
+
+def test_a_part_of_the_clips(prepared):
+    made = dataset.load(*prepared)
+    chosen = np.arange(15) % 4 == 1
+    part = made.take(chosen)
+    assert part.ids == made.ids[1::4] and part.clips.subjects == made.subjects[1::4]
+    np.testing.assert_array_equal(part.batch.label, made.batch.label[chosen])
+    assert part.fingerprint == made.fingerprint
+
+
+def test_labels_that_are_not_as_many_as_the_sheet_says_are_a_warning(prepared):
+    clips = features.prepare(*prepared).clips
+    about = {"casme2 version": "20190701"}
+    found = dataset.miscounted([clip for clip in clips if clip.dataset == "casme2"], about, "3class")
+    assert found == [
+        "casme2, sheet 20190701, 3class: negative 1 instead of 90, positive 2 instead of 32, surprise 2 instead of 28"
+    ]
+    assert dataset.miscounted(clips, {}, "3class") == []
 
 
 def test_strain_can_be_hidden(prepared):

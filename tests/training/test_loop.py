@@ -1,6 +1,7 @@
 """Whole runs on a small archive: what they leave behind, that they resume to the last digit, and how they fail."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -8,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
 from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import report
 from stag_jax.protocol import metrics
+from stag_jax.protocol import splits as splits_lib
 from stag_jax.training import checkpoint, dataset, loop, restore, workdir
 from stag_jax.types import UserError
 from tests import makers
@@ -214,6 +217,46 @@ def test_one_subject_only(tmp_path):
         loop.run(config, tmp_path / "run", folder)
 
 
+def test_an_independent_reader_finds_the_same_scores(finished):
+    """With nothing but splits.csv and predictions.csv, and scikit-learn."""
+    folder, result, _ = finished
+    tested = {row["id"]: row for row in rows(folder, "splits.csv")}
+    said = {row["id"]: row["prediction"] for row in rows(folder)}
+    assert list(tested) == list(said)
+    assert all(row["tested_in"] == row["subject"] == row["group"] and not row["left_out_of"] for row in tested.values())
+    assert len({row["tested_in"] for row in tested.values()}) == result["n_folds"]
+    label = [row["label"] for row in tested.values()]
+    there = {"labels": CLASSES, "average": "macro"}
+    assert sklearn_metrics.f1_score(label, list(said.values()), **there) == pytest.approx(result["uf1"])
+    assert sklearn_metrics.recall_score(label, list(said.values()), **there) == pytest.approx(result["uar"])
+    assert result["subject_independent"] is True
+
+
+def test_folds_that_share_subjects_are_marked(finished):
+    *_, config = finished
+    who = ("a", "a", "a", "b")  # two folds of two clips each: a is on both sides of both
+    clips = splits_lib.Clips(who, ("x",) * 4, who, ("",) * 4, np.zeros(4, int))
+    protocol = dataclasses.replace(config.protocol, split="stratified", folds=2)
+    found = loop._independence(splits_lib.make_splits(protocol, clips), clips.subjects)
+    assert found["subject_independent"] is False and set(found["shared_subjects"]) == {"group1", "group2"}
+    text = loop.summary(finished[1] | found)
+    most = max(found["shared_subjects"].values())
+    assert f"NOT subject-independent: up to {most} of 5 subjects on both sides of a fold" in text
+
+
+def test_clips_that_are_only_trained_on_are_not_scored(prepared, tmp_path):
+    folder, data_dir = prepared
+    changes = {"protocol__split": "dataset", "protocol__test": ("smic",), "train__steps": 7}
+    result = loop.run(makers.tiny_config(data__data_dir=data_dir, **changes), tmp_path / "run", folder)
+    assert (result["n_folds"], result["n_clips"]) == (1, 21) and set(result["per_dataset"]) == {"smic"}
+    assert {row["dataset"] for row in rows(tmp_path / "run")} == {"smic"}
+    tested = {row["dataset"]: row["tested_in"] for row in rows(tmp_path / "run", "splits.csv")}
+    assert tested == {"casme2": "", "smic": "smic"}
+    with jax.numpy_dtype_promotion("standard"):
+        evidence = report.collect(tmp_path / "run", folder)
+    assert len(evidence.corpus.ids) == len(evidence.probability) == 21
+
+
 def test_a_class_that_only_the_held_out_subject_has_is_a_warning(tmp_path, caplog):
     """Surprise is one subject's alone: its own fold cannot learn it, and the run goes on."""
     archive = makers.write_composite(tmp_path / "archive", subjects=3, clips=6)
@@ -244,7 +287,7 @@ def test_leaving_a_corpus_out_needs_two(tmp_path):
     archive = makers.write_composite(tmp_path / "archive", subjects=1)
     folder = corpus.build("composite_flow", data_dir=tmp_path, manual_dir=archive)
     config = makers.tiny_config(data__data_dir=str(tmp_path), protocol__split="dataset")
-    with pytest.raises(UserError, match="two corpora or more; there is only smic"):
+    with pytest.raises(UserError, match="two or more; there is only smic"):
         loop.run(config, tmp_path / "run", folder)
     assert not (tmp_path / "run").exists()
 
