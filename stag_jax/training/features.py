@@ -1,16 +1,19 @@
 """Features of a whole corpus: records read, clips observed on all cores, the outcome cached on disk."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +36,7 @@ from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 SPLIT = "clips"
 FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
+CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
 INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
 TILE_QUALITY = 90  # of JPEG
 TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
@@ -59,27 +63,58 @@ def prepare(folder: Path, config: Config) -> Prepared:
     """What is seen in every clip of the corpus prepared in `folder`.
 
     Cached in `config.data.data_dir`, keyed by the corpus' bytes and every setting that shapes features. Processes that
-    build at the same time do the work twice and leave one whole file.
+    build at the same time do the work twice and leave one whole file. A run that is stopped leaves the clips it has
+    seen, `CHUNK` at a time, for the next.
     """
     config = _resolved(config)
     path = cache_path(folder, config)
     cached = _read_cache(path)
     if cached is not None:
         return cached
+    chunks = path.with_suffix(".part")
+    parts = []
+    count = _count(folder)
+    with tqdm(total=count, desc="features", unit="clip") as bar, _extractor(folder, config) as extract_all:
+        for start in range(0, count, CHUNK):
+            own = range(start, min(start + CHUNK, count))
+            part = _read_cache(chunks / f"{start}.npz")
+            if part is None:
+                part = _collected(extract_all(own), bar)
+                # Another process that was faster has cleared the folder away.
+                with contextlib.suppress(FileNotFoundError):
+                    _write_cache(chunks / f"{start}.npz", part)
+            else:
+                bar.update(len(own))
+            parts.append(part)
+    prepared = _sorted(parts)
+    _write_cache(path, prepared)
+    shutil.rmtree(chunks, ignore_errors=True)
+    return prepared
+
+
+def _collected(results: Iterable[Seen | str], bar: tqdm) -> Prepared:
     found, faceless = [], []
-    with tqdm(total=_count(folder), desc="features", unit="clip") as bar:
-        for result in _extract_all(folder, config):
-            (faceless if isinstance(result, str) else found).append(result)
-            bar.update()
-    found.sort(key=lambda seen: seen.features.id)
-    prepared = Prepared(
+    for result in results:
+        (faceless if isinstance(result, str) else found).append(result)
+        bar.update()
+    return Prepared(
         clips=[seen.features for seen in found],
-        faceless=sorted(faceless),
+        faceless=faceless,
         reports=[seen.report for seen in found if seen.report],
         tiles=[seen.tile for seen in found if seen.report],
     )
-    _write_cache(path, prepared)
-    return prepared
+
+
+def _sorted(parts: list[Prepared]) -> Prepared:
+    """All parts as one, in the order of ids."""
+    clips, faceless, reports, tiles = (list(chain(*lists)) for lists in zip(*parts, strict=True))
+    shown = sorted(zip(reports, tiles, strict=True), key=lambda pair: pair[0].id)
+    return Prepared(
+        clips=sorted(clips, key=lambda clip: clip.id),
+        faceless=sorted(faceless),
+        reports=[report for report, _ in shown],
+        tiles=[tile for _, tile in shown],
+    )
 
 
 def cache_path(folder: Path, config: Config) -> Path:
@@ -192,17 +227,18 @@ def _start_worker() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share the accelerator, where there is one
 
 
-def _extract_all(folder: Path, config: Config) -> Iterator[Seen | str]:
-    count = _count(folder)
-    workers = min(config.data.workers or os.cpu_count() or 1, count)
+@contextlib.contextmanager
+def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[Seen | str]]]:
+    """What sees the clips of a range of indices, on as many processes as there are cores."""
+    workers = min(config.data.workers or os.cpu_count() or 1, _count(folder))
     work = functools.partial(_work, folder, config)
     # Flow images cost less than starting a process.
     if workers <= 1 or "flow" in _source(folder)[0]:
-        yield from map(work, range(count))
+        yield lambda indices: map(work, indices)
         return
     context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(work, range(count), chunksize=4)
+        yield lambda indices: pool.map(work, indices, chunksize=4)
 
 
 def _write_cache(path: Path, prepared: Prepared) -> None:

@@ -47,6 +47,36 @@ def test_several_may_build_at_once(prepared):
             np.testing.assert_array_equal(a.nodes, b.nodes)
 
 
+def test_a_stopped_run_leaves_what_it_has_seen(prepared, monkeypatch):
+    whole = features.prepare(*prepared)
+    path = features.cache_path(*prepared)
+    path.unlink()
+    seen, work = [], features._work
+
+    def stops_at(index):
+        def one(folder, config, clip):
+            if clip == index:
+                raise KeyboardInterrupt
+            seen.append(clip)
+            return work(folder, config, clip)
+
+        return one
+
+    monkeypatch.setattr(features, "CHUNK", 4)
+    monkeypatch.setattr(features, "_work", stops_at(9))
+    with pytest.raises(KeyboardInterrupt):
+        features.prepare(*prepared)
+    assert seen == list(range(9)) and not path.exists()
+    seen.clear()
+    monkeypatch.setattr(features, "_work", stops_at(-1))
+    again = features.prepare(*prepared)
+    assert seen == list(range(8, 15))  # two chunks of four were kept
+    assert [clip.id for clip in again.clips] == [clip.id for clip in whole.clips]
+    for one, other in zip(again.clips, whole.clips, strict=True):
+        np.testing.assert_array_equal(one.nodes, other.nodes)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_a_changed_corpus_is_read_again(prepared):
     folder, config = prepared
     path = features.cache_path(folder, config)
