@@ -13,6 +13,10 @@ from stag_datasets.tree import Tree
 AHEAD = 4  # clips that are read before they are asked for; bounds memory
 
 
+class MissingError(CorpusError):
+    """There are no frames of a clip."""
+
+
 class Said(NamedTuple):
     """A clip as its annotators describe it. Onset, apex, offset are numbers of frames as in the frames' names."""
 
@@ -54,6 +58,7 @@ class Archive(NamedTuple):
     remarks: list[str]  # oddities that a clip survives
     repairs: list[str]  # known errata that were applied
     about: dict[str, str]  # which sheet, which version of it ...
+    missing: list[Said]  # clips whose frames are not there, each one of the problems
 
 
 # Gives the frames of a clip, adds what is odd about them to the list, raises CorpusError where there are none.
@@ -64,7 +69,7 @@ def gather(
     dataset: str, said: Iterable[Said], find: Finder, *, problems: Iterable[str] = (), about: Mapping[str, str]
 ) -> Archive:
     """The clips that are described, each with its frames; `problems` is what was wrong before."""
-    made = Archive(dataset, [], list(problems), [], [], dict(about))
+    made = Archive(dataset, [], list(problems), [], [], dict(about), [])
     seen: dict[tuple[str, str], str] = {}
     for each in said:
         each = each._replace(dataset=dataset)
@@ -77,6 +82,9 @@ def gather(
         remarks: list[str] = []
         try:
             made.entries.append(find(each, remarks))
+        except MissingError as error:
+            made.missing.append(each)
+            made.problems.append(f"{clip}: {error}")
         except CorpusError as error:
             made.problems.append(f"{clip}: {error}")
         made.remarks.extend(f"{clip}: {remark}" for remark in remarks)
@@ -101,7 +109,7 @@ def gather_folders(
     def find(said: Said, remarks: list[str]) -> Entry:
         folders = sorted(tree.find(*said.folder), key=prefer)
         if not folders:
-            raise CorpusError(f"no folder {'/'.join(said.folder)} with pictures below {tree.root} ({said.where})")
+            raise MissingError(f"no folder {'/'.join(said.folder)} with pictures below {tree.root} ({said.where})")
         return cut(said, folders[0], tree.images[folders[0]], remarks)
 
     return gather(dataset, said, find, problems=[*tree.problems, *problems], about=about)
@@ -185,7 +193,7 @@ def _span(said: Said, frames: Mapping[int, Path], folder: Path, remarks: list[st
     if len(there) == last - first + 1:
         remarks.append(f"frames {there[0]} to {there[-1]} of {folder} are taken for {first} to {last}, as many")
         return there[0], there[-1]
-    raise CorpusError(f"frames {first} to {last} are asked for ({said.where}), {folder} has {there[0]} to {there[-1]}")
+    raise MissingError(f"frames {first} to {last} are asked for ({said.where}), {folder} has {there[0]} to {there[-1]}")
 
 
 def _apex(said: Said, numbers: tuple[int, ...], shift: int, remarks: list[str]) -> int:

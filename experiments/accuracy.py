@@ -64,6 +64,7 @@ def measure(config: Config, folder: Path, corpora: Path | Sequence[Path], agains
 
 def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparison.Model]:
     """Plain classifiers of flattened node features, on the clips that are tested."""
+    from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
@@ -73,11 +74,17 @@ def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparis
     def network(seed: int) -> Any:
         return MLPClassifier((HIDDEN,), max_iter=EPOCHS, random_state=seed)
 
+    def oracle(seed: int) -> Any:
+        return LogisticRegression(max_iter=EPOCHS * 10)
+
     key = _inputs(corpus, _key)
     plan = [("RBF SVM of the key frame", svm, (0,), key)]
     if (corpus.batch.frame_mask.sum(axis=1) > 1).any():
         plan.append(("RBF SVM of the key frame and the mean over frames", svm, (0,), _inputs(corpus, _mean_and_key)))
     plan.append((f"network of {HIDDEN} units of the key frame", network, config.seeds, key))
+    au = corpus.batch.au * corpus.batch.au_mask
+    if au.any():
+        plan.append(("logistic regression of the annotated action units", oracle, (0,), (au, au)))
     classes = len(config.data.classes)
     return [
         comparison.Model(

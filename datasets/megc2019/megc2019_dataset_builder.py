@@ -56,7 +56,7 @@ class Builder(building.ArchiveBuilder):
 
 def scan(root: Path, variant: Variant) -> Archive:
     """The three archives below `root` as one, cut down to the composite, its counts checked."""
-    made = Archive(NAME, [], [], [], [], {})
+    made = Archive(NAME, [], [], [], [], {}, [])
     high_speed = Variant(name=variant.name, part="HS", cropped=variant.cropped)
     for name, scan_one, of in (
         ("casme2", casme2.scan, variant),
