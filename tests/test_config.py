@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 import stag_configs.sweeps
 from stag_configs import base
 from stag_configs.sweeps import ablation
+from stag_datasets import corpus
 from stag_experiments import cli, sweep
 from stag_jax.config import Config, from_config_dict, to_dict
+from stag_jax.protocol import labels
 from stag_jax.types import UserError
 
 
@@ -37,6 +39,16 @@ def test_there_and_back():
     assert config != from_config_dict(tree(model__width=34))
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seeds = (1,)
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(stag_configs.__path__) if not m.ispkg])
+def test_every_config_names_corpora_and_classes_that_there_are(name):
+    data = from_config_dict(importlib.import_module(f"stag_configs.{name}").get_config()).data
+    for one in data.dataset.split("+"):
+        corpus.builder(one, data_dir="unused")
+        if data.labels:
+            scheme = labels.SCHEMES[data.labels][one.partition("/")[0]]
+            assert set(data.classes) <= set(scheme.values())
 
 
 @pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(stag_configs.__path__) if not m.ispkg])
