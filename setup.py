@@ -18,6 +18,7 @@ TEST = [
     "hypothesis>=6.100",
     "beartype>=0.20",
     "openpyxl>=3.1",
+    "xlwt>=1.3",
     "scikit-learn>=1.4",
     "scikit-image>=0.25",
     "ruff>=0.9",
