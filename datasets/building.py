@@ -1,10 +1,10 @@
 """The builder that all corpora of frames share: what a scan found becomes records, frames as they are."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
@@ -13,6 +13,7 @@ from stag_datasets import archive, corpus
 from stag_datasets.archive import Archive, Entry
 
 REMARKS_SHOWN = 10
+SHARD_BYTES = 128 << 20  # TFDS holds the records of one shard in memory
 
 
 @dataclass
@@ -29,8 +30,12 @@ AS_ANNOTATED = Variant(name="as_annotated", description="Known errors of the she
 CROPPED = Variant(name="cropped", description="The owners' own crops of the faces.", cropped=True)
 
 
-class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Base of the builders; a subclass says how an archive is scanned."""
+class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Base of the builders; a subclass says how an archive is scanned.
+
+    Records are written in the order of the archive, shard by shard: nothing is shuffled, so that a corpus of any size
+    needs no more memory than a few clips. With a Beam runner in the download config shards are built by Beam.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
@@ -41,39 +46,71 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """What lies below `root`. Raises CorpusError where not even a list of clips can be had."""
         raise NotImplementedError
 
+    @staticmethod
+    def record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
+        """The record of a clip, given what was read of its files."""
+        return to_record(entry, frames)
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=corpus.frame_features(), metadata=tfds.core.MetadataDict())
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list["Shard"]]:
         found = self.scan(Path(dl_manager.manual_dir))
-        self._object(found.problems)
+        _object(found.problems, self.skip_damaged)
         _tell(found)
         self.info.metadata.update({**found.about, "repairs": found.repairs, "remarks": found.remarks})
-        return {corpus.SPLIT: self._generate_examples(found)}
+        chunks = list(_chunks(found.entries))
+        return {
+            corpus.SPLIT: [
+                Shard(found._replace(entries=chunk), self.record, self.skip_damaged, f"building {n}/{len(chunks)}")
+                for n, chunk in enumerate(chunks, start=1)
+            ]
+        }
 
-    def _generate_examples(self, found: Archive) -> Iterator[tuple[str, dict[str, Any]]]:
-        read = archive.read_all(found, os.cpu_count() or 1)
-        for entry, frames in tqdm(read, total=len(found.entries), desc="building", unit="clip"):
+
+class Shard(NamedTuple):
+    """The records of some of the clips. Another process may be asked for them, so it holds all that they need."""
+
+    found: Archive
+    record: Callable[[Entry, list[bytes]], dict[str, Any]]
+    skip_damaged: bool
+    title: str
+
+    def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Raises CorpusError for a clip whose frames cannot be used, unless these are to be skipped."""
+        read = archive.read_all(self.found, os.cpu_count() or 1)
+        for entry, frames in tqdm(read, total=len(self.found.entries), desc=self.title, unit="clip"):
             if isinstance(frames, corpus.CorpusError):
-                self._object([f"{archive.name(entry.said)}: {frames}"])
+                _object([f"{archive.name(entry.said)}: {frames}"], self.skip_damaged)
                 continue
             record = self.record(entry, frames)
             yield record["id"], record
 
-    def record(self, entry: Entry, frames: list[bytes]) -> dict[str, Any]:
-        """The record of a clip, given what was read of its files."""
-        return to_record(entry, frames)
 
-    def _object(self, problems: list[str]) -> None:
-        """Raises CorpusError where there are problems, unless they are to be skipped."""
-        if not problems:
-            return
-        if self.skip_damaged:
-            for problem in problems:
-                tqdm.write(f"left out: {problem}")
-            return
-        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise corpus.CorpusError(f"{problems[0]}{more}; prepare.py --check lists all, --skip_damaged goes on without")
+def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Entries in order, so many at a time as have `SHARD_BYTES`."""
+    chunk: list[Entry] = []
+    size = 0
+    for entry in entries:
+        chunk.append(entry)
+        size += sum(path.stat().st_size for path in entry.files if path.exists())
+        if size >= SHARD_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _object(problems: list[str], skip: bool) -> None:
+    """Raises CorpusError where there are problems, unless they are to be skipped."""
+    if not problems:
+        return
+    if skip:
+        for problem in problems:
+            tqdm.write(f"left out: {problem}")
+        return
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise corpus.CorpusError(f"{problems[0]}{more}; prepare.py --check lists all, --skip_damaged goes on without")
 
 
 def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     frontend    face, landmarks, flow, head motion, selection, speed: against the truth of rendered clips
     accuracy    the run of --config in --workdir (trained if it is not finished) against plain classifiers of the key
                 frame, and against the runs in --against: the same clips, folds and resamples
+    builder     memory and speed of building a corpus of --clips clips, and of a half and a quarter of it
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
 """
@@ -11,17 +12,19 @@ from pathlib import Path
 
 from absl import flags
 
-from stag_experiments import accuracy, cli, frontend
+from stag_experiments import accuracy, building_speed, cli, frontend
 from stag_jax.analysis import comparison
 from stag_jax.types import UserError
 
-CLIPS = flags.DEFINE_integer("clips", 0, "frontend: clips a subject of synth_me; 0 = all.", lower_bound=0)
+CLIPS = flags.DEFINE_integer(
+    "clips", 0, "frontend: clips a subject of synth_me, 0 = all; builder: clips, 0 = 10000.", lower_bound=0
+)
 MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
 AGAINST = flags.DEFINE_list("against", [], "accuracy: workdirs of finished runs to compare with, by commas.")
 OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv.")
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy")
+PARTS = ("frontend", "accuracy", "builder")
 
 
 def main(part: str = "") -> None:
@@ -37,6 +40,9 @@ def main(part: str = "") -> None:
         print(table.clock)
         if out:
             print(comparison.write(table.rows, out / "accuracy.csv"))
+        return
+    if part == "builder":
+        print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))
         return
     rows = frontend.measure(CLIPS.value)
     if MEDIA.value:

@@ -1,6 +1,7 @@
 """The MEGC2019 composite as onset-to-apex flow images, in the form the public STSTNet and HTNet code reads."""
 
 import csv
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,7 +26,7 @@ class Row(NamedTuple):
     image: Path
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(tfds.core.ShardBasedBuilder):
     """442 clips of 68 subjects when complete; any subset of the label sheet's corpora loads too."""
 
     VERSION = tfds.core.Version("1.1.0")
@@ -38,11 +39,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=corpus.flow_features())
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Any]]:
         # The sheet and every image are checked before the first record is written.
         rows = read_rows(Path(dl_manager.manual_dir))
         images = [_readable(row.image) for row in rows]
-        return {corpus.SPLIT: self._generate_examples(rows, images)}
+        return {corpus.SPLIT: [functools.partial(self._generate_examples, rows, images)]}
 
     def _generate_examples(self, rows: list[Row], images: list[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
         for row, image in zip(rows, images, strict=True):

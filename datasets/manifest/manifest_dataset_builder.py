@@ -46,7 +46,8 @@ class Builder(building.ArchiveBuilder):
         """Raises CorpusError where no CSV can be read."""
         return scan(root)
 
-    def record(self, entry: Entry, frames: list[bytes]) -> dict[str, Any]:
+    @staticmethod
+    def record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
         """The record of a clip; a film is stored as the file that it is."""
         if entry.video:
             return {**building.to_record(entry, []), "video": frames[0], "suffix": entry.files[0].suffix}

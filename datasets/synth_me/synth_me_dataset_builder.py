@@ -21,7 +21,7 @@ class SynthConfig(tfds.core.BuilderConfig):
     recipe: Recipe = field(default_factory=Recipe)
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(tfds.core.ShardBasedBuilder):
     """Clips of rendered micro-expressions with their action units and phases."""
 
     VERSION = tfds.core.Version("1.1.0")
@@ -43,9 +43,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=corpus.frame_features())
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Any]]:
         del dl_manager  # nothing to download
-        return {corpus.SPLIT: self._generate_examples()}
+        return {corpus.SPLIT: [self._generate_examples]}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         recipe = self.builder_config.recipe
