@@ -24,6 +24,8 @@ TEST = [
     "ruff>=0.9",
 ]
 
+BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
+
 setup(
     name="stag-jax",
     version="0.1.0",
@@ -56,5 +58,5 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "build"]},
+    extras_require={"test": TEST, "beam": BEAM, "dev": [*TEST, *BEAM, "build"]},
 )

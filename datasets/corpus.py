@@ -4,7 +4,7 @@ Builders are faithful and do no vision: encoded frames and the annotators' own w
 """
 
 import hashlib
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,19 @@ def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     return module.Builder(data_dir=str(data_dir), file_format="array_record", config=variant or None)
 
 
-def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, skip_damaged: bool = False) -> Path:
+def build(
+    name: str,
+    *,
+    data_dir: str | Path,
+    manual_dir: str | Path | None = None,
+    skip_damaged: bool = False,
+    beam_runner: str | None = None,
+) -> Path:
     """Builds the corpus `name` below `data_dir`, unless it is there, and returns its folder.
 
     TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left. Clips that cannot be
-    used are an error, unless they are to be skipped.
+    used are an error, unless they are to be skipped. `beam_runner` names one of Apache Beam's, e.g. DirectRunner; then
+    shards are built by it.
 
     Raises:
       CorpusError: the builder needs a manual_dir that is missing or empty, or finds the corpus unusable; or the corpus
@@ -149,19 +157,20 @@ def build(name: str, *, data_dir: str | Path, manual_dir: str | Path | None = No
         return folder
     source = _manual_dir(name, manual_dir) if by_hand else None
     listing = _listing(source) if source else ""
+    if beam_runner and not importlib.util.find_spec("apache_beam"):
+        raise CorpusError('a Beam runner needs Apache Beam, which the extra "beam" brings: pip install -e ".[beam]"')
     made.skip_damaged = skip_damaged
-    made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=source and str(source)))
+    config = tfds.download.DownloadConfig(manual_dir=source and str(source), beam_runner=beam_runner)
+    made.download_and_prepare(download_config=config)
     if source:
         note.write_text(listing)
     return folder
 
 
-def build_all(
-    names: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, skip_damaged: bool = False
-) -> list[Path]:
+def build_all(names: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, **options: Any) -> list[Path]:
     """Builds one corpus, or several whose names are joined by `+`; then manual_dir holds a folder named as each.
 
-    Raises CorpusError as `build` does.
+    `options` are those of `build`. Raises CorpusError as `build` does.
     """
     each = names.split("+")
 
@@ -169,7 +178,7 @@ def build_all(
         alone = len(each) == 1 or not manual_dir or not builder(name, data_dir=data_dir).MANUAL_DOWNLOAD_INSTRUCTIONS
         return manual_dir if alone else Path(manual_dir) / name.partition("/")[0]
 
-    return [build(n, data_dir=data_dir, manual_dir=source(n), skip_damaged=skip_damaged) for n in each]
+    return [build(n, data_dir=data_dir, manual_dir=source(n), **options) for n in each]
 
 
 def scan(name: str, *, manual_dir: str | Path | None) -> Any:

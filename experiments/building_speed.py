@@ -13,7 +13,7 @@ import numpy as np
 from stag_datasets import corpus
 from stag_jax.training.files import write_table
 
-FRAMES, PER_SUBJECT, SIDE = 60, 15, 120
+FRAMES, PER_SUBJECT, SIDE, QUALITY = 60, 15, 120, 75
 SHARES = (4, 2, 1)  # a quarter, a half, all
 
 
@@ -38,18 +38,20 @@ def measure(clips: int) -> list[tuple[str, str]]:
 
 
 def _write(root: Path, clips: int) -> None:
-    """A corpus for the manifest builder. The clips of a subject share the bytes of one picture of noise, by links."""
+    """A corpus for the manifest builder. The clips of a subject share pictures of noise, by links."""
     rows, rng = [], np.random.default_rng(0)
     for clip in range(clips):
         subject = root / f"s{clip // PER_SUBJECT:04d}"
-        source = subject / "picture.jpg"
+        source = subject / "pictures"
         if not source.exists():
-            subject.mkdir(parents=True)
-            cv2.imwrite(str(source), rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+            source.mkdir(parents=True)
+            for frame in range(FRAMES):
+                noise = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+                cv2.imwrite(str(source / f"{frame}.jpg"), noise, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
         folder = subject / f"c{clip}"
         folder.mkdir()
         for frame in range(FRAMES):
-            os.link(source, folder / f"{frame}.jpg")
+            os.link(source / f"{frame}.jpg", folder / f"{frame}.jpg")
         rows.append((subject.name, folder.relative_to(root), "positive", 100))
     write_table(root / "clips.csv", ("subject", "path", "emotion", "fps"), rows)
 

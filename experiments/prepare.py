@@ -27,6 +27,7 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared corpora are kep
 MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Where the corpus lies as its owners ship it.")
 CHECK = flags.DEFINE_bool("check", False, "Only look at the archive, and list what is wrong with it.")
 SKIP_DAMAGED = flags.DEFINE_bool("skip_damaged", False, "Leave out clips that the archive does not have whole.")
+BEAM_RUNNER = flags.DEFINE_string("beam_runner", None, "Build by this runner of Apache Beam, e.g. DirectRunner.")
 SKIP_FACELESS = flags.DEFINE_bool("skip_faceless", False, "Leave out clips without a usable face.")
 
 
@@ -49,7 +50,11 @@ def main() -> None:
         print(f"{len(wrong)} things are wrong" if wrong else "nothing is wrong")
         sys.exit(int(bool(wrong)))
     folders = corpus.build_all(
-        data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, skip_damaged=SKIP_DAMAGED.value
+        data.dataset,
+        data_dir=data.data_dir,
+        manual_dir=data.manual_dir,
+        skip_damaged=SKIP_DAMAGED.value,
+        beam_runner=BEAM_RUNNER.value,
     )
     for folder in folders:
         found = features.prepare(folder, config)

@@ -1,5 +1,10 @@
 """The other corpora, each with the quirks that its files have. What they share is tested on CASME II."""
 
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -13,6 +18,8 @@ from stag_datasets.smic import smic_dataset_builder as smic
 from stag_jax.face import action_units
 from stag_jax.training import features
 from tests import archives
+
+ROOT = Path(__file__).parents[2]
 
 
 def clips(found):
@@ -180,6 +187,24 @@ def test_every_corpus_builds_and_its_records_are_read(tmp_path, name):
         assert clip.frames.shape[1:] == (5, 7, 3) and clip.frames.dtype == np.uint8
         assert clip.id.startswith(f"{name.split('/')[0]}/") and clip.subject.startswith(name.split("/")[0])
         action_units.labels(clip.action_units, (1, 2, 4, 12), clip=clip.id)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("apache_beam"), reason="Apache Beam is not installed")
+def test_beam_builds_the_same_records(tmp_path):
+    """On the direct runner, several shards; in a process of its own, for Beam warns of much."""
+    script = (
+        "import sys; from stag_datasets import building, corpus; building.SHARD_BYTES = 1;"
+        "corpus.build('dfme', data_dir=sys.argv[1], manual_dir=sys.argv[2], beam_runner='DirectRunner')"
+    )
+    root = archives.write_dfme(tmp_path / "archive")
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "beam"), str(root)], check=True, cwd=ROOT, timeout=300)
+    plain = corpus.build("dfme", data_dir=tmp_path / "plain", manual_dir=root)
+    made = tmp_path / "beam" / plain.relative_to(tmp_path / "plain")
+    assert len(list(made.glob("*.array_record*"))) == 3 and len(list(plain.glob("*.array_record*"))) == 1
+    one, two = (sorted(features.read_clips(folder), key=lambda record: record["id"]) for folder in (plain, made))
+    for a, b in zip(one, two, strict=True):
+        assert a["id"] == b["id"] and a["source"] == b["source"]
+        np.testing.assert_array_equal(a["frames"], b["frames"])
 
 
 def test_every_builder_says_where_to_ask_and_whom_to_cite():
