@@ -37,7 +37,12 @@ def main() -> None:
             raise UserError(f"{sheet} is not a file")
         root.mkdir(parents=True, exist_ok=True)
         shutil.copy(sheet, root / sheet.name)
-    found = corpus.scan(DATASET.value, manual_dir=root)
+    render(DATASET.value, root, Recipe(seed=SEED.value, size=SIZE.value))
+
+
+def render(dataset: str, root: Path, recipe: Recipe) -> None:
+    """Renders what the clips of the sheet in `root` lack, and says what could not be shown."""
+    found = corpus.scan(dataset, manual_dir=root)
     names = tuple(f"{archive.name(said)}: " for said in found.missing)
     for problem in found.problems:
         if not problem.startswith(names):
@@ -46,7 +51,6 @@ def main() -> None:
     plan = stage.orders(sorted(everyone, key=archive.name), {archive.name(said): _units(said) for said in everyone})
     missing = {archive.name(said) for said in found.missing}
     wanted = [order for order in plan if archive.name(order.said) in missing]
-    recipe = Recipe(seed=SEED.value, size=SIZE.value)
     for _ in tqdm(stage.act(wanted, root, recipe), total=len(wanted), desc="rendering", unit="clip"):
         pass
     annotated = [order for order in plan if order.units is not None]

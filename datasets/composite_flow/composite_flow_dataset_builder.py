@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from stag_datasets import corpus
+from stag_datasets.archive import Archive, Entry, Said
 
 COLUMNS = ("dataset", "sub", "filename_o", "label")
 EMOTIONS = {"0": "negative", "1": "positive", "2": "surprise"}
@@ -35,6 +36,20 @@ class Builder(tfds.core.ShardBasedBuilder):
         "Put the label sheet (combined_3_class2_for_optical_flow.csv) and the folder of 28x28 PNG flow images "
         "(STSNet_whole_norm_u_v_os) into one folder and give it as manual_dir."
     )
+
+    def scan(self, root: Path) -> Archive:
+        """What `prepare.py --check` looks at. Raises CorpusError as `read_rows` does."""
+        rows = read_rows(root)
+        entries = [
+            Entry(
+                Said(row.subject, row.clip, row.emotion, 0.0, row.image.name, (), dataset=row.dataset),
+                (row.image,),
+                (),
+                *(-1, -1, -1),
+            )
+            for row in rows
+        ]
+        return Archive(self.name, entries, [], [], [], {"clips": str(len(rows))}, [])
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=corpus.flow_features())

@@ -59,7 +59,9 @@ def scan(root: Path) -> Archive:
     for sheet in tables:
         part = _part(sheet)
         rows, wrong = annotation.describe(sheet, lambda row, where, part=part: _said(row, where, part))
-        version = annotation.version(rows, {part: VERSIONS[part]} if part else VERSIONS)
+        version = "without labels"
+        if any(each.emotion != UNLABELLED for each in rows):
+            version = annotation.version(rows, {part: VERSIONS[part]} if part else VERSIONS)
         about[f"sheet of {part or version}"] = f"{sheet.path} ({version})"
         said += rows
         problems += wrong
