@@ -48,7 +48,8 @@ def scan(root: Path, variant: Variant) -> Archive:
 
     sheet = annotation.sheet(found, NEEDED, columns=COLUMNS, best=rank)
     said, problems = annotation.describe(sheet, _said)
-    about = {"sheet": str(sheet.path), "version": annotation.version(said, VERSIONS)}
+    known = {name: counts for name, counts in VERSIONS.items() if name.startswith("part A") == mine}
+    about = {"sheet": str(sheet.path), "version": annotation.version(said, known)}
     return archive.gather_folders(NAME, said, found, problems=problems, about=about)
 
 
@@ -57,7 +58,7 @@ def _said(row: Row, where: str) -> Said | None:
         return None
     subject, film, emotion = annotation.required(row, "subject", "clip", "emotion")
     found = annotation.marks(row)
-    if not found["onset"] or not found["offset"]:
+    if found["onset"] is None or found["offset"] is None:
         raise ValueError(f"{subject} {film}: no onset or no offset given")
     return Said(
         subject=f"spNO.{annotation.number(subject)}",

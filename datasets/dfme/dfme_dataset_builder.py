@@ -57,13 +57,14 @@ def scan(root: Path) -> Archive:
         return archive.gather_folders(NAME, said, found, about={"layout": "original folders"})
     said, problems, about = [], [], {"layout": "CCAC2024"}
     for sheet in tables:
-        part = _part(sheet)
-        rows, wrong = annotation.describe(sheet, lambda row, where, part=part: _said(row, where, part))
+        rows, wrong = annotation.describe(sheet, _said)
         version = "without labels"
         if any(each.emotion != UNLABELLED for each in rows):
-            version = annotation.version(rows, {part: VERSIONS[part]} if part else VERSIONS)
-        about[f"sheet of {part or version}"] = f"{sheet.path} ({version})"
-        said += rows
+            version = annotation.version(rows, VERSIONS)
+        # What it holds says which part it is of; where it has no labels, or others, its name does.
+        part = version if version in VERSIONS else _part(sheet)
+        about[f"sheet of {part}"] = f"{sheet.path} ({version})"
+        said += [each._replace(part=part) for each in rows]
         problems += wrong
     return archive.gather_folders(NAME, said, found, problems=problems, about=about)
 
@@ -71,10 +72,13 @@ def scan(root: Path) -> Archive:
 def _part(sheet: Sheet) -> str:
     """Which part a sheet is of, by its name."""
     name = sheets.fold(sheet.path.stem)
-    return next((part for part in reversed(PARTS) if part.casefold() in name), "train" if "test" not in name else "")
+    for part in PARTS:
+        if part.casefold() in name:
+            return part
+    raise CorpusError(f"{sheet.path}: neither its counts nor its name tell whether it is of {', '.join(PARTS)}")
 
 
-def _said(row: Row, where: str, part: str) -> Said:
+def _said(row: Row, where: str) -> Said:
     subject, clip = annotation.required(row, "subject", "clip")
     fps = sheets.integer(row.cells["fps"])
     if not fps:
@@ -87,7 +91,6 @@ def _said(row: Row, where: str, part: str) -> Said:
         where=where,
         folder=(clip,),
         action_units=row.cells.get("units"),
-        part=part,
         **annotation.marks(row),
     )
 

@@ -17,10 +17,10 @@ _CLIP = re.compile(r"s(?P<subject>\d+)_(?P<tag>ne|po|sur)_\d+", re.IGNORECASE)
 # The sheet of the long clips; one recording holds up to three micro-expressions.
 LONG = {
     **annotation.COLUMNS,
-    "onset2": ("Onset2", "OnsetF2"),
-    "offset2": ("Offset2", "OffsetF2"),
-    "onset3": ("Onset3", "OnsetF3"),
-    "offset3": ("Offset3", "OffsetF3"),
+    "onset2": ("Onset2", "OnsetF2", "Onset2F"),
+    "offset2": ("Offset2", "OffsetF2", "Offset2F"),
+    "onset3": ("Onset3", "OnsetF3", "Onset3F"),
+    "offset3": ("Offset3", "OffsetF3", "Offset3F"),
 }
 VERSIONS = {"HS": {"negative": 70, "positive": 51, "surprise": 43}}
 
@@ -61,7 +61,7 @@ def scan(root: Path, variant: Variant) -> Archive:
             best=lambda sheet: (variant.part in sheet.path.name.upper(), "2019" in sheet.path.name),
         )
         groups, problems = annotation.describe(sheet, lambda row, where: _long(row, where, variant.part))
-        said = [each for group in groups for each in group]
+        said = [_padded(each, found) for group in groups for each in group]
         about = {"layout": "long clips", "sheet": str(sheet.path)}
     if variant.part in VERSIONS:
         version = annotation.version(said, {variant.part: VERSIONS[variant.part]})
@@ -118,6 +118,16 @@ def _long(row: Row, where: str, part: str) -> list[Said] | None:
         )
     if not said:
         raise ValueError(f"no onset and offset given for {clip}")
+    return said
+
+
+def _padded(said: Said, found: Tree) -> Said:
+    """With the folder as the archive has it: subjects are padded (s02_ne_01) in some places and not in others."""
+    (clip,) = said.folder
+    rest = clip.partition("_")[2]
+    for other in (clip, f"{said.subject}_{rest}", f"s{int(said.subject[1:])}_{rest}"):
+        if found.find(other):
+            return said._replace(folder=(other,))
     return said
 
 

@@ -93,7 +93,7 @@ def test_long_clips_of_smic_hold_up_to_three(tmp_path):
         ("Note: HS means high speed", "", "", "", "", "", "", "", "", "", "", ""),
     ]
     archives.write_xlsx(tmp_path / "SMIC-HS-E_annotation.xlsx", [(*header, "Emotion"), *((*row, "") for row in rows)])
-    for subject, clip in (("s20", "s20_ne_01"), ("s02", "s2_sur_02")):
+    for subject, clip in (("s20", "s20_ne_01"), ("s02", "s02_sur_02")):  # padded, other than in the sheet
         archives.write_frames(tmp_path / "SMIC-HS-E" / subject / clip, range(100, 161), "image{}.bmp")
     found = clips(smic.scan(tmp_path, variant(smic, "hs")))
     assert list(found) == ["s20/s20_ne_01", "s20/s20_ne_01_2", "s02/s2_sur_02"]
@@ -108,7 +108,9 @@ def test_casme3_needs_the_onset_in_its_names(tmp_path):
     assert all("color" in str(entry.files[0]) for entry in found.entries)
     assert found.entries[1].said.objective == "IV"
     assert any("spNO.216/d_3647: onset 3647 comes after offset 2694" in each for each in found.problems)
-    assert any("row 5: spNO.40 e: no onset or no offset given" in each for each in found.problems)
+    assert any("spNO.40/e_12: onset 12 comes after offset 0" in each for each in found.problems)
+    # All lines count towards what version of the sheet it is.
+    assert "others 2 instead of 161" in found.about["version"] and "happy 1 instead" in found.about["version"]
 
 
 def test_casme3_part_c_has_no_apex(tmp_path):
@@ -134,6 +136,18 @@ def test_dfme_keeps_its_parts_and_each_clip_its_frame_rate(tmp_path):
         "sub0009_02": ("testB", 200.0),
     }
     assert found["sub0004/sub0004_07"].numbers[0] == 0 and found["sub0004/sub0004_07"].apex == 3
+
+
+def test_the_part_of_dfme_is_told_by_what_the_sheet_holds(tmp_path):
+    counts = dfme.VERSIONS["testB"]
+    emotions = [name for name, count in counts.items() for _ in range(count)]
+    rows = [("sub0001", f"sub0001_{index}", 1, 2, 3, name, 0, 200, "4") for index, name in enumerate(emotions)]
+    archives.write_xlsx(tmp_path / "renamed.xlsx", [archives.DFME_HEADER, *rows])
+    found = dfme.scan(tmp_path)
+    assert {said.part for said in found.missing} == {"testB"} and len(found.missing) == 299
+    archives.write_xlsx(tmp_path / "renamed.xlsx", [archives.DFME_HEADER, *rows[:7]])
+    with pytest.raises(corpus.CorpusError, match=r"renamed\.xlsx: neither its counts nor its name tell"):
+        dfme.scan(tmp_path)
 
 
 def test_dfme_without_labels_of_its_tests(tmp_path):
