@@ -11,7 +11,7 @@ import numpy as np
 
 from stag_configs import casme2_5class
 from stag_datasets.synth_me.script import Recipe
-from stag_experiments import accuracy, cli, twin
+from stag_experiments import accuracy, cli, twin_corpus
 from stag_jax.training.files import write_table
 
 CLIPS = {
@@ -57,7 +57,7 @@ def measure(out: Path) -> tuple[accuracy.Table, str]:
     archive = out / "archive"
     if not (archive / "CASME2-coding.csv").exists():
         sheet(archive / "CASME2-coding.csv")
-    twin.render("casme2", archive, Recipe())
+    twin_corpus.render("casme2", archive, Recipe())
     rendered = time.perf_counter()
     settings = casme2_5class.get_config()
     settings.data.manual_dir, settings.data.data_dir = str(archive), str(out / "data")

@@ -114,7 +114,7 @@ DAMAGES = {
     "no folder": (lambda root: write_sheet(root, ROW), "casme2/sub03/EP09_01: no folder sub03/EP09_01"),
     "empty folder": (lambda root: [path.unlink() for path in clip(root).iterdir()], "no folder sub01/EP02_01f"),
     "empty file": (put("img50.jpg", b""), "casme2/sub01/EP02_01f: .*img50.jpg is empty"),
-    "cut off": (put("img50.jpg", archives.PICTURES[".jpg"][:-20]), "img50.jpg is cut off"),
+    "cut off": (put("img50.jpg", archives.PICTURES[".jpg"][:-4]), "img50.jpg is cut off"),
     "no picture": (put("img50.jpg", b"no picture"), "img50.jpg is no picture"),
     "no number in name": (put("img.jpg", b""), "img.jpg has no number"),
     "same number": (put("img0050.jpg", b""), "have the same number"),
