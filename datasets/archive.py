@@ -122,9 +122,11 @@ def cut(said: Said, folder: Path, images: Iterable[Path], remarks: list[str]) ->
     frames = tree_lib.numbered(images)
     first, last = _span(said, frames, folder, remarks)
     numbers = tuple(number for number in frames if first <= number <= last)
-    if gaps := sorted(set(range(first, last + 1)) - set(numbers)):
-        more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
-        remarks.append(f"frame {gaps[0]}{more} missing in {folder}")
+    if missing := last - first + 1 - len(numbers):
+        # The first place where numbers do not follow each other; a sheet may ask for any number, so none is counted to.
+        gap = next((first + at for at, number in enumerate(numbers) if number != first + at), numbers[-1] + 1)
+        more = f" and {missing - 1} more" if missing > 1 else ""
+        remarks.append(f"frame {gap}{more} missing in {folder}")
     shift = first - said.onset if said.onset is not None else 0
     return Entry(
         said,

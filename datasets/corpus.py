@@ -45,7 +45,7 @@ def frame_features() -> tfds.features.FeaturesDict:
             "onset": np.int32,
             "apex": np.int32,
             "offset": np.int32,
-            "numbers": tfds.features.Sequence(np.int32),
+            "numbers": tfds.features.Sequence(np.int64),
             "source": tfds.features.Text(),
             "repairs": tfds.features.Text(),
             "frames": tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3))),

@@ -38,6 +38,16 @@ def test_known_errata_are_put_right_and_said(tmp_path):
     assert any("frame 99 and 91 more missing" in remark for remark in left.remarks)
 
 
+def test_a_mark_far_away_costs_nothing(tmp_path):
+    rows = [(*archives.CASME2_ROWS[1][:5], 10**15, *archives.CASME2_ROWS[1][6:])]
+    archives.write_casme2(tmp_path, archives.CASME2_ROWS[1:2])
+    archives.write_xlsx(tmp_path / "CASME2-coding-20190701.xlsx", [archives.CASME2_HEADER, *rows])
+    (tmp_path / "CASME2_RAW_selected" / "sub01" / "EP03_02" / "img93.jpg").unlink()
+    found = casme2.scan(tmp_path, building.DEFAULT)
+    assert len(found.entries[0].numbers) == 11 and len(found.remarks) == 1
+    assert f"frame 93 and {10**15 - 101} more missing" in found.remarks[0]
+
+
 def test_clips_are_found_with_and_without_their_f(tmp_path):
     archives.write_casme2(tmp_path)
     folder = tmp_path / "CASME2_RAW_selected" / "sub01"
