@@ -96,7 +96,9 @@ def amend(said: Said, errata: Errata) -> Said:
     """With the known errata of the clip put right, and noted."""
     for name, (wrong, right) in errata.get((said.subject, said.clip), {}).items():
         now = getattr(said, name)
-        if now != right and wrong in (None, now):
+        # In another version of the sheet the clip may lie elsewhere, and nothing is to be repaired.
+        fits = said.onset is None or said.onset <= right
+        if now != right and wrong in (None, now) and fits:
             repair = f"{name} {'missing' if now is None else now} -> {right}"
             said = said._replace(repairs=(*said.repairs, repair), **{name: right})
     return said

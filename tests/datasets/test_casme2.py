@@ -38,6 +38,12 @@ def test_known_errata_are_put_right_and_said(tmp_path):
     assert any("frame 99 and 91 more missing" in remark for remark in left.remarks)
 
 
+def test_errata_of_another_recording_are_left_alone(tmp_path):
+    row = ("07", "EP06_01", None, 120, 126, 131, None, "1+2", "surprise", 2)
+    found = casme2.scan(archives.write_casme2(tmp_path, [row]), building.DEFAULT)
+    assert found.repairs == [] and len(found.entries[0].numbers) == 12
+
+
 def test_a_mark_far_away_costs_nothing(tmp_path):
     rows = [(*archives.CASME2_ROWS[1][:5], 10**15, *archives.CASME2_ROWS[1][6:])]
     archives.write_casme2(tmp_path, archives.CASME2_ROWS[1:2])
