@@ -1,6 +1,9 @@
 """The builder that all corpora of frames share: what a scan found becomes records, frames as they are."""
 
+import hashlib
 import os
+import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,8 @@ from stag_datasets import archive, corpus
 from stag_datasets.archive import Archive, Entry
 
 REMARKS_SHOWN = 10
-SHARD_BYTES = 128 << 20  # TFDS holds the records of one shard in memory
+SHARD_BYTES = 128 << 20
+KEPT = "finished"  # folder of the shards of a build that is not done yet
 
 
 @dataclass
@@ -34,7 +38,8 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Base of the builders; a subclass says how an archive is scanned.
 
     Records are written in the order of the archive, shard by shard: nothing is shuffled, so that a corpus of any size
-    needs no more memory than a few clips. With a Beam runner in the download config shards are built by Beam.
+    needs no more memory than a few clips. Shards that a stopped build has finished are kept beside the corpus and used
+    by the next. With a Beam runner in the download config shards are built by Beam, all of them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -45,6 +50,51 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def scan(self, root: Path) -> Archive:
         """What lies below `root`. Raises CorpusError where not even a list of clips can be had."""
         raise NotImplementedError
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig | None = None
+    ) -> None:
+        if download_config is not None and download_config.beam_runner:
+            super()._download_and_prepare(dl_manager, download_config)
+            return
+        shards = self._shard_iterators_per_split(dl_manager)[corpus.SPLIT]
+        template = self._get_filename_template(split_name=corpus.SPLIT)
+        # TFDS has set data_dir to a temporary folder, which it removes when the build fails.
+        kept = Path(self.data_dir).parent / KEPT
+        done = [self._finished(shard, kept) for shard in shards]
+        lengths, size = [], 0
+        for index, part in enumerate(done):
+            size += part.stat().st_size
+            lengths.append(int(part.name.split("-")[1]))
+            os.replace(part, template.sharded_filepath(shard_index=index, num_shards=len(shards)))
+        shutil.rmtree(kept, ignore_errors=True)
+        info = tfds.core.SplitInfo(name=corpus.SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
+        self.info.set_splits(tfds.core.SplitDict([info]))
+
+    def _finished(self, shard: "Shard", kept: Path) -> Path:
+        """The shard as a file `<what it is made of>-<records>-.`, written unless it is there."""
+        of = [
+            (entry, [path.stat().st_mtime_ns for path in entry.files if path.exists()]) for entry in shard.found.entries
+        ]
+        digest = hashlib.sha256(repr((self.VERSION, of, shard.skip_damaged)).encode()).hexdigest()[:32]
+        for path in kept.glob(f"{digest}-*"):
+            return path
+        kept.mkdir(parents=True, exist_ok=True)
+        count = 0
+
+        def serialized() -> Iterator[tuple[str, bytes]]:
+            nonlocal count
+            for key, record in shard():
+                count += 1
+                yield key, self.info.features.serialize_example(record)
+
+        waiting = kept / f".{uuid.uuid4().hex}"
+        try:
+            self._example_writer().write(waiting, serialized())
+            os.replace(waiting, kept / f"{digest}-{count}-")
+        finally:
+            waiting.unlink(missing_ok=True)
+        return kept / f"{digest}-{count}-"
 
     @staticmethod
     def record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:

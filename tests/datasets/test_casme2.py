@@ -150,6 +150,34 @@ def test_damage_is_one_line_and_leaves_nothing(tmp_path, name):
     assert not list(tmp_path.glob("data/**/*.array_record*"))
 
 
+def test_a_stopped_build_goes_on(tmp_path, monkeypatch):
+    root = archives.write_casme2(tmp_path / "archive")
+    whole = list(features.read_clips(corpus.build("casme2", data_dir=tmp_path / "whole", manual_dir=root)))
+    monkeypatch.setattr(building, "SHARD_BYTES", 1)  # a shard a clip
+    made, record = [], building.to_record
+
+    def stops_at(count):
+        def one(entry, frames):
+            if len(made) == count:
+                raise KeyboardInterrupt
+            made.append(entry.said.clip)
+            return record(entry, frames)
+
+        return one
+
+    monkeypatch.setattr(building, "to_record", stops_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        corpus.build("casme2", data_dir=tmp_path / "data", manual_dir=root)
+    made.clear()
+    monkeypatch.setattr(building, "to_record", stops_at(-1))
+    folder = corpus.build("casme2", data_dir=tmp_path / "data", manual_dir=root)
+    assert len(made) == 2 and len(list(folder.glob("*.array_record*"))) == 5
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    for one, other in zip(whole, features.read_clips(folder), strict=True):
+        assert one["id"] == other["id"] and one["source"] == other["source"]
+        np.testing.assert_array_equal(one["frames"], other["frames"])
+
+
 def test_damaged_clips_can_be_left_out(tmp_path):
     root = archives.write_casme2(tmp_path / "archive")
     (clip(root) / "img50.jpg").write_bytes(b"")
