@@ -92,6 +92,26 @@ def required(row: Row, *names: str) -> list[str]:
     return [row.cells[name] for name in names]
 
 
+def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
+    """The clip of a row, in a folder of its own below its subject's.
+
+    `subject` has a place for the subject's number, e.g. `sub{:02d}`. Raises ValueError for a row that cannot be used.
+    """
+    who, name, emotion = required(row, "subject", "clip", "emotion")
+    person = subject.format(number(who))
+    return Said(
+        subject=person,
+        clip=name,
+        emotion=emotion,
+        fps=fps,
+        where=where,
+        folder=(person, name),
+        action_units=row.cells.get("units"),
+        objective=roman(row.cells.get("objective", "")),
+        **marks(row),
+    )
+
+
 def amend(said: Said, errata: Errata) -> Said:
     """With the known errata of the clip put right, and noted."""
     for name, (wrong, right) in errata.get((said.subject, said.clip), {}).items():

@@ -36,15 +36,4 @@ def scan(root: Path, variant: Variant) -> Archive:
 
 
 def _said(row: Row, where: str) -> Said:
-    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
-    subject = f"sub{annotation.number(subject):02d}"
-    return Said(
-        subject=subject,
-        clip=clip,
-        emotion=emotion,
-        fps=FPS,
-        where=where,
-        folder=(subject, clip),
-        action_units=row.cells.get("units"),
-        **annotation.marks(row),
-    )
+    return annotation.clip(row, where, fps=FPS, subject="sub{:02d}")

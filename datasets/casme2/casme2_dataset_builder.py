@@ -56,19 +56,7 @@ def _rank(sheet: Sheet) -> tuple[bool, str]:
 
 
 def _said(row: Row, where: str) -> Said:
-    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
-    subject = f"sub{annotation.number(subject):02d}"
-    return Said(
-        subject=subject,
-        clip=clip,
-        emotion=emotion,
-        fps=FPS,
-        where=where,
-        folder=(subject, clip),
-        action_units=row.cells.get("units"),
-        objective=annotation.roman(row.cells.get("objective", "")),
-        **annotation.marks(row),
-    )
+    return annotation.clip(row, where, fps=FPS, subject="sub{:02d}")
 
 
 def _other_name(said: Said, found: tree.Tree) -> Said:

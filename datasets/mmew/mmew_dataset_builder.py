@@ -42,14 +42,5 @@ def scan(root: Path, variant: Variant) -> Archive:
 
 
 def _said(row: Row, where: str) -> Said:
-    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
-    return Said(
-        subject=f"S{annotation.number(subject):02d}",
-        clip=clip,
-        emotion=emotion,
-        fps=FPS,
-        where=where,
-        folder=(clip,),
-        action_units=row.cells.get("units"),
-        **annotation.marks(row),
-    )
+    said = annotation.clip(row, where, fps=FPS, subject="S{:02d}")
+    return said._replace(folder=(said.clip,))  # below a folder of emotions, not of subjects

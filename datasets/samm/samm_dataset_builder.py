@@ -59,16 +59,4 @@ def _rank(sheet: Sheet) -> bool:
 def _said(row: Row, where: str) -> Said | None:
     if "macro" in row.cells.get("kind", "").casefold():
         return None
-    subject, clip, emotion = annotation.required(row, "subject", "clip", "emotion")
-    subject = f"{annotation.number(subject):03d}"
-    return Said(
-        subject=subject,
-        clip=clip,
-        emotion=emotion,
-        fps=FPS,
-        where=where,
-        folder=(subject, clip),
-        action_units=row.cells.get("units"),
-        objective=annotation.roman(row.cells.get("objective", "")),
-        **annotation.marks(row),
-    )
+    return annotation.clip(row, where, fps=FPS, subject="{:03d}")
