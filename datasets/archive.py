@@ -1,6 +1,5 @@
 """From what a sheet says to what lies in the archive: clips with their frames, and all that is odd about them."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -141,11 +140,6 @@ def cut(said: Said, folder: Path, images: Iterable[Path], remarks: list[str]) ->
 def name(said: Said) -> str:
     """The id of a clip."""
     return f"{said.dataset}/{said.subject}/{said.clip}"
-
-
-def emotions(archive: Archive) -> Counter[str]:
-    """Clips by emotion, in lower case."""
-    return Counter(entry.said.emotion.casefold() for entry in archive.entries)
 
 
 def read_all(archive: Archive, workers: int) -> Iterator[tuple[Entry, list[bytes] | CorpusError]]:

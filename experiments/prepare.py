@@ -56,13 +56,15 @@ def main() -> None:
         skip_damaged=SKIP_DAMAGED.value,
         beam_runner=BEAM_RUNNER.value,
     )
+    each = []
     for folder in folders:
         found = features.prepare(folder, config)
+        each.append(found)
         path = features.cache_path(folder, config)
         if found.reports:
             _report(found, Path(data.data_dir) / "reports" / path.stem)
         print(f"features {path}")
-    made = dataset.load(folders, config)
+    made = dataset.assemble(folders, each, config)
     print(f"{', '.join(map(str, folders))}: {len(made.ids)} clips, {len(set(made.subjects))} subjects")
     for index, name in enumerate(data.classes):
         print(f"{name:12}{int((made.batch.label == index).sum()):6d}")

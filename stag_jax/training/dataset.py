@@ -52,15 +52,15 @@ def load(folders: Path | Sequence[Path], config: Config) -> Corpus:
         label scheme that does not fit; the same clip twice; no clip left.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
-    found = [features.prepare(folder, config) for folder in folders]
-    for folder, prepared in zip(folders, found, strict=True):
+    return assemble(folders, [features.prepare(folder, config) for folder in folders], config)
+
+
+def assemble(folders: Sequence[Path], each: Sequence[features.Prepared], config: Config) -> Corpus:
+    """The same from what has been prepared already of each folder; raises as `load` does."""
+    for folder, prepared in zip(folders, each, strict=True):
         for line in miscounted(prepared.clips, features.about(folder), config.data.labels):
             logging.warning("%s", line)
-    return assemble(features.Prepared(*(list(chain(*lists)) for lists in zip(*found, strict=True))), config)
-
-
-def assemble(found: features.Prepared, config: Config) -> Corpus:
-    """The same from what has been prepared already; raises as `load` does."""
+    found = features.Prepared(*(list(chain(*lists)) for lists in zip(*each, strict=True)))
     if found.faceless and not config.data.skip_faceless:
         raise UserError(
             f"no face in {len(found.faceless)} of {len(found.clips) + len(found.faceless)} clips: "
