@@ -15,10 +15,11 @@ from ml_collections import ConfigDict, config_flags
 
 from stag_datasets import corpus
 from stag_jax.config import Config, from_config_dict
-from stag_jax.training import workdir
-from stag_jax.types import UserError
+from stag_jax.training import hosts, workdir
+from stag_jax.types import Preempted, UserError
 
 USAGE_ERROR = 2
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PLACES = ("data_dir", "manual_dir")
 
 
@@ -59,6 +60,26 @@ def read_workdir(holder: flags.FlagHolder) -> Path:
     return Path(holder.value)
 
 
+def host_flags() -> None:
+    """Defines --distributed and what it may need; `set_up` and `connect` read them."""
+    flags.DEFINE_bool("distributed", False, "Several processes as one run; Slurm, Open MPI and TPU pods are found.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, where nothing tells of it.")
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.", lower_bound=0)
+
+
+def connect(config: Config) -> None:
+    """Fixes the devices: those of this process and, with --distributed, of all of them. Before any other use of jax.
+
+    Raises:
+      UserError: the others cannot be found.
+    """
+    # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
+    jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
+    if "distributed" in flags.FLAGS and flags.FLAGS.distributed:
+        hosts.connect(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+
+
 def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
     """What `loop.run` takes: the config, the workdir, and the folders of the corpora, which are built if missing.
 
@@ -70,9 +91,8 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
     places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
     workdir.check(folder, config)
-    # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
-    jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
-    prepared = corpus.build_all(config.data.dataset, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
+    data = config.data
+    prepared = hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
     return config, folder, prepared
 
 
@@ -90,6 +110,8 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
             main(*argv[1:])
         except (UserError, corpus.CorpusError) as error:
             fail(str(error))
+        except Preempted as notice:
+            fail(str(notice), code=TRY_AGAIN)
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on", code=130)
 
@@ -98,7 +120,8 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
     """Prints one line and leaves."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    kind = "stopped" if code == TRY_AGAIN else "error"
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -2,19 +2,27 @@
 
 Builds the corpus if it is not there, resumes what the workdir holds, and leaves config.json, metrics.json,
 predictions.csv, predictions_by_seed.csv, log.jsonl and folds/<name>/ in it, and au_predictions.csv where the corpus
-has action units.
+has action units. On SIGTERM it saves and exits with code 75.
 """
 
+from absl import flags
+
 from stag_experiments import cli
-from stag_jax.training import loop
+from stag_jax.training import hosts, loop, outcome
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of two dispatches to WORKDIR/profile.")
+cli.host_flags()
 
 
 def main() -> None:
     """Parses, builds what is missing, runs, prints the table."""
-    print(loop.summary(loop.run(*cli.set_up(cli.read_config(CONFIG), cli.read_workdir(WORKDIR)))))
+    config, folder = cli.read_config(CONFIG), cli.read_workdir(WORKDIR)
+    cli.connect(config)
+    result = loop.run(*cli.set_up(config, folder), profile=PROFILE.value)
+    if hosts.first():
+        print(outcome.summary(result))
 
 
 if __name__ == "__main__":

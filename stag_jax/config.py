@@ -5,11 +5,17 @@ There are no defaults here: `configs/base.py` is the one place that holds them.
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
+
+from jaxtyping import Array, Float
 
 from stag_jax.types import UserError
 
 T = TypeVar("T")
+
+# A number that may differ from member to member of one compiled program: then it is an array while it is traced.
+Tunable = float | Float[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +85,8 @@ class ModelConfig:
     cross_layers: int
     mlp_ratio: int
     readout_dim: int  # features that each node keeps for itself in the readout
-    dropout: float
-    edge_dropout: float
+    dropout: Tunable
+    edge_dropout: Tunable
     au_guidance: bool  # bias attention by the action units seen in the frame
     dynamic: bool  # False: the bias is the learned static adjacency only
     cross_to_space: bool  # spatial tokens attend to temporal ones
@@ -95,10 +101,10 @@ class ModelConfig:
 class LossConfig:
     """Focal loss over classes, binary focal loss over action units."""
 
-    gamma: float
-    class_balance: float  # exponent of inverse class frequency in alpha; 0 = none, 1 = full
-    label_smoothing: float
-    lambda_au: float
+    gamma: Tunable
+    class_balance: Tunable  # exponent of inverse class frequency in alpha; 0 = none, 1 = full
+    label_smoothing: Tunable
+    lambda_au: Tunable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,21 +113,21 @@ class TrainConfig:
 
     steps: int
     batch_size: int
-    learning_rate: float
+    learning_rate: Tunable
     warmup_steps: int
-    weight_decay: float
-    clip_norm: float
+    weight_decay: Tunable
+    clip_norm: Tunable
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """What is done to training clips on the device."""
 
-    mirror: float  # probability of a left-right flip
-    magnitude: float  # standard deviation of the log of a random gain on the motion
-    noise: float  # standard deviation of noise on the normalised features
-    frame_drop: float  # probability that a frame is hidden
-    mixup: float  # alpha of the Beta distribution by which clips are mixed; 0 = not at all
+    mirror: Tunable  # probability of a left-right flip
+    magnitude: Tunable  # standard deviation of the log of a random gain on the motion
+    noise: Tunable  # standard deviation of noise on the normalised features
+    frame_drop: Tunable  # probability that a frame is hidden
+    mixup: Tunable  # alpha of the Beta distribution by which clips are mixed; 0 = not at all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +147,11 @@ class ProtocolConfig:
 class ParallelConfig:
     """How members lie on devices. Nothing here changes what is computed."""
 
-    mode: str  # "sharded" or "pmap"
+    # "sharded": members over devices; "pmap": the same by `jax.pmap`; "data": the clips of a step over devices, for
+    # one model too large for a device
+    mode: str
     cpu_devices: int  # devices that the CPU is split into; 0 = one a core; no effect on accelerators
-    members_per_chunk: int  # members in one program, per device; 0 = all
+    members_per_chunk: int  # members in one program, per device; 0 = as many as the memory plan gives
     steps_per_dispatch: int
 
 
@@ -197,6 +205,8 @@ def _value(value: Any, hint: Any, path: str) -> Any:
         if not hasattr(value, "keys"):
             raise UserError(f"{path} must be a group of keys, got {value!r}")
         return from_config_dict(value, hint, path)
+    if hint == Tunable:
+        hint = float
     if getattr(hint, "__origin__", None) is tuple:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise UserError(f"{path} must be a tuple, got {value!r}")
@@ -206,6 +216,38 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UserError(f"{path} must be of type {hint.__name__}, got {value!r}")
     return value
+
+
+def tunable_keys(cls: type = Config, prefix: str = "") -> tuple[str, ...]:
+    """Dotted keys of the numbers that may differ between the members of one program: those of type `Tunable`."""
+    found: list[str] = []
+    for key, hint in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            found += tunable_keys(hint, f"{prefix}{key}.")
+        elif hint == Tunable:
+            found.append(prefix + key)
+    return tuple(found)
+
+
+def get(config: Any, key: str) -> Any:
+    """The value of a dotted key."""
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def replace(config: T, values: Mapping[str, Any]) -> T:
+    """The config with other values of some dotted keys; values are taken as they are, traced numbers among them."""
+    for key, value in values.items():
+        first, _, rest = key.partition(".")
+        inner = replace(getattr(config, first), {rest: value}) if rest else value
+        config = dataclasses.replace(config, **{first: inner})
+    return config
+
+
+def is_off(value: Tunable) -> bool:
+    """Whether a rate is known to be zero, so that what it governs can be left out of the program."""
+    return isinstance(value, float | int) and value <= 0
 
 
 def to_dict(config: Any) -> dict[str, Any]:

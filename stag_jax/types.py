@@ -3,7 +3,7 @@
 Axis letters, in jaxtyping annotations, in einsums and in short suffixes; nowhere do they mean anything else:
 
     b clip                  t selected frame (K of them)   n ROI node          u action unit
-    d feature               h head                         k class             m member (seed x fold)
+    d feature               h head                         k class             m member (trial x seed x fold)
     s subject               f raw frame of a clip          y x image row, column
     p landmark (68)         w edge of the time window      e edge feature
 
@@ -21,6 +21,10 @@ class UserError(Exception):
 
     The scripts in `experiments/` print it without a traceback and exit with code 2.
     """
+
+
+class Preempted(Exception):
+    """The machine is wanted for something else. The state is saved; the scripts exit with code 75 (try again)."""
 
 
 class Clip(NamedTuple):

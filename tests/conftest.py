@@ -1,4 +1,4 @@
-"""Every test runs on four CPU devices, with strict promotion, and with the shapes of stag_jax checked at run time.
+"""Every test runs on eight CPU devices, with strict promotion, and with the shapes of stag_jax checked at run time.
 
 Helpers are fixtures that return functions: the test folders are no packages, so nothing is imported from here. What
 they need of stag_jax is imported inside them, after the hook that adds the checks.
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 install_import_hook("stag_jax", "beartype.beartype")  # works on modules imported from here on

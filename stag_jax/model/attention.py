@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from stag_jax.config import Tunable
+
 SLOPE = 0.2  # of the leaky ReLU in GATv2
 
 
@@ -135,6 +137,18 @@ def pool(
     return jnp.einsum("...i,...id->...d", weights.astype(value.dtype), value), weights
 
 
-def drop_edges(mask: Bool[Array, "*edges"], key: Array, rate: float) -> Bool[Array, "*edges"]:
+def drop_edges(mask: Bool[Array, "*edges"], key: Array, rate: Tunable) -> Bool[Array, "*edges"]:
     """Hides each edge of `mask` with probability `rate`."""
     return mask & jax.random.bernoulli(key, 1 - rate, mask.shape)
+
+
+def drop_features(x: Float[Array, "*b i d"], key: Array, rate: Tunable, *, locked: bool) -> Float[Array, "*b i d"]:
+    """Sets each feature to zero with probability `rate` and makes up for it in the others.
+
+    `locked`: all tokens (the last axis but one) lose the same features. It regularises as well here, and draws fewer
+    random numbers by the number of tokens.
+    """
+    shape = (*x.shape[:-2], 1, x.shape[-1]) if locked else x.shape
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    scale = 1 / jnp.maximum(jnp.asarray(1 - rate, x.dtype), jnp.finfo(x.dtype).tiny)
+    return jnp.where(kept, x * scale, 0)

@@ -61,7 +61,8 @@ class TwoStream(nn.Module):
         for index in range(c.gat_layers):
             attend = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"space_{index}")
             space, _ = attend(space, train=train)
-        space = nn.Dropout(c.dropout)(NodeReadout(c.readout_dim, name="readout")(space), deterministic=not train)
+        space = NodeReadout(c.readout_dim, name="readout")(space)
+        space = layers.Dropout(c.dropout, locked=False)(space, train=train)
 
         time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes[..., -graph.pooled :], axis=2))
         code = graph_ops.time_code(batch.times_ms, CODE_WIDTH).astype(batch.nodes.dtype)
@@ -70,7 +71,7 @@ class TwoStream(nn.Module):
             encoder = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"encoder_{index}")
             time, _ = encoder(time, mask=batch.frame_mask, train=train)
         pooled, attention = layers.Pool(name="pool")(time, batch.frame_mask)
-        pooled = nn.Dropout(c.dropout)(pooled, deterministic=not train)
+        pooled = layers.Dropout(c.dropout, locked=False)(pooled, train=train)
         logits = nn.Dense(self.classes, name="space_logits")(space) + nn.Dense(self.classes, name="time_logits")(pooled)
         return logits.astype(jnp.float32), {"au_logits": au_logits, "temporal_attention": attention}
 

@@ -64,10 +64,12 @@ def space_edge_features(graph: FaceGraph) -> Float[np.ndarray, "n n2 e"]:
 def time_window(frames: int, window: int) -> tuple[Int[np.ndarray, "t w"], Bool[np.ndarray, "t w"]]:
     """Time edges: the frames within `window` places before and after each one, itself left out.
 
+    Places that no frame of so short a clip has are left out, so one frame has no time edges at all.
+
     Returns:
       Index of the neighbouring frame, clipped into range, and whether it exists.
     """
-    offsets = [step for step in range(-window, window + 1) if step != 0]
+    offsets = [step for step in range(-window, window + 1) if step != 0 and abs(step) < frames]
     index = np.arange(frames)[:, None] + np.asarray(offsets, dtype=np.int64)[None, :]
     exists = (index >= 0) & (index < frames)
     return np.clip(index, 0, frames - 1), exists

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from stag_jax.config import Tunable, is_off
 from stag_jax.model import attention
 from stag_jax.model import graph as graph_ops
 from stag_jax.types import FaceGraph
@@ -20,26 +21,30 @@ from stag_jax.types import FaceGraph
 Aux = dict[str, Array]
 
 
-def locked_dropout(rate: float) -> nn.Dropout:
-    """Dropout of whole features: all tokens of the last axis but one lose the same ones.
+class Dropout(nn.Module):
+    """`attention.drop_features` with a key of its own. Flax's asks for a plain number; here the rate may be traced."""
 
-    It regularises as well here, and draws fewer random numbers by the number of tokens.
-    """
-    return nn.Dropout(rate, broadcast_dims=(-2,))
+    rate: Tunable
+    locked: bool = True
+
+    def __call__(self, x: Float[Array, "*b i d"], *, train: bool) -> Float[Array, "*b i d"]:
+        if not train or is_off(self.rate):
+            return x
+        return attention.drop_features(x, self.make_rng("dropout"), self.rate, locked=self.locked)
 
 
 class Mlp(nn.Module):
     """Pre-norm residual MLP."""
 
     ratio: int
-    dropout: float
+    dropout: Tunable
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"], *, train: bool) -> Float[Array, "*b d"]:
         width = x.shape[-1]
         y = nn.gelu(nn.Dense(self.ratio * width, name="up")(nn.LayerNorm(name="norm")(x)))
         y = nn.Dense(width, name="down")(y)
-        return x + locked_dropout(self.dropout)(y, deterministic=not train)
+        return x + Dropout(self.dropout)(y, train=train)
 
 
 class ActionUnitHead(nn.Module):
@@ -83,8 +88,8 @@ class GraphAttention(nn.Module):
     score_dim: int
     window: int
     mlp_ratio: int
-    dropout: float
-    edge_dropout: float
+    dropout: Tunable
+    edge_dropout: Tunable
 
     @nn.compact
     def __call__(
@@ -119,7 +124,7 @@ class GraphAttention(nn.Module):
         space_mask = jnp.broadcast_to(frame_mask[..., None, None], (*frame_mask.shape, n, n))
         neighbour = jnp.take(frame_mask, index, axis=-1) & jnp.expand_dims(exists, range(frame_mask.ndim - 1))
         time_mask = jnp.broadcast_to(neighbour[..., None, :], (*frame_mask.shape, n, index.shape[1]))
-        if train and self.edge_dropout > 0:
+        if train and not is_off(self.edge_dropout):
             space_key, time_key = jax.random.split(self.make_rng("dropout"))
             kept = attention.drop_edges(space_mask, space_key, self.edge_dropout)
             # A node always hears itself, so that none is cut off.
@@ -128,7 +133,7 @@ class GraphAttention(nn.Module):
         space, time = attention.joint_weights(space, time, space_mask=space_mask, time_mask=time_mask)
         message = attention.joint_messages(space, time, value, attention.windowed(value, index))
         message = nn.DenseGeneral(width, axis=(-2, -1), name="out")(jnp.swapaxes(message, -3, -2))
-        h = h + locked_dropout(self.dropout)(message, deterministic=not train)
+        h = h + Dropout(self.dropout)(message, train=train)
         h = Mlp(self.mlp_ratio, self.dropout, name="mlp")(h, train=train)
         return h, {"space_attention": space, "time_attention": time}
 
@@ -138,7 +143,7 @@ class Attend(nn.Module):
 
     heads: int
     mlp_ratio: int
-    dropout: float
+    dropout: Tunable
 
     @nn.compact
     def __call__(
@@ -158,7 +163,7 @@ class Attend(nn.Module):
         value = nn.DenseGeneral(shape, name="value")(tokens)
         message, weights = attention.dot_product(query, key, value, mask)
         message = nn.DenseGeneral(width, axis=(-2, -1), name="out")(message)
-        x = x + locked_dropout(self.dropout)(message, deterministic=not train)
+        x = x + Dropout(self.dropout)(message, train=train)
         return Mlp(self.mlp_ratio, self.dropout, name="mlp")(x, train=train), weights
 
 

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from stag_jax.config import Tunable
+
 
 def class_weights(
-    label: Int[Array, " b"], train_mask: Float[Array, " b"], classes: int, exponent: float
+    label: Int[Array, " b"], train_mask: Float[Array, " b"], classes: int, exponent: Tunable
 ) -> Float[Array, " k"]:
     """alpha: inverse class frequency among the clips of `train_mask`, to the power `exponent`.
 
@@ -23,8 +25,8 @@ def focal(
     logits: Float[Array, "b k"],
     label: Int[Array, " b"],
     alpha: Float[Array, " k"],
-    gamma: float,
-    smoothing: float = 0.0,
+    gamma: Tunable,
+    smoothing: Tunable = 0.0,
 ) -> Float[Array, " b"]:
     """alpha_y (1 - p)^gamma times the cross-entropy with (optionally smoothed) labels, one value a clip.
 
@@ -39,7 +41,7 @@ def focal(
 
 
 def binary_focal(
-    *, logits: Float[Array, "*b u"], target: Float[Array, "*b u"], mask: Bool[Array, "*b u"], gamma: float
+    *, logits: Float[Array, "*b u"], target: Float[Array, "*b u"], mask: Bool[Array, "*b u"], gamma: Tunable
 ) -> Float[Array, ""]:
     """Mean binary focal loss over labelled units; 0 where nothing is labelled."""
     logits = jnp.where(mask, logits.astype(jnp.float32), 0.0)

@@ -79,7 +79,7 @@ class Stag(nn.Module):
 
         pooled, aux["temporal_attention"] = layers.Pool(c.temporal_attention, name="pool")(time, batch.frame_mask)
         features = jnp.concatenate([NodeReadout(c.readout_dim, name="readout")(space), pooled], axis=-1)
-        features = nn.Dropout(c.dropout)(features, deterministic=not train)
+        features = layers.Dropout(c.dropout, locked=False)(features, train=train)
         return nn.Dense(self.classes, name="logits")(features).astype(jnp.float32), aux
 
 

@@ -1,10 +1,11 @@
 """Checkpoints on disk: the stacked state of all members for resuming, and one folder a fold for use.
 
 The only module that imports Orbax. It writes into a temporary folder and commits at the end, so a kill in the middle
-of a save leaves the checkpoint before it.
+of a save leaves the checkpoint before it; old states are pruned, folds never are.
 """
 
 import logging as std_logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
+from stag_jax.training import hosts
 from stag_jax.types import UserError
 
 STATE = "state"
@@ -20,16 +22,20 @@ FOLDS = "folds"
 
 
 class StateStore:
-    """The stacked state of a run, saved in the background; a context manager that waits for the last save."""
+    """The stacked state of a run, saved in the background; a context manager that waits for the last save.
+
+    All processes of a run save and load together, each the members that its devices have.
+    """
 
     def __init__(self, workdir: Path, keep: int) -> None:
-        policy = ocp.training.preservation_policies.LatestN(keep)
         _quiet()
+        self.folder = (workdir / STATE).absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            (workdir / STATE).absolute(),
+            self.folder,
             # When to save is the loop's decision.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policy,
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
         )
 
     def __enter__(self) -> "StateStore":
@@ -43,21 +49,65 @@ class StateStore:
         found = self._checkpointer.latest
         return None if found is None else int(found.step)
 
-    def save(self, step: int, tree: Any) -> None:
-        """Starts saving; the arrays are copied first, so that the run may go on."""
+    def save(self, step: int, chunks: list[Any], elapsed_s: float) -> None:
+        """Starts saving chunks of stacked members, which the run must leave alone: give it copies."""
         if step != self.latest():
-            self._checkpointer.save_async(step, jax.tree.map(np.array, tree))
+            self._checkpointer.save_async(step, {"chunks": chunks, "elapsed_s": np.asarray(elapsed_s)})
 
-    def load(self, step: int, like: Any) -> Any:
-        """The state of `step`, in the structure, dtypes and shardings of `like`."""
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._checkpointer.load(step, abstract)
+    def wait(self) -> None:
+        """Until all that was begun is on disk."""
+        self._checkpointer.wait()
+
+    def load(self, member: Any, count: int) -> tuple[int, Any, float] | None:
+        """The newest state that can be read: its step, `count` stacked members on the host, and the seconds so far.
+
+        In which chunks, and on how many devices, it was saved does not matter. One that cannot be read is removed, and
+        the one before it is taken. None where nothing was saved.
+
+        Args:
+          member: shapes of one member.
+          count: how many there are.
+
+        Raises:
+          UserError: states are there, and none can be read.
+        """
+        steps = sorted((int(found.step) for found in self._checkpointer.checkpoints), reverse=True)
+        for step in steps:
+            try:
+                return (step, *self._load(step, member, count))
+            except Exception as error:  # whatever comes up in half a file
+                absl_logging.warning("%s/%d cannot be read (%s)", self.folder, step, str(error).partition("\n")[0])
+        if steps:
+            raise UserError(f"none of the states in {self.folder} can be read; remove the folder to begin afresh")
+        return None
+
+    def _load(self, step: int, member: Any, count: int) -> tuple[Any, float]:
+        saved = self._checkpointer.metadata(step).metadata["chunks"]
+        sizes = [jax.tree.leaves(chunk)[0].shape[0] for chunk in saved]
+        chunks = [
+            jax.tree.map(lambda x, size=size: np.broadcast_to(np.zeros((), x.dtype), (size, *x.shape)), member)
+            for size in sizes
+        ]
+        found = self._checkpointer.load(step, {"chunks": chunks, "elapsed_s": np.zeros(())})
+        stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found["chunks"])
+        for want, got in zip(jax.tree.leaves(member), jax.tree.leaves(stacked), strict=True):
+            if got.shape != (count, *want.shape):
+                raise ValueError(f"holds {got.shape} where {(count, *want.shape)} is needed")
+        return stacked, float(found["elapsed_s"])
+
+
+def remove_state(workdir: Path) -> None:
+    """Removes what only a run that is not finished needs."""
+    shutil.rmtree(workdir / STATE, ignore_errors=True)
 
 
 def save_fold(workdir: Path, name: str, tree: Any) -> None:
-    """Writes one fold's parameters and statistics to `<workdir>/folds/<name>`, unless they are there."""
+    """Writes one fold's parameters and statistics to `<workdir>/folds/<name>`, unless they are there.
+
+    All processes of a run call this together.
+    """
     folder = (workdir / FOLDS / name).absolute()
-    if not ocp.is_orbax_checkpoint(folder):
+    if not hosts.same(np.asarray(ocp.is_orbax_checkpoint(folder))):
         ocp.save(folder, tree, overwrite=True)
 
 

@@ -5,6 +5,7 @@ of its training mask, and everything learned from data, normalisation included, 
 are folded from (seed, fold, step) and none is carried, so resuming, chunking and padding change nothing.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.model import baselines, losses
 from stag_jax.model import graph as graph_ops
@@ -20,6 +22,11 @@ from stag_jax.training import augment, optim
 from stag_jax.types import ClipBatch, FaceGraph
 
 EPSILON = 1e-6
+
+
+def stay(clips: ClipBatch) -> ClipBatch:
+    """The clips of a step, left where they are."""
+    return clips
 
 
 class Task(NamedTuple):
@@ -30,14 +37,16 @@ class Task(NamedTuple):
     graph: FaceGraph
     classes: int
     batch_size: int
+    lay: Callable[[ClipBatch], ClipBatch] = stay  # how the clips of a step are laid over devices
 
 
 class Member(NamedTuple):
-    """One training: who is in it, and its randomness."""
+    """One training: who is in it, its randomness, and what is its own among the settings."""
 
     train_mask: Float[Array, " b"]
     seed: Int[Array, ""]
     fold: Int[Array, ""]
+    tuned: dict[str, Float[Array, ""]]  # by dotted key of `config`; those of `config.tunable_keys`
 
 
 class Statistics(NamedTuple):
@@ -65,8 +74,17 @@ def make_task(config: Config, graph: FaceGraph, smallest_fold: int) -> Task:
     return Task(config, model, graph, classes, min(config.train.batch_size, smallest_fold))
 
 
+def tuned(task: Task, member: Member) -> Task:
+    """The task as the member has it: with its own values of the settings that differ between members."""
+    if not member.tuned:
+        return task
+    config = config_lib.replace(task.config, member.tuned)
+    return task._replace(config=config, model=baselines.make_model(config.model, task.classes))
+
+
 def init(task: Task, batch: ClipBatch, member: Member) -> MemberState:
     """The member before its first step."""
+    task = tuned(task, member)
     statistics = measure(task, batch, member.train_mask)
     example = normalise(jax.tree.map(lambda x: x[:1], batch), statistics)
     params = task.model.init(_key(member, "init"), example, task.graph, train=False)["params"]
@@ -148,20 +166,28 @@ def loss_fn(
     return loss, {"loss": loss, "au_loss": au, "train_accuracy": hit}
 
 
-def train_step(
-    task: Task, batch: ClipBatch, member: Member, state: MemberState
-) -> tuple[MemberState, dict[str, Float[Array, ""]]]:
-    """One step of one member."""
+def training_clips(task: Task, batch: ClipBatch, member: Member, state: MemberState) -> tuple[augment.Mixed, Array]:
+    """The clips of the next step, drawn, augmented and normalised; and the key of the network's own randomness."""
     key = jax.random.fold_in(_key(member, "step"), state.step)
     augment_key, noise_key, dropout_key, mix_key = jax.random.split(key, 4)
     rows = batch_rows(_key(member, "order"), member.train_mask, state.step, task.batch_size)
-    clips = jax.tree.map(lambda x: x[rows], batch)
+    clips = task.lay(jax.tree.map(lambda x: x[rows], batch))
     clips = augment.augment(clips, task.graph, augment_key, task.config.augment)
     clips = normalise(clips, state.statistics)
     noise = task.config.augment.noise * jax.random.normal(noise_key, clips.nodes.shape)
     mixed = augment.mixup(clips._replace(nodes=clips.nodes + noise), mix_key, task.config.augment.mixup)
+    return mixed, dropout_key
 
-    grad_fn = jax.grad(lambda params: loss_fn(task, params, mixed, state.statistics, dropout_key), has_aux=True)
+
+def train_step(
+    task: Task, batch: ClipBatch, member: Member, state: MemberState
+) -> tuple[MemberState, dict[str, Float[Array, ""]]]:
+    """One step of one member."""
+    task = tuned(task, member)
+    # Without the barrier XLA draws and gathers the clips once more for every use.
+    mixed, key = training_clips(task, batch, member, state)
+    mixed = jax.lax.optimization_barrier(mixed)
+    grad_fn = jax.grad(lambda params: loss_fn(task, params, mixed, state.statistics, key), has_aux=True)
     grads, metrics = grad_fn(state.params)
     optimizer = optim.make_optimizer(task.config.train)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -11,15 +11,23 @@ from stag_jax.training.files import write_text
 
 
 class RunLog:
-    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first. Close it."""
+    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first. Close it.
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
+    Without a path, as in all processes but the first, it writes nothing.
+    """
+
+    def __init__(self, path: Path | None, resumed_step: int) -> None:
+        self._file = None
+        if path is None:
+            return
         kept = [line for line in _complete_lines(path) if line["step"] <= resumed_step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, elapsed_s: float, metrics: dict[str, np.ndarray]) -> None:
         """One line: the mean over members of each metric, and its largest member's value of the loss."""
+        if self._file is None:
+            return
         line: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed_s, 3)}
         line |= {name: float(f"{np.mean(value):.6g}") for name, value in sorted(metrics.items())}
         line["loss_max"] = float(f"{np.max(metrics['loss']):.6g}")
@@ -28,7 +36,8 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
@@ -43,6 +52,6 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def progress(total: int, done: int) -> tqdm:
+def progress(total: int, done: int, *, hidden: bool) -> tqdm:
     """The bar of a run: steps, steps/s and time left; the loop adds the loss."""
-    return tqdm(total=total, initial=done, desc="training", unit="step")
+    return tqdm(total=total, initial=done, desc="training", unit="step", disable=hidden)

@@ -12,15 +12,19 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     Weight decay acts on matrices only: shrinking biases, norms and the learned connectivity would change what
     the network says of a clip without motion.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
+    # Of height 1: the peak may be a traced number, which the schedules of optax compare with zero.
+    shape = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=config.learning_rate,
+        peak_value=1.0,
         warmup_steps=min(config.warmup_steps, max(config.steps - 1, 1)),
         decay_steps=config.steps,
     )
+    # On one flat vector: a hundred small arrays one by one would cost more than the arithmetic, and long to compile.
+    adam = optax.flatten(optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.scale_by_adam()))
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed),
+        adam,
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.scale_by_learning_rate(lambda step: config.learning_rate * shape(step)),
     )
 
 

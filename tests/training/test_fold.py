@@ -34,7 +34,7 @@ def setting():
     )
     mask = np.ones(b, np.float32)
     mask[[1, 4, 8, 11, 16, 20]] = 0
-    member = fold.Member(mask, np.int32(3), np.int32(2))
+    member = fold.Member(mask, np.int32(3), np.int32(2), {})
     task = fold.make_task(config, graph, 17)
     # Compiled once for all tests of this file.
     init = jax.jit(lambda batch, member: fold.init(task, batch, member))

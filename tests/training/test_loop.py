@@ -16,7 +16,7 @@ from stag_jax import config as config_lib
 from stag_jax.analysis import report
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, loop, restore, workdir
+from stag_jax.training import checkpoint, dataset, loop, outcome, restore, stepping, workdir
 from stag_jax.types import UserError
 from tests import makers
 
@@ -158,7 +158,7 @@ def test_an_interrupted_run_ends_in_the_same_predictions(finished, prepared, tmp
     config = config_lib.from_config_dict(
         config_lib.to_dict(config) | {"checkpoint": {"every_s": 0.0, "keep": 2}, "parallel": _parallel(config)}
     )
-    real = loop.loggers.RunLog.write
+    real = stepping.loggers.RunLog.write
     for last in (7, 21):
 
         def stop(self, step, *rest, last=last):
@@ -166,12 +166,12 @@ def test_an_interrupted_run_ends_in_the_same_predictions(finished, prepared, tmp
             if step > last:
                 raise Interrupted
 
-        monkeypatch.setattr(loop.loggers.RunLog, "write", stop)
+        monkeypatch.setattr(stepping.loggers.RunLog, "write", stop)
         with pytest.raises(Interrupted):
             loop.run(config, workdir, prepared[0])
         with checkpoint.StateStore(workdir, 2) as store:
             assert store.latest() == last
-    monkeypatch.setattr(loop.loggers.RunLog, "write", real)
+    monkeypatch.setattr(stepping.loggers.RunLog, "write", real)
     loop.run(config, workdir, prepared[0])
     for name in ("predictions.csv", "predictions_by_seed.csv"):
         assert (workdir / name).read_bytes() == (whole / name).read_bytes()
@@ -237,9 +237,9 @@ def test_folds_that_share_subjects_are_marked(finished):
     who = ("a", "a", "a", "b")  # two folds of two clips each: a is on both sides of both
     clips = splits_lib.Clips(who, ("x",) * 4, who, ("",) * 4, np.zeros(4, int))
     protocol = dataclasses.replace(config.protocol, split="stratified", folds=2)
-    found = loop._independence(splits_lib.make_splits(protocol, clips), clips.subjects)
+    found = outcome.independence(splits_lib.make_splits(protocol, clips), clips.subjects)
     assert found["subject_independent"] is False and set(found["shared_subjects"]) == {"group1", "group2"}
-    text = loop.summary(finished[1] | found)
+    text = outcome.summary(finished[1] | found)
     most = max(found["shared_subjects"].values())
     assert f"NOT subject-independent: up to {most} of 5 subjects on both sides of a fold" in text
 
@@ -271,7 +271,7 @@ def test_a_class_that_only_the_held_out_subject_has_is_a_warning(tmp_path, caplo
 
 
 def test_the_summary_is_a_short_table(finished):
-    lines = loop.summary(finished[1]).splitlines()
+    lines = outcome.summary(finished[1]).splitlines()
     assert lines[0].split() == ["UF1", "UAR", "accuracy", "clips"]
     assert [line.split("  ")[0] for line in lines[1:5]] == ["all", "seed mean", "casme2", "smic"]
     mean = finished[1]["mean_over_seeds"]["uf1"]
@@ -280,7 +280,7 @@ def test_the_summary_is_a_short_table(finished):
     assert lines[5].endswith("of the mean over 2 seeds: {:.3f} to {:.3f}".format(*mean["ci95"]))
     assert len(lines) == 7
     alone = {key: value for key, value in finished[1].items() if key != "per_seed"}
-    assert len(loop.summary(alone).splitlines()) == 6 and "seed" not in loop.summary(alone)
+    assert len(outcome.summary(alone).splitlines()) == 6 and "seed" not in outcome.summary(alone)
 
 
 def test_leaving_a_corpus_out_needs_two(tmp_path):
@@ -317,7 +317,7 @@ def crossed(prepared, tmp_path_factory):
 def test_each_corpus_is_left_out_in_turn(crossed, monkeypatch):
     folder, result, clips = crossed
     assert (result["n_folds"], result["n_subjects"]) == (2, 5) and result["uf1"] > 0.8
-    assert [line.split("  ")[0] for line in loop.summary(result).splitlines()[1:5]] == [
+    assert [line.split("  ")[0] for line in outcome.summary(result).splitlines()[1:5]] == [
         "all", "seed mean", "casme2", "smic",
     ]  # fmt: skip
     run = restore.open_run(folder)
@@ -356,6 +356,6 @@ def test_action_units_are_scored_where_there_are_labels(crossed, finished):
     # At a probability of one half little is found after so few steps, but clips are ranked already; 1/3 is chance.
     assert all(result["au"]["per_unit"][unit]["average_precision"] > 0.5 for unit in ("1", "9", "12"))
     assert result["au"]["per_unit"]["17"] == {"f1": None, "average_precision": None, "positives": 0, "clips": 28}
-    assert f"mean F1 of 3 action units: {result['au']['mean_f1']:.3f}" in loop.summary(result)
+    assert f"mean F1 of 3 action units: {result['au']['mean_f1']:.3f}" in outcome.summary(result)
     assert "au" not in finished[1] and not (finished[0] / "au_predictions.csv").exists()
-    assert "action units" not in loop.summary(finished[1])
+    assert "action units" not in outcome.summary(finished[1])

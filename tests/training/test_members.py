@@ -10,6 +10,7 @@ import pytest
 from stag_jax.motion import nodes
 from stag_jax.protocol import splits
 from stag_jax.training import fold, members
+from stag_jax.training.roster import make_roster
 from stag_jax.types import ClipBatch, UserError
 from tests import makers
 
@@ -37,12 +38,13 @@ def study():
     )
     held_out = splits.loso(subjects)
     task = fold.make_task(config, graph, int((~held_out.test_mask).sum(axis=1).min()))
-    return task, batch, held_out, members.roster(held_out, (0, 5)), config.parallel
+    return task, batch, held_out, make_roster(held_out, (0, 5)), config.parallel
 
 
 def train(study, *, devices=1, **parallel):
     task, batch, _, who, settings = study
-    built = members.build(task, batch, who, dataclasses.replace(settings, **parallel), jax.devices()[:devices])
+    parallel = dataclasses.replace(settings, **parallel)
+    built = members.build(task, batch, who, parallel, parallel.members_per_chunk or 10, jax.devices()[:devices])
     states, metrics = built.train(built.init(), STEPS)
     return built.predict(states).logits, metrics["loss"], built
 
@@ -86,7 +88,7 @@ def test_devices_chunks_and_pmap_change_nothing(study, reference, devices, paral
 def test_the_compiled_step_holds_no_collective(study):
     task, batch, _, who, settings = study
     # The text of the very program that `build` runs.
-    built = members.build(task, batch, who, settings, jax.devices()[:4])
+    built = members.build(task, batch, who, settings, 10, jax.devices()[:4])
     text = built.hlo()
     assert "fusion" in text
     assert not [name for name in COLLECTIVES if name in text]
@@ -107,7 +109,7 @@ def test_the_roster_names_who_is_held_out(study):
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
 def test_seeds_must_differ(study, seeds):
     with pytest.raises(UserError, match=r"config\.seeds"):
-        members.roster(study[2], seeds)
+        make_roster(study[2], seeds)
 
 
 def test_an_unknown_mode_is_named(study):

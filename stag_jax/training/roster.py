@@ -1,0 +1,74 @@
+"""Who the members of a study are: trials x seeds x folds, in this order."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stag_jax.protocol.splits import Splits
+from stag_jax.training import fold
+from stag_jax.types import UserError
+
+
+class Roster(NamedTuple):
+    """All folds of the first seed of the first trial, then of its next seed, then of the next trial; on the host."""
+
+    members: fold.Member  # stacked, [m, ...]
+    names: tuple[str, ...]  # "<fold> seed <seed>", with the trial before it where there are several; for messages
+    test_rows: Int[np.ndarray, "m j"]  # clips to predict, padded by repeating a row
+    test_mask: Float[np.ndarray, "m j"]  # 0 on the padding
+    shape: tuple[int, int, int]  # trials, seeds, folds
+
+
+def make_roster(
+    splits: Splits, seeds: Sequence[int], trials: Mapping[str, Mapping[str, float]] | None = None
+) -> Roster:
+    """One member a trial, seed and fold.
+
+    Args:
+      splits: the folds.
+      seeds: the seeds.
+      trials: of each trial its own values, by dotted key of the config; all trials must name the same keys. None: one
+        trial that has none.
+
+    Raises:
+      UserError: seeds repeat or there is none.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(f"config.seeds must name each seed once and at least one, got {tuple(seeds)}")
+    plan = dict(trials or {"": {}})
+    folds, repeats = len(splits.names), len(plan) * len(seeds)
+    longest = int(splits.test_mask.sum(axis=1).max())
+    rows = np.stack([np.resize(np.flatnonzero(mask), longest) for mask in splits.test_mask])
+    real = np.stack([np.arange(longest) < mask.sum() for mask in splits.test_mask])
+    keys = next(iter(plan.values()))
+    return Roster(
+        members=fold.Member(
+            train_mask=np.tile(splits.train_mask.astype(np.float32), (repeats, 1)),
+            seed=np.tile(np.repeat(np.asarray(seeds, np.int32), folds), len(plan)),
+            fold=np.tile(np.arange(folds, dtype=np.int32), repeats),
+            tuned={
+                key: np.repeat(np.asarray([values[key] for values in plan.values()], np.float32), len(seeds) * folds)
+                for key in keys
+            },
+        ),
+        names=tuple(
+            " ".join(filter(None, (f"trial {trial}," if trial else "", name, f"seed {seed}")))
+            for trial in plan
+            for seed in seeds
+            for name in splits.names
+        ),
+        test_rows=np.tile(rows.astype(np.int32), (repeats, 1)),
+        test_mask=np.tile(real.astype(np.float32), (repeats, 1)),
+        shape=(len(plan), len(seeds), folds),
+    )
+
+
+def pool(each: Float[np.ndarray, "m j x"], who: Roster, clips: int) -> Float[np.ndarray, "trial seed {clips} x"]:
+    """What the members say of each clip, from their padded test rows; NaN for a clip that none of a seed tests."""
+    trials, seeds, folds = who.shape
+    pooled = np.full((trials * seeds, clips, each.shape[-1]), np.nan, np.float32)
+    member, place = np.nonzero(who.test_mask)
+    pooled[member // folds, who.test_rows[member, place]] = each[member, place]
+    return pooled.reshape(trials, seeds, clips, -1)

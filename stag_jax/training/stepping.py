@@ -1,0 +1,131 @@
+"""All steps of all members: laid out by plan, saved on the way, gone on with, stopped on notice."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental.compilation_cache import compilation_cache
+
+from stag_jax.training import checkpoint, fold, hosts, loggers, members, preemption, workdir
+from stag_jax.training.roster import Roster
+from stag_jax.types import ClipBatch, Preempted, UserError
+
+PROFILE = "profile"
+PROFILED = range(1, 3)  # dispatches of a profile; the first one warms up
+
+
+class Trained(NamedTuple):
+    """Members after their last step."""
+
+    study: members.Study
+    states: list[fold.MemberState]
+    wall_s: float  # all sessions of the run together
+    save_s: float  # of this session: how long the devices waited for states to be copied
+
+
+def keep_programs(folder: Path) -> None:
+    """Compiled programs are kept in `folder/cache`, so that a run that goes on need not compile them again.
+
+    Where JAX_COMPILATION_CACHE_DIR is set, they are kept there.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
+        compilation_cache.reset_cache()
+
+
+def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profile: bool = False) -> Trained:
+    """Takes all steps of all members, going on from what `folder` holds.
+
+    Where a chunk of members does not fit, it is halved and the run goes on.
+
+    Raises:
+      UserError: a loss is not finite, no saved state can be read, or not even one member fits.
+      Preempted: the machine is wanted; what was done is saved.
+    """
+    parallel = task.config.parallel
+    planned = members.plan(task, batch, who, parallel)
+    per_device = planned.members
+    hosts.say(
+        f"{hosts.describe()}; a member needs {planned.need.total / 1e6:.1f} MB there; "
+        f"{per_device} at once: {planned.reason}"
+    )
+    while True:
+        try:
+            study = members.build(task, batch, who, parallel, per_device)
+            hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
+            return _run(task, study, who, folder, profile=profile)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            if per_device == 1:
+                raise UserError(
+                    f"one member, about {planned.need.total / 1e6:.0f} MB, is too large for a device: make "
+                    "config.train.batch_size or config.model.width smaller, or use config.parallel.mode=data"
+                ) from error
+        per_device //= 2
+        logging.warning("out of memory; going on with %d members a device at once", per_device)
+
+
+def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, profile: bool) -> Trained:
+    config = task.config
+    total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
+    with checkpoint.StateStore(folder, config.checkpoint.keep) as store, preemption.notice() as wanted:
+        # Ways to start, in this order: 1. the newest state of this workdir; 2. from scratch.
+        saved = store.load(study.member, len(who.names))
+        step, before = 0, 0.0
+        if saved is None:
+            states = study.init()
+        else:
+            step, stacked, before = saved
+            states = study.place(stacked)
+            logging.warning("resuming at step %d of %d", step, total)
+        start = last_save = time.perf_counter()
+        save_s = 0.0
+        log = loggers.RunLog(folder / workdir.LOG if hosts.first() else None, step)
+        with (
+            contextlib.closing(log),
+            loggers.progress(total, step, hidden=not hosts.first()) as bar,
+            contextlib.ExitStack() as traced,
+        ):
+            dispatch = 0
+            while step < total:
+                if profile and dispatch == PROFILED.start:
+                    traced.enter_context(jax.profiler.trace(str(folder / PROFILE), create_perfetto_trace=True))
+                # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
+                count = min(per_dispatch - step % per_dispatch, total - step)
+                states, metrics = study.train(states, count)
+                step, dispatch = step + count, dispatch + 1
+                if dispatch == PROFILED.stop:
+                    traced.close()
+                now = time.perf_counter()
+                _check_finite(states, study, who)
+                log.write(step, before + now - start, metrics)
+                bar.update(count)
+                bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
+                leave = wanted(step) and step < total
+                # On a clock of the first process, so that all of them save the same steps.
+                due = hosts.same(np.asarray(now - last_save > config.checkpoint.every_s))
+                if step == total or leave or due:
+                    store.save(step, study.copy(states), before + now - start)
+                    last_save = time.perf_counter()
+                    save_s += last_save - now
+                if leave:
+                    store.wait()
+                    raise Preempted(f"{folder}: stopped at step {step} of {total}; the same command goes on")
+        return Trained(study, states, before + time.perf_counter() - start, save_s)
+
+
+def _check_finite(states: list[fold.MemberState], study: members.Study, who: Roster) -> None:
+    bad = study.gather([state.bad_step for state in states])
+    for index in np.flatnonzero(bad >= 0):
+        raise UserError(f"loss is not finite at step {bad[index]} of fold {who.names[index]}")
+
+
+def parameters(trained: Trained) -> Any:
+    """What is exported of each member, [m, ...] on the host."""
+    return trained.study.gather([{"params": state.params, "statistics": state.statistics} for state in trained.states])
