@@ -24,6 +24,7 @@ TEST = [
     "ruff>=0.9",
 ]
 
+SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
 BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
 
 setup(
@@ -56,7 +57,16 @@ setup(
         "av>=15,<19",  # 19 renames what tells rotation and hidden frames
         "jaxtyping>=0.3",
         "matplotlib>=3.8",
+        "psutil>=5.9",
         "tqdm>=4.66",
     ],
-    extras_require={"test": TEST, "beam": BEAM, "dev": [*TEST, *BEAM, "build"]},
+    extras_require={
+        "test": [*TEST, *SLURM],
+        "slurm": SLURM,
+        "beam": BEAM,
+        # The jax of setup.py with what its devices need; the versions match by themselves.
+        "cuda": ["jax[cuda12]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "dev": [*TEST, *SLURM, *BEAM, "build"],
+    },
 )

@@ -87,13 +87,21 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
       UserError: the workdir belongs to another config.
       CorpusError: the corpus cannot be built.
     """
-    # Noted whole, so that the run can be analysed from any folder.
-    places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    config = absolute(config)
     workdir.check(folder, config)
+    return config, folder, build(config)
+
+
+def absolute(config: Config) -> Config:
+    """The config with its folders noted whole, so that the run can be analysed from any folder."""
+    places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+
+
+def build(config: Config) -> list[Path]:
+    """The folders of the corpora of a config, which are built if missing. Raises CorpusError where that cannot be."""
     data = config.data
-    prepared = hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
-    return config, folder, prepared
+    return hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
 
 
 def run(main: Callable[..., None], *, arguments: int = 0) -> None:

@@ -1,54 +1,119 @@
-"""Runs the trials of a sweep and compares each with the first: python experiments/sweep.py --config=FILE --workdir=DIR.
+"""Runs the trials of a sweep and says which is best: python experiments/sweep.py --config=FILE --workdir=DIR.
 
+    python experiments/sweep.py --config=configs/sweeps/recipe.py:composite_flow --workdir=runs/recipe
     python experiments/sweep.py --config=configs/sweeps/ablation.py:synth_me --workdir=runs/ablation
 
-Each trial is a run of its own in DIR/<trial>, on the same clips, folds and seeds; --config.settings.KEY=VALUE changes
-all of them. Stopped or killed, the same command goes on; trials that are done are kept. DIR/trials.csv and the printed
-table hold all of them.
+Trials that differ only in numbers such as the learning rate are members of one program; others have one each. With
+`inner_folds` the trial of each fold is chosen on inner subjects of its training set alone, and the result of that
+choice is DIR/nested/. DIR/trials.csv holds all trials, DIR/trials/<name>/ each as a run of its own, and
+DIR/inner_scores.png each setting against the inner score. --config.settings.KEY=VALUE changes all trials. Stopped or
+killed, the same command goes on; on SIGTERM it saves and exits with code 75. With --slurm each program is a job of an
+array.
 """
 
-import jax
+from absl import flags
 from ml_collections import ConfigDict
 
-from stag_experiments import cli
-from stag_jax.analysis import comparison
-from stag_jax.config import Config
-from stag_jax.protocol.splits import make_splits
-from stag_jax.training import dataset, loop
+from stag_experiments import cli, launch
+from stag_jax.analysis import sweep_report
+from stag_jax.training import dataset, hosts, space, stepping, sweep
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
+ONLY = flags.DEFINE_string("only", None, "Train this one group of trials and leave; for the jobs of --slurm.")
+PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of two dispatches to each group's folder.")
+cli.host_flags()
+launch.slurm_flags()
 
 
-def trials(sweep: ConfigDict) -> dict[str, Config]:
-    """The settings of every trial by its name. Raises UserError where there are none, or a key does not exist."""
-    if "settings" not in sweep or not sweep.get("trials"):
-        raise UserError("a sweep has `settings` and one or more `trials`, as configs/sweeps/ablation.py does")
-    found = {}
-    for name, changes in sweep.trials:
-        settings = sweep.settings.copy_and_resolve_references()
-        settings.update(changes)
-        found[name] = cli.from_config_dict(settings)
-    return found
+def read_plan(tree: ConfigDict) -> sweep.Plan:
+    """The trials of a sweep: those it names, or those drawn from its space.
+
+    Raises UserError where there are none, or a key does not exist.
+    """
+    named, drawn = tree.get("trials"), tree.get("space")
+    if "settings" not in tree or bool(named) == bool(drawn):
+        raise UserError("a sweep has `settings` and either `trials` or a `space`, as the files of configs/sweeps do")
+    if drawn:
+        count, seed = tree.get("count", 0), tree.get("draw_seed", 0)
+        changed = space.draw(drawn, tree.get("search", "random"), count, seed)
+    else:
+        changed = {name: dict(_flat(changes)) for name, changes in named}
+        if len(changed) < len(named):
+            raise UserError("a sweep's trials must have different names")
+    trials = {}
+    for name, changes in changed.items():
+        settings = tree.settings.copy_and_resolve_references()
+        for key, value in changes.items():
+            _set(settings, key, value)
+        trials[name] = cli.from_config_dict(settings)
+    return sweep.Plan(
+        settings=cli.from_config_dict(tree.settings),
+        trials=trials,
+        changed=changed,
+        inner_folds=tree.get("inner_folds", 0),
+        select=tree.get("select", "uf1"),
+        export_all=tree.get("export_all", False),
+    )
+
+
+def _flat(changes: ConfigDict, prefix: str = "") -> list[tuple[str, object]]:
+    rows = []
+    for key, value in changes.items():
+        inner = hasattr(value, "items")
+        rows += _flat(value, f"{prefix}{key}.") if inner else [(prefix + key, value)]
+    return rows
+
+
+def _set(settings: ConfigDict, key: str, value: object) -> None:
+    *groups, last = key.split(".")
+    node = settings
+    for index, group in enumerate(groups):
+        if not hasattr(node, "keys") or group not in node:
+            raise UserError(f"unknown config key config.{'.'.join(groups[: index + 1])}")
+        node = node[group]
+    # By `update` an unknown key comes in as well, and is named when the settings are read as a whole.
+    node.update({last: value})
 
 
 def main() -> None:
-    """Runs what is not done yet, then compares."""
-    plan = trials(cli.read_settings(CONFIG, "configs/sweeps/ablation.py:synth_me"))
+    """Runs what is not done yet, then says what was found."""
+    plan = read_plan(cli.read_settings(CONFIG, "configs/sweeps/recipe.py:composite_flow"))
     folder = cli.read_workdir(WORKDIR)
-    ready = {name: cli.set_up(config, folder / name) for name, config in plan.items()}
-    for number, (name, run) in enumerate(ready.items(), start=1):
-        print(f"trial {number} of {len(ready)}: {name}", flush=True)
-        loop.run(*run)
-        jax.clear_caches()  # the next trial is another program
-    config, _, prepared = next(iter(ready.values()))
-    corpus = dataset.load(prepared, config)
-    corpus = corpus.take(make_splits(config.protocol, corpus.clips).test_mask.any(axis=0))
-    models = [comparison.of_run(run[1], corpus, config, name) for name, run in ready.items()]
-    rows = comparison.compare_all(models, corpus, config)
-    print(comparison.markdown(comparison.HEADER, map(comparison.cells, rows)))
-    print(comparison.write(rows, folder / "trials.csv"))
+    plan = plan._replace(
+        settings=cli.absolute(plan.settings),
+        trials={name: cli.absolute(config) for name, config in plan.trials.items()},
+    )
+    groups = sweep.make_groups(plan)
+    cli.connect(plan.settings)
+    hosts.in_turn(lambda: sweep.claim(folder, plan) if hosts.first() else None)
+    stepping.keep_programs(folder)
+    corpora = {}
+    for config in (plan.settings, *(group.config for group in groups)):
+        if config.data not in corpora:
+            corpora[config.data] = cli.build(config)
+    if launch.wanted():
+        # Here and now, so that jobs which need the same features do not make them at the same time.
+        for group in groups:
+            dataset.load(corpora[group.config.data], group.config)
+        launch.submit([group.name for group in groups], folder)
+    if ONLY.value and ONLY.value not in (group.name for group in groups):
+        raise UserError(f"--only={ONLY.value}: no such group; there are {', '.join(group.name for group in groups)}")
+    chosen = [group for group in groups if ONLY.value in (None, group.name)]
+
+    def work(group: sweep.Group) -> sweep.GroupResult:
+        return sweep.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
+
+    results = sweep.each_group(chosen, work)
+    if ONLY.value:
+        return
+    found = sweep_report.collect(plan, groups, results, folder, corpora[plan.settings.data])
+    if hosts.first():
+        paths = sweep_report.write(plan, found, folder)
+        print(sweep_report.ranked(plan, found))
+        print(sweep_report.verdict(plan, found))
+        print("\n".join(map(str, paths)))
 
 
 if __name__ == "__main__":

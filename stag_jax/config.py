@@ -247,7 +247,7 @@ def replace(config: T, values: Mapping[str, Any]) -> T:
 
 def is_off(value: Tunable) -> bool:
     """Whether a rate is known to be zero, so that what it governs can be left out of the program."""
-    return isinstance(value, float | int) and value <= 0
+    return isinstance(value, float) and value <= 0
 
 
 def to_dict(config: Any) -> dict[str, Any]:

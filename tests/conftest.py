@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the time of these tests is that of compiling what then runs for a moment; this halves it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 import numpy as np

@@ -5,6 +5,7 @@ import pkgutil
 import re
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -13,7 +14,7 @@ from stag_configs import base
 from stag_configs.sweeps import ablation
 from stag_datasets import corpus
 from stag_experiments import cli, sweep
-from stag_jax.config import Config, from_config_dict, to_dict
+from stag_jax.config import Config, from_config_dict, get, is_off, replace, to_dict, tunable_keys
 from stag_jax.protocol import labels
 from stag_jax.types import UserError
 
@@ -79,7 +80,7 @@ def test_a_corpus_finds_its_config(corpus, like):
 
 @pytest.mark.parametrize("study", ablation.STUDIES)
 def test_every_ablation_changes_one_thing_that_matters(study):
-    found = sweep.trials(ablation.get_config(study))
+    found = sweep.read_plan(ablation.get_config(study)).trials
     first, *others = found.values()
     assert next(iter(found)) == "full" and len(others) >= 8
     for name, config in found.items():
@@ -99,6 +100,10 @@ def flat(tree, prefix=""):
     "settings, message",
     [
         ({}, "a sweep has `settings`"),
+        ({"trials": (("x", {}),), "space": (("loss.gamma", "choice", 1.0),)}, "either `trials` or a `space`"),
+        ({"trials": (("x", {}), ("x", {}))}, "different names"),
+        ({"space": (("modle.width", "choice", 3),), "search": "grid"}, "unknown config key config.modle"),
+        ({"space": (("model.widht", "choice", 3),), "search": "grid"}, "unknown config key config.model.widht"),
         ({"trials": (("x", {"model": {"widht": 3}}),)}, "unknown config key config.model.widht"),
         ({"trials": (("x", {"model": {"width": "wide"}}),)}, "width"),
     ],
@@ -106,7 +111,7 @@ def flat(tree, prefix=""):
 def test_a_sweep_that_cannot_be(settings, message):
     tree = ConfigDict({"settings": base.get_config(), "trials": ()} | settings)
     with pytest.raises((UserError, TypeError), match=message):
-        sweep.trials(tree)
+        sweep.read_plan(tree)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +157,24 @@ def test_what_means_the_same_is_taken():
     assert config.model.dropout == 0.0 and type(config.model.dropout) is float
     assert config.data.classes == ("a", "b")
     assert config.seeds == (3, 5)
+
+
+def test_what_may_differ_between_members_of_a_program():
+    keys = tunable_keys()
+    assert {"train.learning_rate", "model.dropout", "augment.mixup", "loss.lambda_au"} <= set(keys)
+    assert not {"model.width", "train.steps", "seeds", "model.dynamic", "motion.average_ms"} & set(keys)
+    config = from_config_dict(base.get_config())
+    changed = replace(config, {"model.dropout": 0.4, "train.steps": 7})
+    assert (changed.model.dropout, changed.train.steps, config.model.dropout) == (0.4, 7, 0.2)
+    assert dataclasses.replace(changed.model, dropout=0.2) == config.model
+    assert [get(config, key) for key in ("loss.gamma", "seeds")] == [2.0, (0,)]
+    assert is_off(0.0) and not is_off(0.1) and not is_off(jax.numpy.zeros(()))
+
+
+@pytest.mark.parametrize("name", ["recipe", "widths"])
+def test_every_search_is_one(name):
+    tree = importlib.import_module(f"stag_configs.sweeps.{name}").get_config()
+    plan = sweep.read_plan(tree)
+    assert len(plan.trials) >= 8 and plan.inner_folds >= 2
+    for trial, own in plan.changed.items():
+        assert {key: get(plan.trials[trial], key) for key in own} == own

@@ -19,7 +19,8 @@ ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face
 ROOMS["training"] = ("types", "config", "media", "face", "model", "protocol", "motion")
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
-NOWHERE = {"tensorflow", "torch", "keras"}
+ONLY_IN |= {"torch": "experiments/torch_reference.py", "submitit": "experiments/launch.py"}
+NOWHERE = {"tensorflow", "keras"}
 
 
 def sources():
@@ -136,6 +137,7 @@ PLANTED = [
     (check_outside, "stag_jax/motion/flow.py", "import dlib"),
     (check_outside, "stag_jax/training/loop.py", "from orbax import checkpoint"),
     (check_outside, "experiments/train.py", "import tensorflow as tf"),
+    (check_outside, "stag_jax/training/loop.py", "import torch"),
     (check_docstrings, "datasets/new/__init__.py", "x = 1"),
     (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "def table():\n    return 1"),
     (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "class Table:\n    x = 1"),

@@ -42,4 +42,4 @@ def get_config(corpus: str = "synth_me") -> ConfigDict:
     if not settings.augment.mixup:
         skipped.add("no_mixup")
     trials = tuple((name, changes) for name, changes in TRIALS.items() if name not in skipped)
-    return ConfigDict({"settings": settings, "trials": trials})
+    return ConfigDict({"settings": settings, "trials": trials, "export_all": True})

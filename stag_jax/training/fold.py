@@ -225,6 +225,11 @@ class Prediction(NamedTuple):
     au_logits: Float[Array, "b u"]  # of the clip as a whole
 
 
+def probabilities(said: Prediction) -> tuple[Float[Array, "*b k"], Float[Array, "*b u"]]:
+    """Of the classes, and of the action units."""
+    return jax.nn.softmax(said.logits), jax.nn.sigmoid(said.au_logits)
+
+
 def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Prediction:
     """What a member says of the clips in `rows`."""
     logits, aux = forward(task, jax.tree.map(lambda x: x[rows], batch), state.params, state.statistics)

@@ -11,7 +11,7 @@ from absl import logging
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
 from stag_jax.training import checkpoint, dataset, fold, hosts, outcome, stepping, workdir
-from stag_jax.training.roster import make_roster, pool
+from stag_jax.training.roster import by_fold, make_roster, pool
 
 
 def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False) -> dict[str, Any]:
@@ -51,8 +51,10 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
         seeds = np.arange(len(config.seeds)) * len(splits.names) + index
         checkpoint.save_fold(folder, name, jax.tree.map(lambda x, seeds=seeds: x[seeds], exported))
 
-    said = (jax.nn.softmax(predicted.logits), jax.nn.sigmoid(predicted.au_logits))
-    probability, au_probability = (pool(np.asarray(each), who, len(corpus.ids))[0] for each in said)
+    rows, there = who.test_rows[: len(splits.names)], who.test_mask[: len(splits.names)]
+    probability, au_probability = (
+        pool(by_fold(np.asarray(each), who), rows, there, len(corpus.ids))[0] for each in fold.probabilities(predicted)
+    )
 
     def write() -> dict[str, Any]:
         if not hosts.first():

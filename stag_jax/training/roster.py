@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from stag_jax.protocol.splits import Splits
 from stag_jax.training import fold
@@ -65,10 +65,16 @@ def make_roster(
     )
 
 
-def pool(each: Float[np.ndarray, "m j x"], who: Roster, clips: int) -> Float[np.ndarray, "trial seed {clips} x"]:
-    """What the members say of each clip, from their padded test rows; NaN for a clip that none of a seed tests."""
-    trials, seeds, folds = who.shape
-    pooled = np.full((trials * seeds, clips, each.shape[-1]), np.nan, np.float32)
-    member, place = np.nonzero(who.test_mask)
-    pooled[member // folds, who.test_rows[member, place]] = each[member, place]
-    return pooled.reshape(trials, seeds, clips, -1)
+def by_fold(each: Shaped[np.ndarray, "m *x"], who: Roster) -> Shaped[np.ndarray, "trial seed s *x"]:
+    """What belongs to each member, by trial, seed and fold."""
+    return each.reshape(*who.shape, *each.shape[1:])
+
+
+def pool(
+    each: Float[np.ndarray, "*lead s j x"], rows: Int[np.ndarray, "s j"], there: Float[np.ndarray, "s j"], clips: int
+) -> Float[np.ndarray, "*lead {clips} x"]:
+    """What the folds say of the clips that they test, `rows`, padding (`there` is 0) left out; NaN where none does."""
+    pooled = np.full((*each.shape[:-3], clips, each.shape[-1]), np.nan, np.float32)
+    member, place = np.nonzero(there)
+    pooled[..., rows[member, place], :] = each[..., member, place, :]
+    return pooled

@@ -44,9 +44,18 @@ def check(workdir: Path, config: Config) -> None:
     path = workdir / CONFIG
     if not path.exists():
         return
-    for key, (old, new) in _differences(_read_json(path), config_lib.to_dict(config)).items():
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
-            raise UserError(f"{workdir} belongs to another config: {key} is {old!r} there and {new!r} here")
+    check_same(path, config_lib.to_dict(config), "config")
+
+
+def check_same(path: Path, now: Any, kind: str) -> None:
+    """Raises UserError where the JSON file `path` says something else than `now`; the first key that differs is named.
+
+    Settings that change nothing of what is computed may differ.
+    """
+    for key, (old, new) in _differences(_read_json(path), now).items():
+        bare = key.removeprefix("settings.")
+        if not any(bare == free or bare.startswith(f"{free}.") for free in FREE):
+            raise UserError(f"{path.parent} belongs to another {kind}: {key} is {old!r} there and {new!r} here")
 
 
 def claim(workdir: Path, config: Config, corpus: Corpus) -> None:

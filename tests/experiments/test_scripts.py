@@ -261,35 +261,3 @@ def test_every_config_file_names_the_command_that_runs_it():
 
 def test_tiny_settings_are_settings():
     assert config_lib.from_config_dict(makers.tiny_settings()) == makers.tiny_config()
-
-
-SWEEP = '''"""Two trials of a small study."""
-import sys
-
-sys.path.insert(0, {root!r})
-from ml_collections import ConfigDict
-from tests import makers
-
-
-def get_config():
-    settings = makers.tiny_settings(**{{"parallel.cpu_devices": 2, "train.steps": 4, "seeds": (0, 1)}})
-    trials = (("full", {{}}), ("narrow", {{"model": {{"width": 4}}}}))
-    return ConfigDict({{"settings": settings, "trials": trials}})
-'''
-
-
-def test_a_sweep_runs_every_trial_and_goes_on(place, tmp_path):
-    (place / "sweep.py").write_text(SWEEP.format(root=str(ROOT)))
-    data = ("manual_dir", place / "archive"), ("data_dir", place / "data")
-    flags = [f"--config={place / 'sweep.py'}", *(f"--config.settings.data.{key}={value}" for key, value in data)]
-    first = run(place, "sweep", *flags, f"--workdir={tmp_path / 'sweep'}", check=True)
-    assert "trial 2 of 2: narrow" in first.stdout
-    folders = {name: tmp_path / "sweep" / name for name in ("full", "narrow")}
-    assert config_lib.from_config_dict(json.loads((folders["narrow"] / "config.json").read_text())).model.width == 4
-    rows = list(csv.DictReader((tmp_path / "sweep" / "trials.csv").read_text().splitlines()))
-    assert [row["model"] for row in rows if row["corpus"] == "all"] == ["full", "narrow"]
-    for row in rows[:2]:
-        said = json.loads((folders[row["model"]] / "metrics.json").read_text())["mean_over_seeds"]["uf1"]
-        assert abs(float(row["uf1"]) - said["mean"]) < 1e-9 and row["seeds"] == "2"
-    again = run(place, "sweep", *flags, f"--workdir={tmp_path / 'sweep'}", check=True)
-    assert again.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]

@@ -1,0 +1,38 @@
+"""A random search of the recipe: sixteen trials in one program, chosen on inner subjects; on the corpus that is named.
+
+    python experiments/sweep.py --config=configs/sweeps/recipe.py:composite_flow --workdir=runs/recipe
+
+The name after the colon is that of a study in configs/. All these settings are numbers, so all trials, folds and inner
+folds are members of one compiled program.
+"""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+SPACE = (
+    ("train.learning_rate", "log_uniform", 3e-4, 1e-2),
+    ("train.weight_decay", "log_uniform", 1e-3, 1.0),
+    ("model.dropout", "uniform", 0.0, 0.5),
+    ("model.edge_dropout", "uniform", 0.0, 0.3),
+    ("loss.gamma", "choice", 0.0, 1.0, 2.0),
+    ("loss.label_smoothing", "uniform", 0.0, 0.2),
+    ("augment.noise", "log_uniform", 0.03, 1.0),
+    ("augment.mixup", "uniform", 0.0, 1.0),
+)
+
+
+def get_config(study: str = "composite_flow") -> ConfigDict:
+    """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
+    settings = importlib.import_module(f"stag_configs.{study}").get_config()
+    return ConfigDict(
+        {
+            "settings": settings,
+            "space": SPACE,
+            "search": "random",
+            "count": 16,
+            "draw_seed": 0,
+            "inner_folds": 3,
+            "select": "log_loss",
+        }
+    )

@@ -1,0 +1,22 @@
+"""A grid over the size of the network and its learning rate, chosen on inner subjects; on the corpus that is named.
+
+    python experiments/sweep.py --config=configs/sweeps/widths.py:composite_flow --workdir=runs/widths
+
+Widths are compiled, learning rates are not: four programs of two trials each.
+"""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+SPACE = (
+    ("model.width", "choice", 32, 64),
+    ("model.gat_layers", "choice", 1, 2),
+    ("train.learning_rate", "choice", 1e-3, 2e-3),
+)
+
+
+def get_config(study: str = "composite_flow") -> ConfigDict:
+    """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
+    settings = importlib.import_module(f"stag_configs.{study}").get_config()
+    return ConfigDict({"settings": settings, "space": SPACE, "search": "grid", "inner_folds": 3, "select": "uf1"})

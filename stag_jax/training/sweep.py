@@ -1,0 +1,205 @@
+"""The trials of a sweep as few programs: those that differ only in numbers are members of one."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from stag_jax import config as config_lib
+from stag_jax.config import Config
+from stag_jax.protocol import nested
+from stag_jax.protocol.splits import Splits, make_splits
+from stag_jax.training import checkpoint, dataset, files, fold, hosts, stepping, workdir
+from stag_jax.training.roster import Roster, by_fold, make_roster, pool
+from stag_jax.types import UserError
+
+PLAN, RESULT, GROUPS, BEST = "sweep.json", "result.npz", "groups", "best"
+
+
+class Plan(NamedTuple):
+    """A whole sweep."""
+
+    settings: Config  # what the trials start from
+    trials: dict[str, Config]  # by name, in order
+    changed: dict[str, dict[str, Any]]  # of each trial, what it changes, by dotted key
+    inner_folds: int  # 0: nothing is chosen
+    select: str  # one of `nested.SELECT`
+    export_all: bool  # the folds of every trial are exported, and not only those chosen
+
+
+class Group(NamedTuple):
+    """Trials that one program serves."""
+
+    name: str
+    config: Config
+    tuned: dict[str, dict[str, float]]  # of each trial, the numbers that are its own
+
+
+class GroupResult(NamedTuple):
+    """What the members of a group say of the clips that they did not see."""
+
+    probability: Float[np.ndarray, "trial seed b k"]  # NaN for a clip that is never tested
+    au_probability: Float[np.ndarray, "trial seed b u"]
+    inner_uf1: Float[np.ndarray, "trial s"]  # no outer folds where nothing is chosen
+    inner_log_loss: Float[np.ndarray, "trial s"]
+    best: Int[np.ndarray, " s"]  # of the group's trials, the one of which the fold was kept
+
+
+def make_groups(plan: Plan) -> list[Group]:
+    """Trials by what is compiled: those of one group differ only in `config.tunable_keys`. In order of first members.
+
+    A group's name follows from its settings alone.
+    """
+    keys = config_lib.tunable_keys()
+    found: dict[str, dict[str, Config]] = {}
+    for name, config in plan.trials.items():
+        tree = config_lib.to_dict(config_lib.replace(config, dict.fromkeys(keys, 0.0)))
+        for free in ("parallel", "checkpoint"):
+            del tree[free]
+        for place in ("data_dir", "manual_dir", "workers"):
+            del tree["data"][place]
+        digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
+        found.setdefault(f"group_{digest}", {})[name] = config
+    groups = []
+    for name, trials in found.items():
+        own = [key for key in keys if len({config_lib.get(config, key) for config in trials.values()}) > 1]
+        tuned = {trial: {key: config_lib.get(config, key) for key in own} for trial, config in trials.items()}
+        groups.append(Group(name, next(iter(trials.values())), tuned))
+    return groups
+
+
+def claim(folder: Path, plan: Plan) -> None:
+    """Makes the folder this sweep's own.
+
+    Raises:
+      UserError: it belongs to another sweep.
+    """
+    about = {
+        "settings": config_lib.to_dict(plan.settings),
+        "trials": plan.changed,
+        "inner_folds": plan.inner_folds,
+        "select": plan.select,
+    }
+    # As it will be read again: tuples become lists.
+    about = json.loads(json.dumps(about))
+    path = folder / PLAN
+    if path.exists():
+        workdir.check_same(path, about, "sweep")
+    else:
+        files.write_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def run_group(
+    group: Group, plan: Plan, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False
+) -> GroupResult:
+    """Trains all members of a group, outer folds and inner ones, and returns what they say; what is done is only read.
+
+    Raises:
+      UserError: whatever a run raises.
+      Preempted: the machine is wanted for something else; the same call goes on.
+    """
+    place = folder / GROUPS / group.name
+    path = place / RESULT
+    if hosts.same(np.asarray(path.exists())):
+        return read_result(path)
+    corpus = hosts.in_turn(lambda: dataset.load(corpora, group.config))
+    hosts.agree("the corpus", corpus.fingerprint)
+    outer = make_splits(group.config.protocol, corpus.clips)
+    splits = outer
+    if plan.inner_folds:
+        inner = nested.inner_splits(
+            outer, corpus.groups, corpus.batch.label, plan.inner_folds, group.config.protocol.seed
+        )
+        splits = Splits(
+            outer.names + inner.names,
+            np.concatenate([outer.test_mask, inner.test_mask]),
+            np.concatenate([outer.train_mask, inner.train_mask]),
+        )
+    who = make_roster(splits, group.config.seeds, group.tuned)
+    task = fold.make_task(group.config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
+    hosts.in_turn(lambda: workdir.claim(place, group.config, corpus))
+    trained = stepping.train(task, corpus.batch, who, place, profile=profile)
+    said = trained.study.predict(trained.states)
+    result = _result(said, who, outer, corpus, plan.inner_folds, plan.select)
+    _keep(trained, who, outer, group, plan, result, folder)
+    hosts.in_turn(lambda: _write(result, path, place))
+    return result
+
+
+def _result(
+    said: fold.Prediction, who: Roster, outer: Splits, corpus: dataset.Corpus, inner_folds: int, select: str
+) -> GroupResult:
+    count, clips = len(outer.names), len(corpus.ids)
+    trials, _, folds = who.shape
+    probability, au = (by_fold(np.asarray(each), who) for each in fold.probabilities(said))
+    rows, there = who.test_rows[:folds], who.test_mask[:folds]
+    pooled = (pool(each[:, :, :count], rows[:count], there[:count], clips) for each in (probability, au))
+    scores, best = nested.Scores(np.zeros((trials, 0)), np.zeros((trials, 0))), np.zeros(0, int)
+    if inner_folds:
+        scores = nested.score(probability[:, :, count:], rows[count:], there[count:], corpus.batch.label, count)
+        best = nested.choose(scores, select)
+    return GroupResult(*pooled, scores.uf1, scores.log_loss, best)
+
+
+def _keep(
+    trained: stepping.Trained, who: Roster, outer: Splits, group: Group, plan: Plan, result: GroupResult, folder: Path
+) -> None:
+    """Exports the folds of all trials, or keeps of each outer fold the group's best."""
+    exported = jax.tree.map(lambda x: by_fold(x, who), stepping.parameters(trained))
+    if plan.export_all:
+        for index, trial in enumerate(group.tuned):
+            for number, name in enumerate(outer.names):
+                one = jax.tree.map(lambda x, at=(index, number): x[at[0], :, at[1]], exported)
+                checkpoint.save_fold(folder / "trials" / trial, name, one)
+    elif plan.inner_folds:
+        pick = (result.best, slice(None), np.arange(len(outer.names)))
+        # An index array on each side of a slice: folds come first, then seeds.
+        checkpoint.save_fold(folder / GROUPS / group.name, BEST, jax.tree.map(lambda x: x[pick], exported))
+
+
+def _write(result: GroupResult, path: Path, place: Path) -> None:
+    if hosts.first():
+        with files.write_atomically(path) as temporary:
+            np.savez(temporary, **result._asdict())
+        checkpoint.remove_state(place)
+
+
+def read_result(path: Path) -> GroupResult:
+    """What a finished group has left. Raises UserError where it is damaged."""
+    try:
+        with np.load(path) as found:
+            return GroupResult(**{name: found[name] for name in GroupResult._fields})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it to train the group again") from error
+
+
+def export_chosen(groups: Sequence[Group], chosen: Mapping[str, str], folder: Path) -> None:
+    """Copies the folds that were chosen to `trials/<trial>/folds/<fold>`.
+
+    Args:
+      groups: all of the sweep.
+      chosen: the trial of each outer fold, by its name, in the order of the folds.
+      folder: of the sweep.
+    """
+    for group in groups:
+        own = [(index, name) for index, (name, trial) in enumerate(chosen.items()) if trial in group.tuned]
+        if own:
+            kept = checkpoint.load_fold(folder / GROUPS / group.name, BEST)
+            for index, name in own:
+                one = jax.tree.map(lambda x, index=index: x[index], kept)
+                checkpoint.save_fold(folder / "trials" / chosen[name], name, one)
+
+
+def each_group(groups: Sequence[Group], work: Callable[[Group], GroupResult]) -> dict[str, GroupResult]:
+    """The result of every group by its name, one after the other."""
+    results = {}
+    for number, group in enumerate(groups, start=1):
+        hosts.say(f"program {number} of {len(groups)}: {len(group.tuned)} trials ({', '.join(group.tuned)})")
+        results[group.name] = work(group)
+        jax.clear_caches()  # the next group is another program
+    return results
