@@ -5,16 +5,23 @@
                 frame, and against the runs in --against: the same clips, folds and resamples
     twin        a study rehearsed on a rendered twin of CASME II, 26 folds, five classes, in the folder --out
     builder     memory and speed of building a corpus of --clips clips, and of a half and a quarter of it
+    members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
+                PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips as well
+    kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
 """
 
+import sys
+import tempfile
 from pathlib import Path
 
+import jax
 from absl import flags
 
-from stag_experiments import accuracy, building_speed, cli, frontend, rehearsal
+from stag_experiments import accuracy, building_speed, cli, frontend, kills, members_speed, rehearsal
 from stag_jax.analysis import comparison
+from stag_jax.training import dataset, files
 from stag_jax.types import UserError
 
 CLIPS = flags.DEFINE_integer(
@@ -22,10 +29,18 @@ CLIPS = flags.DEFINE_integer(
 )
 MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
 AGAINST = flags.DEFINE_list("against", [], "accuracy: workdirs of finished runs to compare with, by commas.")
-OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv.")
+OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv; for members_*.csv.")
+STEPS = flags.DEFINE_integer("steps", 8, "members: steps a dispatch.", lower_bound=1)
+CHUNKS = flags.DEFINE_list(
+    "chunks", None, "members: sizes of chunks on one device, e.g. 1,4,all; all sizes if missing."
+)
+PMAP = flags.DEFINE_bool("pmap", False, "members: by pmap as well.")
+CURVES = flags.DEFINE_bool("curves", False, "members: the cost against the number of members and of clips as well.")
+CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch of --curves.", lower_bound=1)
+KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin")
+PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills")
 
 
 def main(part: str = "") -> None:
@@ -35,7 +50,9 @@ def main(part: str = "") -> None:
     out = Path(OUT.value) if OUT.value else None
     if part == "accuracy":
         accuracy.check_installed()
-        run = cli.set_up(cli.read_config(CONFIG), cli.read_workdir(WORKDIR))
+        config = cli.read_config(CONFIG)
+        cli.connect(config)
+        run = cli.set_up(config, cli.read_workdir(WORKDIR))
         table = accuracy.measure(*run, [Path(folder) for folder in AGAINST.value])
         print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
         print(table.clock)
@@ -53,10 +70,40 @@ def main(part: str = "") -> None:
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))
         return
+    if part == "kills":
+        cli.read_settings(CONFIG, "configs/sweeps/recipe.py:synth_me")
+        if out is None:
+            raise UserError("--out=DIR is missing: where the two sweeps are kept")
+        given = [arg for arg in sys.argv[1:] if arg.startswith("--config")]
+        print(comparison.markdown(("what", "figure"), kills.measure(given, out, KILLS.value, seed=0)))
+        return
+    if part == "members":
+        _members(out)
+        return
     rows = frontend.measure(CLIPS.value)
     if MEDIA.value:
         rows += frontend.measure_media(Path(MEDIA.value), out)
     print(comparison.markdown(("what", "figure"), rows))
+
+
+def _members(out: Path | None) -> None:
+    """Prints each table, and writes it into `out` where there is one, as soon as it is measured."""
+    config, chunks = cli.read_config(CONFIG), members_speed.read_chunks(CHUNKS.value)
+    cli.connect(config)
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
+    with tempfile.TemporaryDirectory() as folder:
+        config, _, corpora = cli.set_up(config, Path(folder))
+
+    def show(table: members_speed.Table) -> None:
+        print(comparison.markdown(table.header, members_speed.text(table)) + "\n", flush=True)
+        if out:
+            print(files.write_table(out / f"{table.name}.csv", table.header, table.rows))
+
+    what = members_speed.setting(config, dataset.load(corpora, config))
+    for table in members_speed.measure(what, steps=STEPS.value, chunks=chunks, pmap=PMAP.value):
+        show(table)
+    if CURVES.value:
+        show(members_speed.curves(config, steps=CURVE_STEPS.value))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def measure(out: Path) -> tuple[accuracy.Table, str]:
     rendered = time.perf_counter()
     settings = casme2_5class.get_config()
     settings.data.manual_dir, settings.data.data_dir = str(archive), str(out / "data")
-    run = cli.set_up(cli.from_config_dict(settings), out / "run")
+    config = cli.from_config_dict(settings)
+    cli.connect(config)
+    run = cli.set_up(config, out / "run")
     table = accuracy.measure(*run)
     done = time.perf_counter()
     return (

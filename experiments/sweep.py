@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from stag_experiments import cli, launch
 from stag_jax.analysis import sweep_report
+from stag_jax.protocol import nested
 from stag_jax.training import dataset, hosts, space, stepping, sweep
 from stag_jax.types import UserError
 
@@ -48,12 +49,15 @@ def read_plan(tree: ConfigDict) -> sweep.Plan:
         for key, value in changes.items():
             _set(settings, key, value)
         trials[name] = cli.from_config_dict(settings)
+    select = tree.get("select", "uf1")
+    if select not in nested.SELECT:
+        raise UserError(f"a sweep's `select` is one of {', '.join(nested.SELECT)}, got {select!r}")
     return sweep.Plan(
         settings=cli.from_config_dict(tree.settings),
         trials=trials,
         changed=changed,
         inner_folds=tree.get("inner_folds", 0),
-        select=tree.get("select", "uf1"),
+        select=select,
         export_all=tree.get("export_all", False),
     )
 

@@ -2,14 +2,33 @@
 
     python experiments/sweep.py --config=configs/sweeps/recipe.py:composite_flow --workdir=runs/recipe
 
-The name after the colon is that of a study in configs/. All these settings are numbers, so all trials, folds and inner
+The name after the colon is one of STUDIES. All these settings are numbers, so all trials, folds and inner
 folds are members of one compiled program.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
 
+from stag_configs import (
+    casme2_3class,
+    casme2_5class,
+    composite_flow,
+    megc2019,
+    samm_3class,
+    samm_5class,
+    smic_hs,
+    synth_me,
+)
+
+STUDIES = {
+    "synth_me": synth_me,
+    "composite_flow": composite_flow,
+    "casme2_3class": casme2_3class,
+    "casme2_5class": casme2_5class,
+    "samm_3class": samm_3class,
+    "samm_5class": samm_5class,
+    "smic_hs": smic_hs,
+    "megc2019": megc2019,
+}
 SPACE = (
     ("train.learning_rate", "log_uniform", 3e-4, 1e-2),
     ("train.weight_decay", "log_uniform", 1e-3, 1.0),
@@ -24,7 +43,7 @@ SPACE = (
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
     """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
-    settings = importlib.import_module(f"stag_configs.{study}").get_config()
+    settings = STUDIES[study].get_config()
     return ConfigDict(
         {
             "settings": settings,

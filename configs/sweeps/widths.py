@@ -5,9 +5,9 @@
 Widths are compiled, learning rates are not: four programs of two trials each.
 """
 
-import importlib
-
 from ml_collections import ConfigDict
+
+from stag_configs.sweeps.recipe import STUDIES
 
 SPACE = (
     ("model.width", "choice", 32, 64),
@@ -18,5 +18,5 @@ SPACE = (
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
     """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
-    settings = importlib.import_module(f"stag_configs.{study}").get_config()
+    settings = STUDIES[study].get_config()
     return ConfigDict({"settings": settings, "space": SPACE, "search": "grid", "inner_folds": 3, "select": "uf1"})

@@ -1,0 +1,58 @@
+"""The check of `benchmark.py kills`: one sweep killed at random moments ends in the very table of one left alone."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stag_jax.types import UserError
+
+TABLE = "trials.csv"
+
+
+def measure(flags: Sequence[str], folder: Path, kills: int, seed: int) -> list[tuple[str, str]]:
+    """Runs the sweep of `flags` twice into `folder`, the second time killed (SIGKILL) `kills` times, and compares.
+
+    Every kill comes at a random moment of a session, from its first import on, up to a sixth of what the sweep takes
+    when it is left alone: it may hit compiling, training, saving, or the writing of results.
+
+    Raises:
+      UserError: the sweep does not run to its end where nobody disturbs it.
+    """
+    script = Path(__file__).with_name("sweep.py")
+
+    def start(name: str) -> subprocess.Popen:
+        command = [sys.executable, str(script), *flags, f"--workdir={folder / name}"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    for name in ("alone", "killed"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    begin = time.perf_counter()
+    if start("alone").wait():
+        raise UserError(f"the sweep fails when left alone: run experiments/sweep.py {' '.join(flags)}")
+    alone_s = time.perf_counter() - begin
+    moments, ended, begin = random.Random(seed), 0, time.perf_counter()
+    for _ in tqdm(range(kills), desc="kills", unit="kill"):
+        process = start("killed")
+        try:
+            # Short against the whole, so that all kills find something to kill.
+            process.wait(timeout=moments.uniform(0, alone_s / 6))
+            ended += 1
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    code = start("killed").wait()
+    killed_s = time.perf_counter() - begin
+    tables = [folder / name / TABLE for name in ("alone", "killed")]
+    same = code == 0 and tables[0].read_bytes() == tables[1].read_bytes()
+    return [
+        ("kills", f"{kills - ended} (and {ended} sessions that had ended before), seed {seed}"),
+        (f"{TABLE} the same, byte for byte", "yes" if same else "NO"),
+        ("time left alone", f"{alone_s:.0f} s"),
+        ("time of all sessions that were killed", f"{killed_s:.0f} s"),
+    ]
