@@ -88,7 +88,7 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
       CorpusError: the corpus cannot be built.
     """
     config = absolute(config)
-    workdir.check(folder, config)
+    hosts.in_turn(lambda: workdir.check(folder, config))
     return config, folder, build(config)
 
 

@@ -6,6 +6,7 @@ they need of stag_jax is imported inside them, after the hook that adds the chec
 
 import dataclasses
 import os
+import tempfile
 import zlib
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,6 +15,8 @@ from typing import Any
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the time of these tests is that of compiling what then runs for a moment; this halves it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# What one test has compiled, another need not: the workers of pytest-xdist, and the scripts that tests start, inherit it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="stag_jax_programs_"))
 
 import jax
 import numpy as np

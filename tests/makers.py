@@ -11,6 +11,10 @@ from ml_collections import ConfigDict
 
 from stag_configs import base
 from stag_jax.config import Config, from_config_dict
+from stag_jax.motion import nodes
+from stag_jax.protocol import splits as splits_lib
+from stag_jax.training import fold
+from stag_jax.types import ClipBatch
 
 IMAGES, SHEET = "STSNet_whole_norm_u_v_os", "combined_3_class2_for_optical_flow.csv"
 COLUMNS = ("dataset", "sub", "filename_o", "label", "apex", "imagename", "sub_filename")
@@ -85,3 +89,25 @@ def tiny_settings(**overrides: Any) -> ConfigDict:
 def tiny_config(**overrides: Any) -> Config:
     """`tiny_settings` as dataclasses; a double underscore stands for a dot."""
     return from_config_dict(tiny_settings(**{key.replace("__", "."): value for key, value in overrides.items()}))
+
+
+def random_study(
+    config: Config, *, frames: int = 1, counts: Sequence[int] = (7, 3, 5, 2, 6)
+) -> tuple[fold.Task, ClipBatch, splits_lib.Splits]:
+    """Task, random clips of a subject each `counts`, one unit in two labelled, and the splits that leave one out."""
+    graph = nodes.graph(config.graph, config.motion)
+    rng = np.random.default_rng(3)
+    subjects = [f"s{i}" for i, count in enumerate(counts) for _ in range(count)]
+    b, n, d, u = len(subjects), len(graph.node_names), len(graph.feature_mirror), len(graph.units)
+    label = (np.arange(b) % 3).astype(np.int32)
+    batch = ClipBatch(
+        nodes=(rng.normal(size=(b, frames, n, d)) + label[:, None, None, None]).astype(np.float32),
+        times_ms=np.tile(40 * np.arange(frames, dtype=np.float32), (b, 1)),
+        magnitude=rng.uniform(0.5, 2, (b, frames)).astype(np.float32),
+        frame_mask=np.ones((b, frames), bool),
+        au=rng.integers(0, 2, (b, u)).astype(np.float32),
+        au_mask=rng.integers(0, 2, (b, u)).astype(bool),
+        label=label,
+    )
+    held_out = splits_lib.loso(subjects)
+    return fold.make_task(config, graph, int((~held_out.test_mask).sum(axis=1).min())), batch, held_out

@@ -61,8 +61,8 @@ class StateStore:
     def load(self, member: Any, count: int) -> tuple[int, Any, float] | None:
         """The newest state that can be read: its step, `count` stacked members on the host, and the seconds so far.
 
-        In which chunks, and on how many devices, it was saved does not matter. One that cannot be read is removed, and
-        the one before it is taken. None where nothing was saved.
+        In which chunks, and on how many devices, it was saved does not matter. Where one cannot be read the one before
+        it is taken and the torn one removed, so that its step can be saved again. None where nothing was saved.
 
         Args:
           member: shapes of one member.
@@ -72,11 +72,15 @@ class StateStore:
           UserError: states are there, and none can be read.
         """
         steps = sorted((int(found.step) for found in self._checkpointer.checkpoints), reverse=True)
-        for step in steps:
+        for index, step in enumerate(steps):
             try:
-                return (step, *self._load(step, member, count))
+                found = (step, *self._load(step, member, count))
             except Exception as error:  # whatever comes up in half a file
                 absl_logging.warning("%s/%d cannot be read (%s)", self.folder, step, str(error).partition("\n")[0])
+                continue
+            for torn in steps[:index]:
+                self._checkpointer.delete(torn)
+            return found
         if steps:
             raise UserError(f"none of the states in {self.folder} can be read; remove the folder to begin afresh")
         return None

@@ -12,6 +12,8 @@ from stag_jax.types import UserError
 
 T = TypeVar("T")
 
+SHUTDOWN_S = 30  # a process that fails waits so long for the others, who are then ended
+
 
 def connect(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
     """Joins the run that the environment tells of, or the one at `coordinator` ("host:port"); before any use of jax.
@@ -19,8 +21,10 @@ def connect(coordinator: str | None = None, processes: int | None = None, proces
     Raises:
       UserError: there is nothing to join, or it did not answer.
     """
+    # The runtime would take SIGTERM for itself, and tell of it only at the very next number of a count of steps.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        jax.distributed.initialize(coordinator, processes, process, shutdown_timeout_seconds=SHUTDOWN_S)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {error}; outside of Slurm, Open MPI and TPU pods give --coordinator=HOST:PORT, "
@@ -71,6 +75,11 @@ def agree(what: str, value: str) -> None:
 def same(value: Any) -> Any:
     """The array of the first process, in all of them."""
     return value if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(value))
+
+
+def smallest(value: int) -> int:
+    """The smallest of what the processes say."""
+    return value if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.asarray(value)).min())
 
 
 def wait(name: str) -> None:

@@ -26,7 +26,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
         finite; the line names the thing at fault.
       Preempted: the machine is wanted for something else; the same call goes on.
     """
-    workdir.check(folder, config)
+    hosts.in_turn(lambda: workdir.check(folder, config))
     done = workdir.finished(folder)
     if hosts.same(np.asarray(done is not None)):
         logging.warning("%s is finished; nothing to do", folder)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from stag_jax.config import ParallelConfig
-from stag_jax.training import fold, memory
+from stag_jax.training import fold, hosts, memory
 from stag_jax.training.layout import make_layout
 from stag_jax.training.roster import Roster
 from stag_jax.types import ClipBatch
@@ -36,18 +36,20 @@ class Study(NamedTuple):
 
 def plan(task: fold.Task, batch: ClipBatch, who: Roster, parallel: ParallelConfig) -> memory.Plan:
     """How many members each device has at once, before anything is compiled."""
-    devices = jax.devices()
     required = memory.need(task, batch, _first(who.members))
-    share = 1 if parallel.mode == "data" else min(len(devices), len(who.names))
-    return memory.plan(
+    # One model too large for a device is what "data" is for, so there members go one by one unless asked otherwise.
+    one_by_one = parallel.mode == "data" and parallel.members_per_chunk <= 0
+    share = 1 if parallel.mode == "data" else min(jax.device_count(), len(who.names))
+    planned = memory.plan(
         required,
         sum(np.asarray(x).nbytes for x in batch),
-        devices[0],
-        # One model too large for a device is what "data" is for, so there members go one by one.
-        1 if parallel.mode == "data" else math.ceil(len(who.names) / share),
+        jax.local_devices()[0],
+        1 if one_by_one else math.ceil(len(who.names) / share),
         jax.local_device_count(),
         parallel.members_per_chunk,
     )
+    # Each process sees its own memory; all must run the same program.
+    return planned._replace(members=hosts.smallest(planned.members))
 
 
 def build(

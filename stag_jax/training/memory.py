@@ -79,7 +79,7 @@ def _free(device: jax.Device, count: int) -> float:
     """Bytes that are free on a device; CPU devices share what the host has left."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     return psutil.virtual_memory().available / count
 
 

@@ -48,6 +48,8 @@ def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profi
       Preempted: the machine is wanted; what was done is saved.
     """
     parallel = task.config.parallel
+    # Those that the workdir does not hold to count here too: a loop of other steps would wait for ever.
+    hosts.agree("config.parallel or config.checkpoint", f"{parallel} {task.config.checkpoint}")
     planned = members.plan(task, batch, who, parallel)
     per_device = planned.members
     hosts.say(
@@ -56,22 +58,25 @@ def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profi
     )
     while True:
         try:
-            study = members.build(task, batch, who, parallel, per_device)
-            hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
-            return _run(task, study, who, folder, profile=profile)
+            return _run(task, members.build(task, batch, who, parallel, per_device), who, folder, profile=profile)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             if per_device == 1:
                 raise UserError(
                     f"one member, about {planned.need.total / 1e6:.0f} MB, is too large for a device: make "
-                    "config.train.batch_size or config.model.width smaller, or use config.parallel.mode=data"
+                    "config.train.batch_size or config.model.width smaller, or use several devices with "
+                    "config.parallel.mode=data"
                 ) from error
+            if jax.process_count() > 1:
+                # The others know nothing of it, and would go on with chunks of another size.
+                raise UserError(f"out of memory: set config.parallel.members_per_chunk below {per_device}") from error
         per_device //= 2
         logging.warning("out of memory; going on with %d members a device at once", per_device)
 
 
 def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, profile: bool) -> Trained:
+    hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
     config = task.config
     total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
     with checkpoint.StateStore(folder, config.checkpoint.keep) as store, preemption.notice() as wanted:
@@ -94,7 +99,7 @@ def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, pr
         ):
             dispatch = 0
             while step < total:
-                if profile and dispatch == PROFILED.start:
+                if profile and hosts.first() and dispatch == PROFILED.start:
                     traced.enter_context(jax.profiler.trace(str(folder / PROFILE), create_perfetto_trace=True))
                 # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
                 count = min(per_dispatch - step % per_dispatch, total - step)
@@ -107,7 +112,7 @@ def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, pr
                 log.write(step, before + now - start, metrics)
                 bar.update(count)
                 bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
-                leave = wanted(step) and step < total
+                leave = wanted() and step < total
                 # On a clock of the first process, so that all of them save the same steps.
                 due = hosts.same(np.asarray(now - last_save > config.checkpoint.every_s))
                 if step == total or leave or due:
