@@ -6,7 +6,7 @@
     twin        a study rehearsed on a rendered twin of CASME II, 26 folds, five classes, in the folder --out
     builder     memory and speed of building a corpus of --clips clips, and of a half and a quarter of it
     members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
-                PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips as well
+                PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
@@ -35,7 +35,7 @@ CHUNKS = flags.DEFINE_list(
     "chunks", None, "members: sizes of chunks on one device, e.g. 1,4,all; all sizes if missing."
 )
 PMAP = flags.DEFINE_bool("pmap", False, "members: by pmap as well.")
-CURVES = flags.DEFINE_bool("curves", False, "members: the cost against the number of members and of clips as well.")
+CURVES = flags.DEFINE_bool("curves", False, "members: the cost against the number of members and of clips instead.")
 CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch of --curves.", lower_bound=1)
 KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
 CONFIG = cli.config_flag()
@@ -99,11 +99,12 @@ def _members(out: Path | None) -> None:
         if out:
             print(files.write_table(out / f"{table.name}.csv", table.header, table.rows))
 
+    if CURVES.value:
+        show(members_speed.curves(config, steps=CURVE_STEPS.value))
+        return
     what = members_speed.setting(config, dataset.load(corpora, config))
     for table in members_speed.measure(what, steps=STEPS.value, chunks=chunks, pmap=PMAP.value):
         show(table)
-    if CURVES.value:
-        show(members_speed.curves(config, steps=CURVE_STEPS.value))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ Helpers are fixtures that return functions: the test folders are no packages, so
 they need of stag_jax is imported inside them, after the hook that adds the checks.
 """
 
+import atexit
 import dataclasses
 import os
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -15,8 +17,10 @@ from typing import Any
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of the time of these tests is that of compiling what then runs for a moment; this halves it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
-# What one test has compiled, another need not: the workers of pytest-xdist, and the scripts that tests start, inherit it.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="stag_jax_programs_"))
+# What one test has compiled, another need not: workers of pytest-xdist, and scripts that tests start, inherit this.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="stag_jax_programs_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np

@@ -96,7 +96,13 @@ def test_pool_without_learning_is_the_mean_of_what_is_there(inputs):
 
 def test_dropout_takes_the_same_features_of_all_tokens():
     rngs = {"dropout": jax.random.key(0)}
-    out = layers.locked_dropout(0.5).apply({}, jnp.ones((7, 5, 11)), deterministic=False, rngs=rngs)
+
+    def drop(rate):
+        return layers.Dropout(rate).apply({}, jnp.ones((7, 5, 11)), train=True, rngs=rngs)
+
+    out = drop(0.5)
+    np.testing.assert_array_equal(jax.jit(drop)(jnp.float32(0.5)), out)  # the rate may be traced
+    assert (jax.jit(drop)(jnp.float32(0.0)) == 1).all() and (jax.jit(drop)(jnp.float32(1.0)) == 0).all()
     assert set(np.unique(out)) == {0, 2}
     assert (out == out[:, :1]).all()
     assert (out[0] != out[1]).any()
