@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from stag_jax import config as config_lib
 from stag_jax.analysis import comparison
@@ -196,6 +197,7 @@ def plot(plan: sweep.Plan, found: Findings, path: Path) -> Path | None:
         axis.errorbar(where, score.mean(axis=1), score.std(axis=1), fmt="o", ms=4, lw=0.8, capsize=2, alpha=0.8)
         if numbers and min(values) > 0 and max(values) / min(values) >= 10:
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())  # their labels would overlap
         if not numbers:
             axis.set_xticks(range(len(kinds)), kinds, rotation=20)
         axis.set_xlabel(key)
