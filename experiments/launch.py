@@ -11,8 +11,6 @@ from absl import flags
 from stag_experiments import cli
 from stag_jax.types import UserError
 
-AGAIN = cli.TRY_AGAIN
-
 
 def slurm_flags() -> None:
     """Defines --slurm and how its jobs are."""
@@ -37,9 +35,9 @@ class Job:
         self.command, self.name = list(command), name
 
     def __call__(self) -> str:
-        code = subprocess.run([*self.command, f"--only={self.name}"], check=False).returncode
-        while code == AGAIN:
-            # It has saved its state and left since somebody asked; where that was not the scheduler, it goes on here.
+        code = cli.TRY_AGAIN
+        while code == cli.TRY_AGAIN:
+            # It saves its state and leaves when somebody asks; where that was not the scheduler, it goes on here.
             code = subprocess.run([*self.command, f"--only={self.name}"], check=False).returncode
         if code:
             raise RuntimeError(f"{self.name} ended with code {code}; its log tells why")

@@ -16,7 +16,7 @@ from stag_jax.protocol.splits import Splits, make_splits
 from stag_jax.training import dataset, files, hosts, outcome, sweep, workdir
 from stag_jax.types import UserError
 
-NESTED, TRIALS, CHOSEN, FIGURE = "nested", "trials", "chosen.csv", "inner_scores.png"
+NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores.png"
 
 
 class Findings(NamedTuple):
@@ -35,7 +35,7 @@ def collect(
     groups: Sequence[sweep.Group],
     results: Mapping[str, sweep.GroupResult],
     folder: Path,
-    corpora: Any,
+    corpora: Path | Sequence[Path],
 ) -> Findings:
     """Scores every trial and the nested choice, and writes each as a workdir of its own.
 
@@ -68,7 +68,7 @@ def collect(
         metrics, models = {}, []
         tested = splits.test_mask.any(axis=0)
         for name in names:
-            place, config = folder / TRIALS / name, plan.trials[name]
+            place, config = folder / sweep.TRIALS / name, plan.trials[name]
             probability = of(name, "probability")
             metrics[name] = _score(config, place, corpus, splits, probability, of(name, "au_probability"))
             models.append(comparison.Model(name, probability[:, tested]))

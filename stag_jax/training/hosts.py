@@ -82,12 +82,6 @@ def smallest(value: int) -> int:
     return value if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.asarray(value)).min())
 
 
-def wait(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def describe() -> str:
     """The devices that were found, and in how many processes."""
     devices = jax.devices()

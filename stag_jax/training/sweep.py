@@ -1,5 +1,6 @@
 """The trials of a sweep as few programs: those that differ only in numbers are members of one."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from stag_jax.training import checkpoint, dataset, files, fold, hosts, stepping,
 from stag_jax.training.roster import Roster, by_fold, make_roster, pool
 from stag_jax.types import UserError
 
-PLAN, RESULT, GROUPS, BEST = "sweep.json", "result.npz", "groups", "best"
+PLAN, RESULT, GROUPS, BEST, TRIALS = "sweep.json", "result.npz", "groups", "best", "trials"
 
 
 class Plan(NamedTuple):
@@ -59,10 +60,9 @@ def make_groups(plan: Plan) -> list[Group]:
     found: dict[str, dict[str, Config]] = {}
     for name, config in plan.trials.items():
         tree = config_lib.to_dict(config_lib.replace(config, dict.fromkeys(keys, 0.0)))
-        for free in ("parallel", "checkpoint"):
-            del tree[free]
-        for place in ("data_dir", "manual_dir", "workers"):
-            del tree["data"][place]
+        for free in workdir.FREE:
+            *parents, last = free.split(".")
+            del functools.reduce(dict.__getitem__, parents, tree)[last]
         digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
         found.setdefault(f"group_{digest}", {})[name] = config
     groups = []
@@ -155,7 +155,7 @@ def _keep(
         for index, trial in enumerate(group.tuned):
             for number, name in enumerate(outer.names):
                 one = jax.tree.map(lambda x, at=(index, number): x[at[0], :, at[1]], exported)
-                checkpoint.save_fold(folder / "trials" / trial, name, one)
+                checkpoint.save_fold(folder / TRIALS / trial, name, one)
     elif plan.inner_folds:
         pick = (result.best, slice(None), np.arange(len(outer.names)))
         # An index array on each side of a slice: folds come first, then seeds.
@@ -192,7 +192,7 @@ def export_chosen(groups: Sequence[Group], chosen: Mapping[str, str], folder: Pa
             kept = checkpoint.load_fold(folder / GROUPS / group.name, BEST)
             for index, name in own:
                 one = jax.tree.map(lambda x, index=index: x[index], kept)
-                checkpoint.save_fold(folder / "trials" / chosen[name], name, one)
+                checkpoint.save_fold(folder / TRIALS / chosen[name], name, one)
 
 
 def each_group(groups: Sequence[Group], work: Callable[[Group], GroupResult]) -> dict[str, GroupResult]:
