@@ -1,32 +1,39 @@
-"""Tables and figures of a finished run: python experiments/analyze.py --workdir=DIR.
+"""The report of a run: python experiments/analyze.py --workdir=DIR [--compare=DIR2].
 
-Applies each fold's checkpoint to the clips it held out, checks predictions.csv against them, and writes the confusion
-matrix and the per-class table to DIR/report.
+Nothing is trained. Each fold's networks are applied to the clips they held out; DIR/report/index.html is one page that
+needs no network, and beside it lie its figures as PNG and SVG and its tables as CSV and LaTeX. A run that is not
+finished is reported as far as it has come.
 """
 
+import time
 from pathlib import Path
 
+import matplotlib
 from absl import flags
 
 from stag_datasets import corpus
 from stag_experiments import cli
-from stag_jax.analysis import report
-from stag_jax.training import workdir
+from stag_jax.analysis import load_run, report
+from stag_jax.training import stepping
 from stag_jax.types import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+COMPARE = flags.DEFINE_string("compare", None, "Folder of another run on the same clips, to set the first beside.")
 
 
 def main() -> None:
-    """Loads, writes, names what was written."""
+    """Loads, writes, names the page."""
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing")
-    folder = Path(WORKDIR.value)
-    config = workdir.read_config(folder)
-    data = config.data
+    matplotlib.use("agg")
+    begin = time.perf_counter()
+    run = load_run(Path(WORKDIR.value))
+    against = load_run(Path(COMPARE.value)) if COMPARE.value else None
+    data = run.config.data
     prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
-    for path in report.write(folder, report.collect(folder, prepared)):
-        print(path)
+    stepping.keep_programs(run.folder)
+    paths = report.write(run, prepared, against=against)
+    print(f"{paths[0]} and {len(paths) - 1} files beside it, in {time.perf_counter() - begin:.0f} s")
 
 
 if __name__ == "__main__":

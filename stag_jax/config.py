@@ -157,10 +157,11 @@ class ParallelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """How often the state for resuming is saved."""
+    """How often the state for resuming is saved, and what else is kept."""
 
     every_s: float
     keep: int
+    history: bool  # record what held-out clips are predicted as after every dispatch; only the report reads it
 
 
 @dataclasses.dataclass(frozen=True)

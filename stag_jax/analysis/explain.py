@@ -1,39 +1,72 @@
-"""What the networks looked at: their named intermediates on held-out clips, averaged by class."""
+"""Which action units the networks saw and used, clip by clip; and how well that agrees with those that moved."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stag_jax.training import restore
+from stag_jax.protocol import metrics
 
 
-class ClassExplanation(NamedTuple):
-    """Means over the held-out clips of one class."""
+class Agreement(NamedTuple):
+    """Average precision: the area under the precision-recall curve, by steps."""
 
-    au_probability: Float[np.ndarray, " u"] | None  # largest over the frames of a clip
-    connectivity: Float[np.ndarray, "n n2"] | None  # the attention bias B, over frames
-    temporal_attention: Float[np.ndarray, " t"] | None  # by place among the selected frames
+    pooled: float  # over all pairs of clip and unit
+    per_unit: float  # of each unit over clips, mean over units
+    per_clip: float  # of each clip over units, mean over clips
 
 
-def by_class(
-    aux: dict[str, np.ndarray], label: Int[np.ndarray, " b"], frame_mask: Bool[np.ndarray, "b t"], classes: int
-) -> list[ClassExplanation]:
-    """One explanation a class; an intermediate that the network does not have is None."""
-    per_clip = {}
-    seen = restore.frames_seen(aux, frame_mask)
-    if "au_probability" in aux:
-        per_clip["au_probability"] = np.max(aux["au_probability"], axis=1, where=seen[..., None], initial=0.0)
-    if "connectivity" in aux:
-        weight = seen[:, :, None, None]
-        per_clip["connectivity"] = (aux["connectivity"] * weight).sum(axis=1) / weight.sum(axis=1)
-    if "temporal_attention" in aux:
-        per_clip["temporal_attention"] = aux["temporal_attention"]
-    return [
-        ClassExplanation(*(_mean(per_clip.get(name), label == index) for name in ClassExplanation._fields))
-        for index in range(classes)
+def peak(probability: Float[np.ndarray, "b t u"], seen: Bool[np.ndarray, "b t"]) -> Float[np.ndarray, "b u"]:
+    """The largest probability of each unit over the frames of a clip."""
+    return np.max(probability, axis=1, where=seen[..., None], initial=0.0)
+
+
+def relevance(spread: Float[np.ndarray, "b t n"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "b u"]:
+    """The share of the saliency in the regions that a unit moves, against what they would have were all alike.
+
+    1 for a unit whose regions are as salient as the mean region.
+    """
+    share = incidence / incidence.sum(axis=1, keepdims=True)
+    return spread.sum(axis=1) @ share.T * spread.shape[2]
+
+
+def explained(
+    probability: Float[np.ndarray, "b t u"],
+    seen: Bool[np.ndarray, "b t"],
+    spread: Float[np.ndarray, "b t n"],
+    incidence: Float[np.ndarray, "u n"],
+) -> Float[np.ndarray, "b u"]:
+    """How much of an answer rests on each unit: its probability times the relevance of its regions.
+
+    A unit counts where the network saw it and its regions carry the answer; either alone is not enough.
+    """
+    return peak(probability, seen) * relevance(spread, incidence)
+
+
+def mean_by_class(
+    values: Float[np.ndarray, "b *x"], label: Int[np.ndarray, " b"], classes: int
+) -> Float[np.ndarray, "{classes} *x"]:
+    """Means over the clips of each class; NaN for a class without one."""
+    none = np.full(values.shape[1:], np.nan)
+    return np.stack(
+        [values[label == index].mean(axis=0) if (label == index).any() else none for index in range(classes)]
+    )
+
+
+def agreement(
+    score: Float[np.ndarray, "b u"], au: Float[np.ndarray, "b u"], au_mask: Bool[np.ndarray, "b u"]
+) -> Agreement | None:
+    """How well scores tell the units that moved from those that did not; None where no label is positive."""
+    true = (au > 0) & au_mask
+    if not true.any():
+        return None
+    units = [
+        metrics.average_precision(true[known, u], score[known, u])
+        for u, known in enumerate(au_mask.T)
+        if true[:, u].any()
     ]
-
-
-def _mean(values: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
-    return None if values is None or not chosen.any() else values[chosen].mean(axis=0)
+    clips = [
+        metrics.average_precision(true[b, known], score[b, known]) for b, known in enumerate(au_mask) if true[b].any()
+    ]
+    pooled = metrics.average_precision(true[au_mask], score[au_mask])
+    return Agreement(pooled, float(np.mean(units)), float(np.mean(clips)))

@@ -92,9 +92,9 @@ def _score(
 ) -> dict[str, Any]:
     done = workdir.finished(place)
     if done is None:
-        workdir.claim(place, config, corpus)
+        workdir.claim(place, config, corpus, splits)
         done = outcome.score(config, place, corpus, splits, probability, au)
-        workdir.write_metrics(place, done)
+        done = workdir.write_metrics(place, done)
     return done
 
 

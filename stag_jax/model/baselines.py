@@ -62,6 +62,7 @@ class TwoStream(nn.Module):
             attend = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"space_{index}")
             space, _ = attend(space, train=train)
         space = NodeReadout(c.readout_dim, name="readout")(space)
+        readout = space
         space = layers.Dropout(c.dropout, locked=False)(space, train=train)
 
         time = nn.Dense(c.width, name="frame")(jnp.mean(batch.nodes[..., -graph.pooled :], axis=2))
@@ -71,9 +72,11 @@ class TwoStream(nn.Module):
             encoder = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"encoder_{index}")
             time, _ = encoder(time, mask=batch.frame_mask, train=train)
         pooled, attention = layers.Pool(name="pool")(time, batch.frame_mask)
+        aux = {"au_logits": au_logits, "temporal_attention": attention}
+        aux["features"] = jnp.concatenate([readout, pooled], axis=-1)
         pooled = layers.Dropout(c.dropout, locked=False)(pooled, train=train)
         logits = nn.Dense(self.classes, name="space_logits")(space) + nn.Dense(self.classes, name="time_logits")(pooled)
-        return logits.astype(jnp.float32), {"au_logits": au_logits, "temporal_attention": attention}
+        return logits.astype(jnp.float32), aux
 
 
 MODELS = {"stag": Stag, "apex_only": ApexOnly, "two_stream": TwoStream}

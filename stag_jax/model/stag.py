@@ -29,6 +29,7 @@ class Stag(nn.Module):
         space_from_time_<l>  [b, h, n, t]      cross-attention, each direction
         time_from_space_<l>  [b, h, t, n]
         temporal_attention   [b, t]            final pooling over frames
+        features             [b, d]            what the logits are made from
     """
 
     config: ModelConfig
@@ -79,6 +80,7 @@ class Stag(nn.Module):
 
         pooled, aux["temporal_attention"] = layers.Pool(c.temporal_attention, name="pool")(time, batch.frame_mask)
         features = jnp.concatenate([NodeReadout(c.readout_dim, name="readout")(space), pooled], axis=-1)
+        aux["features"] = features
         features = layers.Dropout(c.dropout, locked=False)(features, train=train)
         return nn.Dense(self.classes, name="logits")(features).astype(jnp.float32), aux
 

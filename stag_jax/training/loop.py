@@ -10,7 +10,7 @@ from absl import logging
 
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, fold, hosts, outcome, stepping, workdir
+from stag_jax.training import checkpoint, dataset, fold, history, hosts, outcome, stepping, workdir
 from stag_jax.training.roster import by_fold, make_roster, pool
 
 
@@ -40,10 +40,11 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
     who = make_roster(splits, config.seeds)
     task = fold.make_task(config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
     # The workdir is taken only now, when all that could be wrong with the settings has had its say.
-    hosts.in_turn(lambda: workdir.claim(folder, config, corpus))
+    hosts.in_turn(lambda: workdir.claim(folder, config, corpus, splits))
     stepping.keep_programs(folder)
     hosts.say(f"{len(corpus.ids)} clips, {len(splits.names)} folds")
-    trained = stepping.train(task, corpus.batch, who, folder, profile=profile)
+    record = history.recorder(folder, who, len(corpus.ids)) if config.checkpoint.history else None
+    trained = stepping.train(task, corpus.batch, who, folder, profile=profile, record=record)
     predicted = trained.study.predict(trained.states)
     exported = stepping.parameters(trained)
     for index, name in enumerate(splits.names):
@@ -65,7 +66,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
             "save_s": round(trained.save_s, 3),
             "compile_s": round(trained.study.compile_s, 3),
         }
-        workdir.write_metrics(folder, result)
+        result = workdir.write_metrics(folder, result)
         checkpoint.remove_state(folder)
         return result
 

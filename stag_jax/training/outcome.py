@@ -28,7 +28,6 @@ def score(
     """
     tested = splits.test_mask.any(axis=0)
     subjects = corpus.subjects
-    workdir.write_splits(folder, corpus, config.data.classes, splits)
     corpus, probability = corpus.take(tested), probability[:, tested]
     if np.isnan(probability).any():
         raise ValueError("a clip was predicted by no fold")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from stag_jax.types import ClipBatch, Preempted, UserError
 
 PROFILE = "profile"
 PROFILED = range(1, 3)  # dispatches of a profile; the first one warms up
+
+# Given the step after each dispatch, what the members say of their test rows by then, and their metrics.
+Record = Callable[[int, fold.Prediction, dict[str, Any]], None]
 
 
 class Trained(NamedTuple):
@@ -38,7 +42,15 @@ def keep_programs(folder: Path) -> None:
         compilation_cache.reset_cache()
 
 
-def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profile: bool = False) -> Trained:
+def train(
+    task: fold.Task,
+    batch: ClipBatch,
+    who: Roster,
+    folder: Path,
+    *,
+    profile: bool = False,
+    record: Record | None = None,
+) -> Trained:
     """Takes all steps of all members, going on from what `folder` holds.
 
     Where a chunk of members does not fit, it is halved and the run goes on.
@@ -58,7 +70,8 @@ def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profi
     )
     while True:
         try:
-            return _run(task, members.build(task, batch, who, parallel, per_device), who, folder, profile=profile)
+            study = members.build(task, batch, who, parallel, per_device)
+            return _run(task, study, who, folder, profile=profile, record=record)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -75,7 +88,9 @@ def train(task: fold.Task, batch: ClipBatch, who: Roster, folder: Path, *, profi
         logging.warning("out of memory; going on with %d members a device at once", per_device)
 
 
-def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, profile: bool) -> Trained:
+def _run(
+    task: fold.Task, study: members.Study, who: Roster, folder: Path, *, profile: bool, record: Record | None
+) -> Trained:
     hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
     config = task.config
     total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
@@ -110,6 +125,8 @@ def _run(task: fold.Task, study: members.Study, who: Roster, folder: Path, *, pr
                 now = time.perf_counter()
                 _check_finite(states, study, who)
                 log.write(step, before + now - start, metrics)
+                if record:
+                    record(step, study.predict(states), metrics)
                 bar.update(count)
                 bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
                 leave = wanted() and step < total

@@ -122,7 +122,7 @@ def run_group(
         )
     who = make_roster(splits, group.config.seeds, group.tuned)
     task = fold.make_task(group.config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
-    hosts.in_turn(lambda: workdir.claim(place, group.config, corpus))
+    hosts.in_turn(lambda: workdir.claim(place, group.config, corpus, outer))
     trained = stepping.train(task, corpus.batch, who, place, profile=profile)
     said = trained.study.predict(trained.states)
     result = _result(said, who, outer, corpus, plan.inner_folds, plan.select)

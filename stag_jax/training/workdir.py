@@ -1,6 +1,7 @@
 """What a run leaves in its workdir besides checkpoints: config.json, run.json, tables of predictions, metrics.json."""
 
 import csv
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -23,6 +24,8 @@ from stag_jax.types import UserError
 CONFIG, RUN, METRICS, LOG = "config.json", "run.json", "metrics.json", "log.jsonl"
 SPLITS = "splits.csv"
 PREDICTIONS, BY_SEED, AU_PREDICTIONS = "predictions.csv", "predictions_by_seed.csv", "au_predictions.csv"
+TABLES = (SPLITS, PREDICTIONS, BY_SEED, AU_PREDICTIONS)
+FORMAT = 2  # of a workdir; raise it when a reader of the one before would misread it
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
 PACKAGES = (
@@ -58,8 +61,8 @@ def check_same(path: Path, now: Any, kind: str) -> None:
             raise UserError(f"{path.parent} belongs to another {kind}: {key} is {old!r} there and {new!r} here")
 
 
-def claim(workdir: Path, config: Config, corpus: Corpus) -> None:
-    """Makes the workdir this config's and this data's own, and notes versions, revision and devices.
+def claim(workdir: Path, config: Config, corpus: Corpus, splits: Splits) -> None:
+    """Makes the workdir this config's and this data's own, and notes who is held out, versions, revision and devices.
 
     Raises:
       UserError: it belongs to another config, or was begun with other data.
@@ -69,6 +72,7 @@ def claim(workdir: Path, config: Config, corpus: Corpus) -> None:
     if (workdir / RUN).exists():
         return
     about = {
+        "format": FORMAT,
         "data_fingerprint": corpus.fingerprint,
         "n_clips": len(corpus.ids),
         "python": platform.python_version(),
@@ -76,6 +80,7 @@ def claim(workdir: Path, config: Config, corpus: Corpus) -> None:
         "git_revision": _git_revision(),
         "devices": [str(device) for device in jax.devices()],
     }
+    _write_splits(workdir, corpus, config.data.classes, splits)
     write_text(workdir / CONFIG, json.dumps(config_lib.to_dict(config), indent=2) + "\n")
     write_text(workdir / RUN, json.dumps(about, indent=2) + "\n")
 
@@ -88,11 +93,18 @@ def check_data(workdir: Path, corpus: Corpus) -> None:
 
 
 def read_config(workdir: Path) -> Config:
-    """The config of a workdir. Raises UserError where there is none."""
+    """The config of a workdir. Raises UserError where there is none, or one that a newer version wrote."""
     path = workdir / CONFIG
     if not path.exists():
         raise UserError(f"{workdir} is no workdir of a run: {CONFIG} is missing")
+    if (workdir / RUN).exists() and (format := read_about(workdir).get("format", 1)) > FORMAT:
+        raise UserError(f"{workdir} has format {format}, of a newer stag-jax; this one reads up to {FORMAT}")
     return config_lib.from_config_dict(_read_json(path))
+
+
+def read_about(workdir: Path) -> dict[str, Any]:
+    """What was noted of a run when it began: versions, revision, devices, fingerprint of the data."""
+    return _read_json(workdir / RUN)
 
 
 def finished(workdir: Path) -> dict[str, Any] | None:
@@ -128,7 +140,7 @@ def write_predictions(
     write_table(workdir / BY_SEED, [*known_names, "seed", *said_names], by_seed)
 
 
-def write_splits(workdir: Path, corpus: Corpus, classes: Sequence[str], splits: Splits) -> None:
+def _write_splits(workdir: Path, corpus: Corpus, classes: Sequence[str], splits: Splits) -> None:
     """splits.csv, one row a clip: in which fold it is tested, and which other folds do not train on it either.
 
     All other folds train on it. A clip that is never tested has an empty `tested_in`; names are joined by `|`.
@@ -189,9 +201,18 @@ def _digits(values: Float[np.ndarray, " any"]) -> list[str]:
     return [f"{value:.9g}" for value in values]
 
 
-def write_metrics(workdir: Path, metrics: dict[str, Any]) -> None:
-    """metrics.json."""
+def write_metrics(workdir: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """metrics.json, with the hash of every table beside it, by which a later change of one is seen; returns it."""
+    tables = {path.name: digest(path) for path in map(workdir.joinpath, TABLES) if path.exists()}
+    metrics = metrics | {"sha256": tables}
     write_text(workdir / METRICS, json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -55,7 +55,7 @@ def pretend(folder, config, prepared, wrong, seed=0):
     rng = np.random.default_rng(seed)
     said = np.where(rng.random((len(config.seeds), len(label))) < wrong, (label + 1) % 3, label)
     probability = (0.4 * np.eye(3)[said] + 0.6 * rng.dirichlet((5, 5, 5), said.shape)).astype(np.float32)
-    workdir.claim(folder, config, clips)
+    workdir.claim(folder, config, clips, splits.make_splits(config.protocol, clips.clips))
     workdir.write_predictions(folder, clips, CLASSES, config.seeds, probability)
     each, pooled = probability.argmax(axis=-1), probability.mean(axis=0).argmax(axis=-1)
     result = metrics.report(label, pooled, each, clips.subjects, clips.datasets, CLASSES, resamples=50)

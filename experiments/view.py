@@ -1,0 +1,50 @@
+"""The clips of a run, to look at: python experiments/view.py --workdir=DIR [--port=8765] [--nobrowser].
+
+Serves a page on this machine only: every clip that was tested, its aligned face as a film, flow, attention, action
+units and prediction. Ctrl-C ends it.
+"""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import webbrowser
+
+from absl import flags
+
+from stag_datasets import corpus
+from stag_experiments import cli
+from stag_jax.analysis import load_run
+from stag_jax.training import stepping
+from stag_jax.types import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, finished or not.")
+PORT = flags.DEFINE_integer("port", 8765, "Where the page is served; 0: any that is free.", 0, 65535)
+BROWSER = flags.DEFINE_bool("browser", True, "Open the page, where there is a screen.")
+
+
+def main() -> None:
+    """Loads, serves until interrupted."""
+    folder = cli.read_workdir(WORKDIR)
+    if not importlib.util.find_spec("flask"):
+        raise UserError('the viewer needs Flask, which the extra "view" brings: pip install -e ".[view]"')
+    from stag_experiments import viewer
+
+    run = load_run(folder)
+    data = run.config.data
+    prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    stepping.keep_programs(folder)
+    with contextlib.suppress(KeyboardInterrupt):
+        viewer.serve(viewer.create_app(run, prepared), PORT.value, _tell)
+
+
+def _tell(address: str) -> None:
+    print(f"{address}  (Ctrl-C stops)", flush=True)
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    # Without a screen, a browser would be one of text in this very terminal.
+    if BROWSER.value and screen:
+        webbrowser.open(address)
+
+
+if __name__ == "__main__":
+    cli.run(main)

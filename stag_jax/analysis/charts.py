@@ -1,0 +1,253 @@
+"""The figures of a report that hold no face."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stag_jax.analysis import faithfulness
+from stag_jax.analysis.drawing import ACCENT, INK, MUTED, SERIES, WARM
+from stag_jax.protocol.calibration import Bin
+from stag_jax.training.history import History
+
+OUTLIERS = 3  # folds that a learning curve names
+LABELLED = 40  # subjects whose names fit beneath a figure
+
+
+def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> Figure:
+    """The confusion matrix: counts and rates, the rate as colour."""
+    rate = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(1.8 + 0.95 * len(classes), 1.2 + 0.75 * len(classes)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(rate, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(classes)), classes, rotation=30 if len(classes) > 3 else 0)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0)
+    for (row, column), count in np.ndenumerate(confusion):
+        # On its own blue, not on the page's background.
+        colour = "white" if rate[row, column] > 0.5 else "#10202f"
+        axes.text(column, row, f"{count}\n{rate[row, column]:.0%}", ha="center", va="center", color=colour)
+    return figure
+
+
+def calibration_figure(bins: Sequence[Bin], error: float) -> Figure:
+    """Accuracy against confidence, and how many clips have each confidence."""
+    figure = Figure(figsize=(4.2, 4.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as sure as right")
+    above.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=ACCENT, markersize=4.5)
+    above.set(ylabel="accuracy", ylim=(-0.02, 1.02), xlim=(0, 1), title=f"expected calibration error {error:.3f}")
+    above.grid(True)
+    above.legend(loc="upper left")
+    width = [b.high - b.low for b in bins]
+    below.bar([b.low for b in bins], [b.clips for b in bins], width, align="edge", color=ACCENT, alpha=0.55)
+    below.set(xlabel="probability of the class predicted", ylabel="clips")
+    return figure
+
+
+def learning_figure(
+    past: History, label: Int[np.ndarray, " b"], fold: Int[np.ndarray, " b"], names: Sequence[str]
+) -> Figure:
+    """Training loss and held-out log loss of all folds: median, band from the 10th to the 90th percentile, outliers.
+
+    Args:
+      past: what was recorded.
+      label: of the clips tested.
+      fold: which of `names` tests each.
+      names: of the folds.
+    """
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _band(left, past.steps, past.metrics["loss"].mean(axis=1), names, "training loss")
+    _band(right, past.steps, held_out_loss(past, label, fold, len(names)), names, "log loss of held-out clips")
+    return figure
+
+
+def held_out_loss(
+    past: History, label: Int[np.ndarray, " b"], fold: Int[np.ndarray, " b"], folds: int
+) -> Float[np.ndarray, "i s"]:
+    """Mean log loss of each fold's own test clips after each dispatch, seeds averaged."""
+    own = np.take_along_axis(past.probability, label[None, None, :, None], axis=-1)[..., 0]
+    loss = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=1)
+    count = np.bincount(fold, minlength=folds)
+    return np.stack([np.bincount(fold, each, minlength=folds) / np.maximum(count, 1) for each in loss])
+
+
+def _band(
+    axes: Axes, steps: Int[np.ndarray, " i"], values: Float[np.ndarray, "i s"], names: Sequence[str], title: str
+) -> None:
+    low, middle, high = np.quantile(values, (0.1, 0.5, 0.9), axis=1)
+    axes.fill_between(steps, low, high, color=ACCENT, alpha=0.2, linewidth=0, label="10th to 90th percentile of folds")
+    axes.plot(steps, middle, color=ACCENT, label="median")
+    for colour, index in zip(SERIES[1:], outliers(values), strict=False):
+        axes.plot(steps, values[:, index], color=colour, linewidth=0.9, label=names[index])
+    axes.set(xlabel="step", title=title, ylim=(0, None))
+    axes.grid(True)
+    axes.legend()
+
+
+def outliers(values: Float[np.ndarray, "i s"]) -> list[int]:
+    """Folds that end above the third quartile by more than 1.5 times the range between the quartiles, worst first."""
+    last = values[-1]
+    first, third = np.quantile(last, (0.25, 0.75))
+    odd = np.flatnonzero(last > third + 1.5 * (third - first))
+    return odd[np.argsort(-last[odd], kind="stable")][:OUTLIERS].tolist()
+
+
+def subject_figure(frame: pd.DataFrame) -> Figure:
+    """Accuracy of each subject, lowest first; the width of a bar says how many clips it has."""
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    edge = np.concatenate([[0], np.cumsum(frame["clips"])])
+    axes.bar(
+        edge[:-1],
+        frame["accuracy"],
+        np.diff(edge),
+        align="edge",
+        color=ACCENT,
+        alpha=0.7,
+        edgecolor="white",
+        linewidth=0.4,
+    )
+    mean = frame["right"].sum() / frame["clips"].sum()
+    axes.axhline(mean, color=WARM, linewidth=1, label=f"all clips: {mean:.3f}")
+    axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, edge[-1]))
+    # Every name that has room: a narrow bar's would run into its neighbour's.
+    wide = np.diff(edge) * (LABELLED / edge[-1]) >= 1 if len(frame) > LABELLED else np.ones(len(frame), bool)
+    short = frame["subject"].str.removeprefix(_common(list(frame["subject"])))
+    axes.set_xticks(((edge[:-1] + edge[1:]) / 2)[wide], short[wide], rotation=90)
+    axes.set_xlabel("subjects, as wide as they have clips")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def _common(names: Sequence[str]) -> str:
+    """The part up to an underscore that all names begin with."""
+    first = names[0].rpartition("_")[0] + "_"
+    return first if len(names) > 1 and len(first) > 1 and all(name.startswith(first) for name in names) else ""
+
+
+def area_figure(curves: Mapping[str, Float[np.ndarray, "mode share b"]]) -> Figure:
+    """Deletion and insertion: probability of the class predicted against what is gone, or there."""
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for mode, (axes, title) in enumerate(
+        zip(panels, ("deletion: lower is better", "insertion: higher is better"), strict=True)
+    ):
+        for colour, (name, values) in zip(SERIES, curves.items(), strict=False):
+            plain = name == faithfulness.RANDOM
+            line = {"color": MUTED, "linestyle": (0, (4, 3))} if plain else {"color": colour}
+            axes.plot(faithfulness.SHARES, values[mode].mean(axis=1), marker="o", markersize=3, label=name, **line)
+        axes.set(
+            xlabel=f"share of regions and frames {('deleted', 'inserted')[mode]}", title=title, xlim=(0, 1), ylim=(0, 1)
+        )
+        axes.grid(True)
+    panels[0].set_ylabel("probability of the class predicted")
+    panels[1].legend(loc="lower right")
+    return figure
+
+
+def unit_figure(au: Float[np.ndarray, "k u"], units: Sequence[int], classes: Sequence[str]) -> Figure:
+    """Probability of each action unit, largest over a clip's frames, mean over the clips of each class."""
+    figure = Figure(figsize=(1.6 + 0.5 * len(units), 1.0 + 0.38 * len(classes)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(au, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(units)), [f"{unit}" for unit in units])
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("action unit")
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    for (row, column), value in np.ndenumerate(au):
+        axes.text(
+            column,
+            row,
+            f"{value:.2f}".lstrip("0"),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if value > 0.5 else "#10202f",
+        )
+    return figure
+
+
+def time_figure(
+    times_ms: Float[np.ndarray, "b t"],
+    weight: Float[np.ndarray, "b t"],
+    seen: Bool[np.ndarray, "b t"],
+    label: Int[np.ndarray, " b"],
+    classes: Sequence[str],
+    marks: Mapping[str, Float[np.ndarray, " b"]],
+) -> Figure:
+    """Attention over time in milliseconds, by class: as density, so that frames may be kept anywhere.
+
+    Args:
+      times_ms, weight, seen: of the kept frames of each clip; what a clip's weights sum to is 1.
+      label: the class of each clip.
+      marks: median times of onset, apex and offset are drawn where the corpus has them; NaN where it has not.
+    """
+    last = float(np.quantile(times_ms[seen], 0.98)) or 1.0
+    edges = np.linspace(0, last, 25)
+    figure = Figure(figsize=(7.2, 1.0 + 1.15 * len(classes)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(classes), 1, sharex=True, sharey=True))
+    for index, (axes, name) in enumerate(zip(panels, classes, strict=True)):
+        own = (label == index)[:, None] & seen
+        paid, _ = np.histogram(times_ms[own], edges, weights=weight[own])
+        kept, _ = np.histogram(
+            times_ms[own], edges, weights=(seen / np.maximum(seen.sum(axis=1, keepdims=True), 1))[own]
+        )
+        clips = max(int((label == index).sum()), 1)
+        axes.stairs(kept / clips, edges, color=MUTED, linestyle=(0, (3, 2)), label="were all kept frames alike")
+        axes.stairs(paid / clips, edges, color=ACCENT, fill=True, alpha=0.5, label="attention")
+        for (mark, when), style in zip(marks.items(), ((0, (1, 1)), "-", (0, (4, 2))), strict=False):
+            found = when[(label == index) & ~np.isnan(when)]
+            if len(found):
+                axes.axvline(np.median(found), color=WARM, linewidth=1.2, linestyle=style, label=f"{mark}, median")
+        axes.set_ylabel(name)
+        axes.grid(True, axis="x")
+    panels[0].legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1.0))
+    panels[-1].set(xlabel="milliseconds after the first frame", xlim=(0, last))
+    return figure
+
+
+def embedding_figure(
+    points: Float[np.ndarray, "b 2"], label: Int[np.ndarray, " b"], classes: Sequence[str], subjects: Sequence[str]
+) -> Figure:
+    """The same points twice: coloured by emotion, and by subject."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    by_emotion, by_subject = figure.subplots(1, 2, sharex=True, sharey=True)
+    for colour, (index, name) in zip(SERIES, enumerate(classes), strict=False):
+        own = label == index
+        by_emotion.scatter(*points[own].T, s=11, color=colour, alpha=0.75, linewidths=0, label=name)
+    by_emotion.legend(loc="best", markerscale=1.6)
+    names, who = np.unique(np.asarray(subjects), return_inverse=True)
+    by_subject.scatter(*points.T, s=11, c=who, cmap="turbo", alpha=0.75, linewidths=0)
+    by_emotion.set_title("emotion")
+    by_subject.set_title(f"subject ({len(names)} of them)")
+    for axes in (by_emotion, by_subject):
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure
+
+
+def difference_figure(
+    names: Sequence[str], mean: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> Figure:
+    """Differences with their intervals, one a row."""
+    figure = Figure(figsize=(6.2, 0.8 + 0.34 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    place = np.arange(len(names))[::-1]
+    error = np.abs(np.stack([np.subtract(mean, low), np.subtract(high, mean)]))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.errorbar(mean, place, xerr=error, fmt="o", color=ACCENT, capsize=3, markersize=4.5)
+    axes.set_yticks(place, names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("first less second, 95% interval over subjects")
+    axes.grid(True, axis="x")
+    return figure

@@ -1,0 +1,131 @@
+"""Who talks to whom, drawn on a face: the learned connectivity between regions and between action units, by class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stag_jax.analysis.drawing import ACCENT, INK, MUTED, WARM
+from stag_jax.analysis.face_plot import OUTLINES
+from stag_jax.config import GraphConfig
+from stag_jax.face import regions, template
+from stag_jax.types import FaceGraph
+
+LINES = 16  # links drawn in each face, the strongest
+APART = 0.2  # least distance of two units, in outer eye distances
+
+
+def by_class(
+    connectivity: Float[np.ndarray, "b t n n2"],
+    seen: Bool[np.ndarray, "b t"],
+    label: Int[np.ndarray, " b"],
+    classes: int,
+) -> Float[np.ndarray, "k n n2"]:
+    """How much more (or less) regions are linked in the clips of a class than in an average clip.
+
+    The bias of the attention scores, mean over frames and clips, less its mean over all clips: by so much the logarithm
+    of an attention weight is raised before the scores have their say. Zero for a class without a clip.
+    """
+    weight = (seen / np.maximum(seen.sum(axis=1, keepdims=True), 1))[:, :, None, None]
+    clips = (connectivity * weight).sum(axis=1)
+    present = [label == index for index in range(classes)]
+    return np.stack(
+        [clips[own].mean(axis=0) - clips.mean(axis=0) if own.any() else np.zeros(clips.shape[1:]) for own in present]
+    )
+
+
+def of_units(links: Float[np.ndarray, "*k n n2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "*k u u2"]:
+    """The same between action units: the mean over all links from the regions of one to those of the other."""
+    share = incidence / incidence.sum(axis=1, keepdims=True)
+    return share @ links @ share.T
+
+
+def region_places(config: GraphConfig, graph: FaceGraph) -> Float[np.ndarray, "n 2"]:
+    """Where the nodes lie on the mean face, in outer eye distances."""
+    if config.kind == "roi":
+        return regions.roi_centres(template.mean_face())
+    return (graph.position - (0.5, template.FLOW_EYE_LINE)) / np.asarray(template.FLOW_OUTER_EYES)
+
+
+def unit_places(places: Float[np.ndarray, "n 2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "u 2"]:
+    """Where to draw the units: amid their regions of the subject's left half, moved apart where they would touch."""
+    half = np.where(places[:, 0] >= -1e-6, 1.0, 0.0)
+    weight = incidence * half + 1e-9 * incidence
+    found = weight @ places / weight.sum(axis=1, keepdims=True)
+    for _ in range(200):
+        away = found[:, None] - found[None]
+        distance = np.linalg.norm(away, axis=-1) + np.eye(len(found))
+        # Units in the same place part in a direction of their own.
+        angle = np.arange(len(found)) * 2.4
+        away = np.where(
+            distance[..., None] < 1e-6,
+            np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None],
+            away / distance[..., None],
+        )
+        push = np.maximum(APART - distance, 0) * (1 - np.eye(len(found)))
+        if push.max() < 1e-3:
+            break
+        found = found + (away * push[..., None]).sum(axis=1) / 2
+    return found
+
+
+def figure(
+    links: Float[np.ndarray, "k n n2"],
+    classes: Sequence[str],
+    places: Float[np.ndarray, "n 2"],
+    names: Sequence[str] = (),
+    size: Float[np.ndarray, "k n"] | None = None,
+) -> Figure:
+    """One face a class with its strongest links: warm where stronger than in an average clip, blue where weaker.
+
+    Args:
+      links: of each class, see `by_class`; both directions are averaged.
+      classes: their names.
+      places: of the nodes, outer eye distances.
+      names: written into the nodes.
+      size: 0 to 1, makes nodes larger.
+    """
+    columns = min(len(classes), 4)
+    rows = -(-len(classes) // columns)
+    drawn = Figure(figsize=(2.5 * columns, 2.95 * rows), layout="constrained")
+    panels = drawn.subplots(rows, columns, squeeze=False)
+    both = (links + np.swapaxes(links, -1, -2)) / 2
+    upper = np.triu_indices(links.shape[-1], 1)
+    largest = float(np.abs(both[:, *upper]).max()) or 1.0
+    for axes, index in zip(panels.flat, range(len(classes)), strict=False):
+        _face(axes)
+        strength = both[index][upper]
+        for pair in np.argsort(np.abs(strength))[-LINES:]:
+            i, j, value = upper[0][pair], upper[1][pair], strength[pair] / largest
+            if abs(value) > 0.02:
+                line = {"color": WARM if value > 0 else ACCENT, "linewidth": 0.4 + 3.2 * abs(value), "alpha": 0.75}
+                axes.plot(*places[[i, j]].T, zorder=2, solid_capstyle="round", **line)
+        area = 16 + (150 * size[index] / (size.max() or 1) if size is not None else 0)
+        if names:
+            for (x, y), name in zip(places, names, strict=True):
+                box = {"boxstyle": "circle,pad=0.22", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.8}
+                axes.text(x, y, name, ha="center", va="center", fontsize=6.5, color="#10202f", bbox=box, zorder=4)
+        else:
+            axes.scatter(*places.T, s=area, color="#4a4d52", edgecolors="white", linewidths=0.6, zorder=3)
+        axes.set_title(classes[index])
+    for axes in panels.flat[len(classes) :]:
+        axes.set_visible(False)
+    return drawn
+
+
+def scale(links: Float[np.ndarray, "k n n2"]) -> float:
+    """The thickest line of `figure`, in the units of `links`."""
+    both = (links + np.swapaxes(links, -1, -2)) / 2
+    return float(np.abs(both[:, *np.triu_indices(links.shape[-1], 1)]).max())
+
+
+def _face(axes: Axes) -> None:
+    face = template.mean_face()
+    for points, closed in OUTLINES.values():
+        axes.plot(*face[list(points) + [points[0]] * closed].T, color=INK, linewidth=0.9, alpha=0.35, zorder=1)
+    axes.set_xlim(-0.95, 0.95)
+    axes.set_ylim(1.38, -0.52)
+    axes.set_aspect("equal")
+    axes.set_axis_off()

@@ -1,0 +1,98 @@
+"""Single clips with what was found in them: saliency over the aligned face, and action units over time."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.figure import Figure
+
+from stag_jax.analysis.drawing import MUTED, SERIES, WARM
+
+SHOWN = 6  # frames of a strip
+REACH = 0.055  # of a blob, as a share of the picture's side
+UNITS = 4  # curves of action units with a name; the others are grey
+
+
+def heat(
+    weights: Float[np.ndarray, "t n"], centres: Float[np.ndarray, "n 2"], height: int, width: int
+) -> Float[np.ndarray, "t y x"]:
+    """A blob at each region, as high as its weight; the largest of the clip is 1."""
+    rows, columns = np.mgrid[:height, :width]
+    far = (columns - centres[:, 0, None, None]) ** 2 + (rows - centres[:, 1, None, None]) ** 2
+    blobs = np.exp(-far / (2 * (REACH * max(height, width)) ** 2))
+    field = np.einsum("tn,nyx->tyx", weights, blobs)
+    return field / (field.max() or 1.0)
+
+
+def strip(
+    pictures: UInt8[np.ndarray, "t y x *c"],
+    centres: Float[np.ndarray, "n 2"],
+    saliency: Mapping[str, Float[np.ndarray, "t n"]],
+    times_ms: Float[np.ndarray, " t"],
+    shown: Bool[np.ndarray, " t"],
+) -> Figure:
+    """Kept frames of a clip in a row for each method, its saliency glowing over them.
+
+    Args:
+      pictures: of the kept frames.
+      centres: of the regions, pixels.
+      saliency: positive, by method.
+      times_ms: of the kept frames.
+      shown: False where there was none.
+    """
+    frames = np.flatnonzero(shown)
+    frames = frames[np.unique(np.round(np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)))).astype(int))]
+    height, width = pictures.shape[1:3]
+    drawn = Figure(figsize=(max(1.2 * len(frames) + 0.3, 2.4), 1.25 * len(saliency) + 0.35), layout="constrained")
+    panels = drawn.subplots(len(saliency), len(frames), squeeze=False)
+    for row, (name, weights) in zip(panels, saliency.items(), strict=True):
+        fields = heat(weights, centres, height, width)
+        for axes, frame in zip(row, frames, strict=True):
+            axes.imshow(pictures[frame], cmap="gray", vmin=0, vmax=255)
+            axes.imshow(fields[frame], cmap="inferno", vmin=0, vmax=1, alpha=0.75 * fields[frame])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for side in axes.spines.values():
+                side.set_visible(False)
+        row[0].set_ylabel(name.replace(" ", "\n", 1), fontsize=7)
+    for axes, frame in zip(panels[0], frames, strict=True):
+        axes.set_title(f"{times_ms[frame]:.0f} ms" if len(frames) > 1 else "onset to apex", fontsize=7.5)
+    return drawn
+
+
+def units_over_time(
+    times_ms: Float[np.ndarray, " t"],
+    probability: Float[np.ndarray, "t u"],
+    units: Sequence[int],
+    annotated: Sequence[int],
+    marks: Mapping[str, float],
+) -> Figure:
+    """Probability of each unit in the kept frames; those that lead, or that were annotated, by name.
+
+    Args:
+      times_ms: of the frames.
+      probability: of each unit in them.
+      units: their numbers.
+      annotated: those that the annotators saw; drawn as full lines.
+      marks: onset, apex and offset in milliseconds, where they are known.
+    """
+    drawn = Figure(figsize=(7.2, 2.1), layout="constrained")
+    axes = drawn.subplots()
+    leading = set(np.argsort(-probability.max(axis=0))[:UNITS].tolist()) | {
+        units.index(unit) for unit in annotated if unit in units
+    }
+    colours = iter(SERIES * 3)
+    for index in range(len(units)):
+        if index not in leading:
+            axes.plot(times_ms, probability[:, index], color=MUTED, linewidth=0.6, alpha=0.5)
+    for index in sorted(leading):
+        seen = units[index] in annotated
+        style = {"linewidth": 1.8} if seen else {"linewidth": 1.2, "linestyle": (0, (4, 2))}
+        text = f"AU {units[index]}{', annotated' if seen else ''}"
+        axes.plot(times_ms, probability[:, index], color=next(colours), marker="o", markersize=2.5, label=text, **style)
+    for (name, when), style in zip(marks.items(), ((0, (1, 1)), "-", (0, (4, 2))), strict=False):
+        axes.axvline(when, color=WARM, linewidth=1, linestyle=style, label=name)
+    axes.set(xlabel="milliseconds after the first frame", ylabel="probability", ylim=(-0.02, 1.02))
+    axes.grid(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return drawn

@@ -1,0 +1,214 @@
+"""A workdir as something to ask questions of: its settings, its tables as data frames, its networks."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stag_jax.config import Config
+from stag_jax.training import dataset, history, restore, workdir
+from stag_jax.types import ClipBatch, UserError
+
+SEPARATOR = "|"  # between the folds of a cell of splits.csv
+# Columns that are names though they may be made of digits.
+TEXTS = ("id", "dataset", "subject", "group", "part", "label", "prediction", "tested_in", "left_out_of")
+
+
+class Model(NamedTuple):
+    """The networks of one fold, one a seed, which never saw the clips that the fold tests."""
+
+    fold: str
+    params: Any  # every leaf has a leading axis of seeds
+    statistics: Any  # mean, scale and class weights of the training clips, likewise
+    # Raw clips -> probabilities [b, k] and named intermediates, both averaged over seeds.
+    apply: Callable[[ClipBatch], tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A run, finished or not. Data frames are the user's to change: a new one comes with every call of `load_run`.
+
+    Columns of `predictions`, one row a clip that is tested: id, dataset, subject, fold, label, prediction and
+    p_<class>, averaged over seeds; `by_seed` has one row a seed and clip, and a column seed.
+    """
+
+    folder: Path
+    config: Config
+    about: dict[str, Any]  # run.json
+    metrics: dict[str, Any]  # metrics.json; empty where the run is not finished
+    splits: pd.DataFrame  # splits.csv
+    predictions: pd.DataFrame
+    by_seed: pd.DataFrame
+    history: history.History | None
+    partial: str  # how far an unfinished run has come; empty where it is finished
+    missing: tuple[str, ...]  # folds whose networks should be there and are not
+    changed: tuple[str, ...]  # tables that are not the ones whose hashes metrics.json holds
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In label order."""
+        return self.config.data.classes
+
+    @functools.cached_property
+    def restored(self) -> restore.Run:
+        """The network, compiled once for all folds."""
+        return restore.open_run(self.folder)
+
+    @property
+    def folds(self) -> list[str]:
+        """Names of the folds whose networks are there."""
+        return restore.fold_names(self.restored)
+
+    def fold_of(self, subject: str) -> str:
+        """The fold that tests a subject's clips.
+
+        Raises:
+          UserError: there is no such subject, or several folds test clips of this one.
+        """
+        own = self.predictions[self.predictions["subject"] == subject]
+        found = sorted(set(own["fold"]))
+        if not found:
+            there = ", ".join(sorted(set(self.predictions["subject"])))
+            raise UserError(f"{self.folder} tests no subject {subject!r}; there are: {there}")
+        if len(found) > 1:
+            raise UserError(f"{self.folder}: clips of {subject} are tested in several folds: {', '.join(found)}")
+        return found[0]
+
+    def model(self, subject: str) -> Model:
+        """The networks that never saw a subject; a fold's own name does as well.
+
+        Raises:
+          UserError: there is no such subject or fold, or its networks are not there.
+        """
+        name = subject if subject in set(self.predictions["fold"]) else self.fold_of(subject)
+        trained = restore.load_fold(self.restored, name)
+        return Model(
+            name, trained.params, trained.statistics, lambda clips: restore.apply(self.restored, trained, clips)
+        )
+
+    def corpus(self, corpora: Path | Sequence[Path]) -> dataset.Corpus:
+        """The clips that are tested, as in `predictions`, from the folders where the corpora were prepared.
+
+        Raises:
+          UserError: other data than the run's.
+        """
+        corpus = dataset.load(corpora, self.config)
+        workdir.check_data(self.folder, corpus)
+        return corpus.take(np.isin(corpus.ids, self.predictions["id"]))
+
+
+def load_run(folder: Path | str) -> LoadedRun:
+    """Opens the workdir of a run.
+
+    Of a run that is not finished the predictions are those after its last dispatch, and `partial` says so. Folds that
+    are missing and tables that were changed are named in the fields of those names.
+
+    Raises:
+      UserError: no run is there, or not enough of one; a newer version wrote it; a table is damaged.
+    """
+    folder = Path(folder)
+    config = workdir.read_config(folder)
+    splits = _table(folder / workdir.SPLITS)
+    past = history.read(folder)
+    done = workdir.finished(folder) or {}
+    tested = splits[splits["tested_in"] != ""].rename(columns={"tested_in": "fold"})
+    if done:
+        partial, by_seed = "", _table(folder / workdir.BY_SEED)
+        predictions = _table(folder / workdir.PREDICTIONS)
+    elif past is None:
+        raise UserError(f"{folder} has no predictions yet: the run is not finished, and no dispatch of it was recorded")
+    else:
+        partial = f"step {past.steps[-1]} of {config.train.steps}"
+        by_seed = _frame(tested, config, past.probability[-1])
+        predictions = _frame(tested, config, past.probability[-1].mean(axis=0, keepdims=True)).drop(columns="seed")
+    named = tested[["id", "fold"]]
+    _check_columns(folder, predictions, by_seed, config.data.classes)
+    predictions, by_seed = (
+        frame.drop(columns="fold", errors="ignore").merge(named, on="id", how="left").fillna({"fold": ""})
+        for frame in (predictions, by_seed)
+    )
+    there = {path.name for path in (folder / "folds").glob("*")}
+    missing = [name for name in dict.fromkeys(sorted(tested["fold"])) if name not in there] if done else []
+    return LoadedRun(
+        folder=folder,
+        config=config,
+        about=workdir.read_about(folder),
+        metrics=done,
+        splits=splits,
+        predictions=predictions,
+        by_seed=by_seed,
+        history=past,
+        partial=partial,
+        missing=tuple(missing),
+        changed=tuple(_changed(folder, done)),
+    )
+
+
+def labels(frame: pd.DataFrame, classes: Sequence[str], column: str = "label") -> np.ndarray:
+    """The column as indices into the classes: int [b]."""
+    return frame[column].map({name: index for index, name in enumerate(classes)}).to_numpy(int)
+
+
+def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """The columns p_<class>: float [b, k]."""
+    return frame[[f"p_{name}" for name in classes]].to_numpy(float)
+
+
+def seeds_apart(run: LoadedRun) -> np.ndarray:
+    """Predicted classes of each seed, clips as in `run.predictions`: int [seed, b]."""
+    found = [frame.set_index("id").loc[run.predictions["id"]] for _, frame in run.by_seed.groupby("seed", sort=False)]
+    return np.stack([labels(frame, run.classes, "prediction") for frame in found])
+
+
+def _frame(tested: pd.DataFrame, config: Config, probability: Float[np.ndarray, "seed b k"]) -> pd.DataFrame:
+    """Recorded probabilities in the columns of predictions_by_seed.csv."""
+    classes = config.data.classes
+    frames = []
+    for seed, of_seed in zip(config.seeds, probability, strict=False):
+        frame = tested[["id", "dataset", "subject", "label"]].reset_index(drop=True)
+        frame = frame.assign(seed=seed, prediction=np.asarray(classes)[of_seed.argmax(axis=1)])
+        frames.append(pd.concat([frame, pd.DataFrame(of_seed, columns=[f"p_{name}" for name in classes])], axis=1))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing: the run was made by an earlier version, or its files were moved"
+        ) from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    return frame
+
+
+def _check_columns(folder: Path, predictions: pd.DataFrame, by_seed: pd.DataFrame, classes: Sequence[str]) -> None:
+    for name, frame in ((workdir.PREDICTIONS, predictions), (workdir.BY_SEED, by_seed)):
+        path = folder / name
+        for column in ("id", "subject", "dataset", "label", "prediction", *(f"p_{each}" for each in classes)):
+            if column not in frame:
+                raise UserError(f"{path} has no column {column}")
+        for column in ("label", "prediction"):
+            odd = frame[~frame[column].isin(classes)]
+            if len(odd):
+                raise UserError(
+                    f"{path}: clip {odd['id'].iloc[0]} has {column} {odd[column].iloc[0]!r}, which is no class"
+                )
+        numbers = frame[[f"p_{each}" for each in classes]].apply(pd.to_numeric, errors="coerce")
+        wrong = frame[numbers.isna().any(axis=1)]
+        if len(wrong):
+            raise UserError(f"{path}: clip {wrong['id'].iloc[0]} has a probability that is no number")
+
+
+def _changed(folder: Path, done: dict[str, Any]) -> list[str]:
+    return [name for name, digest in done.get("sha256", {}).items() if _digest(folder / name) != digest]
+
+
+def _digest(path: Path) -> str:
+    return workdir.digest(path) if path.exists() else ""

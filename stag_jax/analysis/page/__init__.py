@@ -1,0 +1,141 @@
+"""A report as one file: blocks of text, tables and figures, written as a page and as what a paper takes."""
+
+import base64
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure as Drawing
+
+from stag_jax.analysis import drawing, tables
+from stag_jax.training.files import write_text
+
+INDEX = "index.html"
+ROWS = 400  # of a table on the page; the file has all
+
+
+class Note(NamedTuple):
+    """A paragraph. Kinds: "text", "warning", "verdict" and "fold", which opens on a click."""
+
+    text: str
+    kind: str = "text"
+    more: str = ""  # what a "fold" shows
+
+
+class Table(NamedTuple):
+    """A data frame; also written as `<name>.csv` and `<name>.tex`."""
+
+    name: str
+    frame: pd.DataFrame
+    caption: str
+    signed: tuple[str, ...] = ()  # columns of differences, shown with their sign
+
+
+class Figure(NamedTuple):
+    """A drawing; also written as `<name>.png` and `<name>.svg`."""
+
+    name: str
+    drawing: Drawing
+    caption: str
+
+
+class Pictures(NamedTuple):
+    """Small pictures side by side, each with lines of text beneath: (JPEG or PNG, lines)."""
+
+    name: str
+    items: Sequence[tuple[bytes, tuple[str, ...]]]
+    caption: str
+
+
+Block = Note | Table | Figure | Pictures
+
+
+class Section(NamedTuple):
+    """A part of the page, and its place in the list at the top."""
+
+    title: str
+    blocks: list[Block]
+
+
+class Page(NamedTuple):
+    """Everything."""
+
+    title: str
+    subtitle: str
+    big: list[tuple[str, float, float, float]]  # name, value and interval of the headline
+    banners: list[str]  # what the reader must know first
+    sections: list[Section]
+
+
+def write(page: Page, folder: Path) -> list[Path]:
+    """Writes `<folder>/index.html`, self-contained, and every table and figure beside it; returns the paths.
+
+    What an earlier report left in the folder is removed, so that nothing old stands beside the new.
+    """
+    for name in ("figures", "tables"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    paths = [folder / INDEX]
+    drawn: dict[str, str] = {}
+    for section in page.sections:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                paths += tables.write(block.frame, folder / "tables" / block.name)
+            elif isinstance(block, Figure):
+                with drawing.style():
+                    paths += drawing.save(block.drawing, folder / "figures" / block.name)
+                    drawn[block.name] = drawing.inline(block.drawing, block.name, block.caption)
+    template = _environment().get_template("report.html")
+    write_text(paths[0], template.render(page=page, svg={name: Markup(text) for name, text in drawn.items()}))
+    return paths
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stag_jax.analysis", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kinds = {Note: "note", Table: "table", Figure: "figure", Pictures: "pictures"}
+    environment.filters |= {
+        "kind": lambda block: kinds[type(block)],
+        "slug": slug,
+        "image": image,
+        "cell": cell,
+        "number": is_number,
+        "rows": lambda frame: frame.head(ROWS).itertuples(index=False, name=None),
+    }
+    return environment
+
+
+def slug(text: str) -> str:
+    """A title as the name of a place on the page."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def image(data: bytes) -> str:
+    """A picture as an address that holds it."""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def is_number(value: object) -> bool:
+    """Whether a cell is one of a column of numbers."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def cell(value: object, signed: bool = False) -> str:
+    """A cell as it is shown: three digits after the point, nothing for what is not there."""
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:+.{tables.DIGITS}f}" if signed else f"{value:.{tables.DIGITS}f}"
+    return str(value)

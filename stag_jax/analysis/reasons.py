@@ -1,0 +1,260 @@
+"""The part of a report that says what answers rest on: connectivity, attention, saliency, and whether to believe it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stag_jax.analysis import charts, connections, evidence, examples, explain, faithfulness, page
+from stag_jax.analysis.evidence import INTEGRATED, ROLLOUT, Evidence
+from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.analysis.playback import playback
+from stag_jax.training import features
+
+MARKS = ("onset", "apex", "offset")
+
+
+def sections(run: LoadedRun, corpora: Sequence[Path], found: Evidence | None) -> list[page.Section]:
+    """All of them; none where no networks are there."""
+    if found is None:
+        return []
+    spread = evidence.by_method(found)
+    return [
+        *_connectivity(run, found, spread),
+        *_time(run, corpora, found),
+        *_units(run, found, spread),
+        _examples(run, corpora, found, spread),
+        _faithfulness(run, found),
+    ]
+
+
+def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]) -> list[page.Section]:
+    if "connectivity" not in found.aux or not run.config.model.dynamic:
+        return []
+    graph, label = found.corpus.graph, found.corpus.batch.label
+    links = connections.by_class(found.aux["connectivity"], found.seen, label, len(run.classes))
+    places = connections.region_places(run.config.graph, graph)
+    size = np.nan_to_num(explain.mean_by_class(spread[INTEGRATED].sum(axis=1), label, len(run.classes)))
+    between = connections.of_units(links, graph.incidence)
+    return [
+        page.Section(
+            "Connectivity",
+            [
+                page.Figure(
+                    "regions",
+                    connections.figure(links, run.classes, places, size=size),
+                    "Links between regions in clips of each class, against an average clip: red where stronger, blue "
+                    f"where weaker, the thickest by {connections.scale(links):.2f} in the logarithm of the attention "
+                    f"weight. Dots: share in the answer ({INTEGRATED}).",
+                ),
+                page.Figure(
+                    "units",
+                    connections.figure(
+                        between,
+                        run.classes,
+                        connections.unit_places(places, graph.incidence),
+                        names=[str(u) for u in graph.units],
+                    ),
+                    "The same between action units, each drawn amid its regions on the subject's left; the thickest by "
+                    f"{connections.scale(between):.2f}.",
+                ),
+                page.Table(
+                    "connectivity_of_units",
+                    _pairs(between, graph.units, run.classes),
+                    "Links between units, as numbers.",
+                    signed=tuple(run.classes),
+                ),
+            ],
+        )
+    ]
+
+
+def _pairs(between: Float[np.ndarray, "k u u2"], units: Sequence[int], classes: Sequence[str]) -> pd.DataFrame:
+    both = (between + np.swapaxes(between, -1, -2)) / 2
+    rows, columns = np.triu_indices(len(units), 1)
+    frame = pd.DataFrame({"units": [f"{units[i]} and {units[j]}" for i, j in zip(rows, columns, strict=True)]})
+    for index, name in enumerate(classes):
+        frame[name] = both[index, rows, columns]
+    order = np.argsort(-np.abs(frame[list(classes)].to_numpy()).max(axis=1), kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def annotated(run: LoadedRun, corpora: Sequence[Path], ids: Sequence[str]) -> dict[str, Float[np.ndarray, " b"]]:
+    """Annotated onset, apex and offset of each clip in milliseconds after its first frame; NaN where there is none."""
+    where = {name: index for index, name in enumerate(ids)}
+    found = {mark: np.full(len(ids), np.nan) for mark in MARKS}
+    for folder in corpora:
+        for report in features.prepare(folder, run.config).reports:
+            for mark in MARKS:
+                frame = getattr(report, f"annotated_{mark}")
+                if report.id in where and frame >= 0:
+                    found[mark][where[report.id]] = frame * 1000 / report.fps
+    return found
+
+
+def _time(run: LoadedRun, corpora: Sequence[Path], found: Evidence) -> list[page.Section]:
+    weight, batch = found.aux.get("temporal_attention"), found.corpus.batch
+    if weight is None or weight.shape[1] < 2:
+        return []
+    marks = annotated(run, corpora, found.corpus.ids)
+    paid = (weight * batch.times_ms * found.seen).sum(axis=1)
+    plain = (batch.times_ms * found.seen).sum(axis=1) / found.seen.sum(axis=1)
+    rows = []
+    for index, name in enumerate(run.classes):
+        own = batch.label == index
+        when = marks["apex"][own]
+        apex = float(np.nanmedian(when)) if (~np.isnan(when)).any() else None
+        rows.append((name, float(np.median(paid[own])), float(np.median(plain[own])), apex))
+    frame = pd.DataFrame(rows, columns=["class", "attention (ms)", "kept frames (ms)", "annotated apex (ms)"])
+    return [
+        page.Section(
+            "Attention over time",
+            [
+                page.Figure(
+                    "time",
+                    charts.time_figure(batch.times_ms, weight, found.seen, batch.label, run.classes, marks),
+                    "Where in time the final pooling looks, by class; dashed, were all kept frames alike. The network "
+                    "is never told where onset, apex or offset lie.",
+                ),
+                page.Table(
+                    "time", frame, "Medians over clips: centre of the attention, of the kept frames, and the apex."
+                ),
+            ],
+        )
+    ]
+
+
+def _units(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]) -> list[page.Section]:
+    if "au_probability" not in found.aux:
+        return []
+    batch, graph = found.corpus.batch, found.corpus.graph
+    peak = explain.peak(found.aux["au_probability"], found.seen)
+    means = explain.mean_by_class(peak, batch.label, len(run.classes))
+    by_class = pd.DataFrame(means.T, columns=list(run.classes))
+    by_class.insert(0, "unit", [f"AU {unit}" for unit in graph.units])
+    blocks: list[page.Block] = [
+        page.Figure(
+            "units_by_class",
+            charts.unit_figure(np.nan_to_num(means), graph.units, run.classes),
+            "Probability of each unit, largest over the frames of a clip, mean over the clips of a class.",
+        ),
+        page.Table("units_by_class", by_class, "The same as numbers."),
+    ]
+    table = agreement_table(found, spread)
+    if table is not None:
+        text = (
+            "How well each way of reading the network tells the units that moved (as annotated) from those that did "
+            "not: average precision, the area under the precision-recall curve, over all pairs of clip and unit, by "
+            "unit and by clip. Explained units: the probability of the unit times the saliency of its regions, as a "
+            "share of what an average region has."
+        )
+        blocks.append(page.Table("explained_units", table, text))
+    else:
+        blocks.append(
+            page.Note("The corpus has no action units: those above are latent, and their numbers mean nothing.")
+        )
+    return [page.Section("Action units", blocks)]
+
+
+def agreement_table(found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]) -> pd.DataFrame | None:
+    """Average precision of units by attention alone, by saliency alone, by the head alone, and explained."""
+    batch, graph = found.corpus.batch, found.corpus.graph
+    probability = found.aux["au_probability"]
+    scores = {"action unit head alone": explain.peak(probability, found.seen)}
+    for name, each in spread.items():
+        scores[f"{name} alone"] = explain.relevance(each, graph.incidence)
+        scores[f"explained units, {name}"] = explain.explained(probability, found.seen, each, graph.incidence)
+    rows = []
+    for name, score in scores.items():
+        agreement = explain.agreement(score, batch.au, batch.au_mask)
+        if agreement is None:
+            return None
+        rows.append((name, *agreement))
+    rows.append(("chance", *(float(batch.au[batch.au_mask].mean()),) * 1, np.nan, np.nan))
+    return pd.DataFrame(rows, columns=["read from", "all pairs", "by unit", "by clip"])
+
+
+def _examples(
+    run: LoadedRun, corpora: Sequence[Path], found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]
+) -> page.Section:
+    batch, ids = found.corpus.batch, found.corpus.ids
+    right = found.probability.argmax(axis=1) == batch.label
+    blocks: list[page.Block] = [
+        page.Note(
+            "Of each class the clip that was recognised with the median confidence among those recognised: no "
+            "showpiece."
+        )
+    ]
+    for index, name in enumerate(run.classes):
+        own = np.flatnonzero(right & (batch.label == index))
+        if not len(own):
+            blocks.append(page.Note(f"No clip of {name} was recognised."))
+            continue
+        order = own[np.argsort(found.probability[own, index], kind="stable")]
+        clip = int(order[len(order) // 2])
+        seen = playback(run, corpora, ids[clip])
+        still = len(seen.frames) < 2
+        pictures = seen.flow_pictures if still else seen.frames[seen.kept]
+        blocks.append(
+            page.Figure(
+                f"saliency_{page.slug(name)}",
+                examples.strip(
+                    pictures,
+                    seen.centres,
+                    {method: each[clip] for method, each in spread.items()},
+                    batch.times_ms[clip],
+                    batch.frame_mask[clip],
+                ),
+                f"{name}: {ids[clip]}, p = {found.probability[clip, index]:.2f}. Saliency of regions in kept frames; "
+                "where the two methods differ, neither is the truth.",
+            )
+        )
+        if "au_probability" in found.aux and found.aux["au_probability"].shape[1] > 1:
+            shown = batch.frame_mask[clip]
+            units = [unit for unit, there in zip(found.corpus.graph.units, batch.au[clip] > 0, strict=True) if there]
+            marks = {mark: float(seen.times_ms[frame]) for mark in MARKS if (frame := getattr(seen, mark)) is not None}
+            drawn = examples.units_over_time(
+                batch.times_ms[clip][shown],
+                found.aux["au_probability"][clip][shown],
+                found.corpus.graph.units,
+                units,
+                marks,
+            )
+            blocks.append(
+                page.Figure(f"units_{page.slug(name)}", drawn, f"{name}: action units of the same clip over time.")
+            )
+    return page.Section("Single clips", blocks)
+
+
+def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
+    areas = faithfulness.areas(found.curves, found.corpus.subjects, resamples=run.config.protocol.bootstrap)
+    frame = pd.DataFrame(areas, columns=faithfulness.Area._fields)
+    frame = frame.rename(columns={"better": "better than random", "low": "95% low", "high": "95% high"})
+    both = [method for method in (INTEGRATED, ROLLOUT) if method in found.saliency]
+    blocks: list[page.Block] = [
+        page.Figure(
+            "faithfulness",
+            charts.area_figure(found.curves),
+            "Regions of frames are made still (deletion) or brought to life in a still face (insertion), the most "
+            "salient first; mean over all held-out clips.",
+        ),
+        page.Table(
+            "faithfulness", frame, "Area under these curves.", signed=("better than random", "95% low", "95% high")
+        ),
+    ]
+    if len(both) == 2:
+        flat = [jax.tree.map(np.asarray, found.saliency[method]).reshape(len(found.target), -1) for method in both]
+        alike = [
+            np.corrcoef(*map(_ranked, pair))[0, 1]
+            for pair in zip(*flat, strict=True)
+            if np.ptp(pair[0]) and np.ptp(pair[1])
+        ]
+        blocks.append(page.Note(f"Rank correlation of the two methods within a clip: median {np.median(alike):.2f}."))
+    return page.Section("Faithfulness", blocks)
+
+
+def _ranked(values: Float[np.ndarray, " x"]) -> Float[np.ndarray, " x"]:
+    return np.argsort(np.argsort(values)).astype(float)

@@ -1,0 +1,135 @@
+"""The tables of a report, as data frames; and how they are written for a paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from stag_jax.analysis import loaded
+from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.protocol import calibration, metrics
+from stag_jax.training.files import write_atomically
+
+SCORES = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy", "weighted_f1": "weighted F1"}
+DIGITS = 3
+
+
+def headline(run: LoadedRun) -> pd.DataFrame:
+    """Each score with its 95% interval over subjects: mean over seeds, and of the seeds' averaged probabilities."""
+    label, seeds = loaded.labels(run.predictions, run.classes), loaded.seeds_apart(run)
+    pooled = loaded.labels(run.predictions, run.classes, "prediction")
+    rows = []
+    for name, said in (("mean over seeds", seeds), ("seeds averaged", pooled[None])):
+        if name == "mean over seeds" and len(seeds) == 1:
+            continue
+        found = metrics.mean_scores(label, said, len(run.classes))
+        bounds = metrics.subject_bootstrap(
+            label, said, list(run.predictions["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
+        )
+        kind = name if len(seeds) > 1 else ""
+        rows += [(kind, title, found[key], *bounds[key]) for key, title in SCORES.items()]
+    return pd.DataFrame(rows, columns=["of", "score", "value", "low", "high"])
+
+
+def confusion(run: LoadedRun) -> Int[np.ndarray, "k k2"]:
+    """Clips by true and predicted class, seeds averaged."""
+    label, said = (loaded.labels(run.predictions, run.classes, column) for column in ("label", "prediction"))
+    return metrics.confusion_matrix(label, said, len(run.classes))
+
+
+def confusion_frame(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> pd.DataFrame:
+    """The counts under the predicted classes, and the rate of each in its row."""
+    frame = pd.DataFrame(counts, columns=list(classes))
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for index, name in enumerate(classes):
+        frame[f"{name} rate"] = rates[:, index]
+    frame.insert(0, "true", list(classes))
+    return frame
+
+
+def per_class(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> pd.DataFrame:
+    """Clips, precision, recall and F1 of each class; 0 where a class was never predicted."""
+    hit, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return pd.DataFrame(
+        {
+            "class": list(classes),
+            "clips": true,
+            "predicted": predicted,
+            "precision": hit / np.maximum(predicted, 1),
+            "recall": hit / np.maximum(true, 1),
+            "F1": 2 * hit / np.maximum(true + predicted, 1),
+        }
+    )
+
+
+def per_corpus(run: LoadedRun) -> pd.DataFrame:
+    """The scores of each corpus, seeds averaged, with the interval of UF1 over its subjects."""
+    rows = []
+    for name, own in run.predictions.groupby("dataset", sort=True):
+        label, said = (loaded.labels(own, run.classes, column) for column in ("label", "prediction"))
+        found = metrics.mean_scores(label, said, len(run.classes))
+        bounds = metrics.subject_bootstrap(
+            label, said, list(own["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
+        )
+        rows.append(
+            (name, len(own), own["subject"].nunique(), found["uf1"], *bounds["uf1"], found["uar"], found["accuracy"])
+        )
+    return pd.DataFrame(rows, columns=["corpus", "clips", "subjects", "UF1", "low", "high", "UAR", "accuracy"])
+
+
+def per_subject(run: LoadedRun) -> pd.DataFrame:
+    """Clips, hits and accuracy of each subject, lowest first, and the mean probability of the true class."""
+    frame = run.predictions
+    label, probability = loaded.labels(frame, run.classes), loaded.probabilities(frame, run.classes)
+    frame = frame.assign(right=frame["label"] == frame["prediction"], own=probability[np.arange(len(label)), label])
+    found = frame.groupby("subject").agg(
+        fold=("fold", lambda names: "|".join(sorted(set(names)))),
+        clips=("id", "size"),
+        right=("right", "sum"),
+        accuracy=("right", "mean"),
+        mean_probability_of_label=("own", "mean"),
+    )
+    return found.reset_index().sort_values(["accuracy", "subject"], ignore_index=True)
+
+
+def mistakes(run: LoadedRun) -> pd.DataFrame:
+    """Every clip that was taken for another class, the surest of the mistakes first."""
+    frame = run.predictions
+    label, probability = loaded.labels(frame, run.classes), loaded.probabilities(frame, run.classes)
+    frame = frame.assign(p_predicted=probability.max(axis=1), p_label=probability[np.arange(len(label)), label])
+    columns = ["id", "subject", "fold", "label", "prediction", "p_predicted", "p_label"]
+    wrong = frame[frame["label"] != frame["prediction"]][columns]
+    return wrong.sort_values(["p_predicted", "id"], ascending=[False, True], ignore_index=True)
+
+
+def calibrated(run: LoadedRun) -> pd.DataFrame:
+    """ECE, log loss and Brier score, seeds averaged."""
+    label, probability = loaded.labels(run.predictions, run.classes), loaded.probabilities(run.predictions, run.classes)
+    rows = [
+        (f"expected calibration error, {calibration.BINS} bins", calibration.calibration_error(label, probability)),
+        ("log loss", calibration.log_loss(label, probability)),
+        ("Brier score", calibration.brier(label, probability)),
+    ]
+    return pd.DataFrame(rows, columns=["measure", "value"])
+
+
+def action_units(run: LoadedRun) -> pd.DataFrame:
+    """F1 and average precision of each action unit, as metrics.json has them; empty without action units."""
+    per_unit = run.metrics.get("au", {}).get("per_unit", {})
+    rows = [
+        (f"AU {unit}", each["positives"], each["clips"], each["f1"], each["average_precision"])
+        for unit, each in per_unit.items()
+    ]
+    return pd.DataFrame(rows, columns=["unit", "positives", "clips", "F1", "average precision"])
+
+
+def write(frame: pd.DataFrame, stem: Path) -> list[Path]:
+    """The frame as `<stem>.csv`, every digit of it, and as `<stem>.tex`, rounded, for a paper that loads booktabs."""
+    paths = [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
+    with write_atomically(paths[0]) as temporary:
+        frame.to_csv(temporary, index=False)
+    with write_atomically(paths[1]) as temporary:
+        frame.to_latex(temporary, index=False, escape=True, float_format=f"%.{DIGITS}f", na_rep="")
+    return paths

@@ -1,0 +1,74 @@
+"""What held-out clips were predicted as along the way, and how every member fared; one file a dispatch.
+
+It is for looking back at a run: learning curves of folds, and the figure that a run would have claimed had it chosen
+its epoch on the test subjects. Nothing that learns or chooses reads it.
+"""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from stag_jax.training import files, fold, hosts
+from stag_jax.training.roster import Roster, by_fold, pool
+from stag_jax.types import UserError
+
+FOLDER = "history"
+PROBABILITY = "probability"
+
+
+class History(NamedTuple):
+    """All dispatches of a run, first to last."""
+
+    steps: Int[np.ndarray, " i"]  # taken by then
+    probability: Float[np.ndarray, "i seed b k"]  # of the clips that are tested, as in splits.csv
+    metrics: dict[str, Float[np.ndarray, "i seed s"]]  # of the training steps of each dispatch, by member
+
+
+def recorder(folder: Path, who: Roster, clips: int) -> Callable[[int, fold.Prediction, dict[str, Any]], None]:
+    """What writes `<folder>/history/<step>.npz`, given the step, what members say of their test rows, and metrics.
+
+    A run that goes on takes the same dispatches again and writes the same files again.
+    """
+    folds = who.shape[-1]
+    rows, there = who.test_rows[:folds], who.test_mask[:folds]
+
+    def record(step: int, said: fold.Prediction, metrics: dict[str, Any]) -> None:
+        if not hosts.first():
+            return
+        probability, _ = fold.probabilities(said)
+        pooled = pool(by_fold(np.asarray(probability), who), rows, there, clips)[0]
+        tested = ~np.isnan(pooled).any(axis=(0, 2))
+        each = {name: by_fold(np.asarray(value), who)[0] for name, value in metrics.items()}
+        with files.write_atomically(folder / FOLDER / f"{step:08d}.npz") as temporary:
+            np.savez(temporary, **{PROBABILITY: pooled[:, tested]}, **each)
+
+    return record
+
+
+def read(folder: Path) -> History | None:
+    """What was recorded in a workdir; None where nothing was.
+
+    Raises:
+      UserError: a file is damaged, or files do not belong together; it is named.
+    """
+    found: list[tuple[int, dict[str, np.ndarray]]] = []
+    for path in sorted((folder / FOLDER).glob("[0-9]*.npz")):
+        try:
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in file.files}
+            step = int(path.stem)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}); remove it to look at the run without it") from error
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if PROBABILITY not in arrays or (found and shapes != {name: a.shape for name, a in found[0][1].items()}):
+            raise UserError(f"{path} is not of the same run as the files beside it")
+        found.append((step, arrays))
+    if not found:
+        return None
+    stacked = {name: np.stack([arrays[name] for _, arrays in found]) for name in found[0][1]}
+    probability = stacked.pop(PROBABILITY)
+    return History(np.array([step for step, _ in found]), probability, stacked)

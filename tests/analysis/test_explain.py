@@ -1,0 +1,88 @@
+"""What is explained of action units, against numbers made by hand and against scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn
+
+from stag_jax.analysis import connections, explain
+from stag_jax.config import GraphConfig
+from stag_jax.face import topology
+
+INCIDENCE = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]], np.float32)
+
+
+def test_the_peak_is_over_the_frames_that_are_there():
+    probability = np.array([[[0.2, 0.1], [0.6, 0.3], [0.9, 0.9]]])
+    seen = np.array([[True, True, False]])
+    np.testing.assert_allclose(explain.peak(probability, seen), [[0.6, 0.3]])
+
+
+def test_relevance_is_one_where_all_regions_are_alike():
+    even = np.full((2, 3, 5), 1 / 15)
+    np.testing.assert_allclose(explain.relevance(even, INCIDENCE), np.ones((2, 3)))
+    one = np.zeros((1, 3, 5))
+    one[0, 1, 0] = 1  # all of it in a region that only the first unit moves
+    np.testing.assert_allclose(explain.relevance(one, INCIDENCE), [[2.5, 0, 0]])
+
+
+def test_a_unit_is_explained_where_it_was_seen_and_its_regions_count():
+    probability = np.array([[[0.9, 0.9, 0.0]]])
+    spread = np.zeros((1, 1, 5))
+    spread[0, 0, 2:4] = 0.5
+    found = explain.explained(probability, np.ones((1, 1), bool), spread, INCIDENCE)
+    assert found[0].argmax() == 1 and found[0, 0] == 0 and found[0, 2] == 0
+
+
+def test_means_by_class_leave_an_absent_class_open():
+    found = explain.mean_by_class(np.array([[1.0], [3.0], [7.0]]), np.array([0, 0, 2]), 3)
+    np.testing.assert_array_equal(found, [[2.0], [np.nan], [7.0]])
+
+
+def test_agreement_is_average_precision():
+    rng = np.random.default_rng(0)
+    au, score = (rng.random((29, 5)) < 0.3).astype(float), rng.random((29, 5))
+    mask = rng.random((29, 5)) < 0.8
+    au[0] = [1, 0, 0, 0, 1]
+    mask[0] = True
+    found = explain.agreement(score, au, mask)
+    true = (au > 0) & mask
+    assert found.pooled == pytest.approx(sklearn.average_precision_score(true[mask], score[mask]))
+    units = [sklearn.average_precision_score(true[m, u], score[m, u]) for u, m in enumerate(mask.T)]
+    assert found.per_unit == pytest.approx(np.mean(units))
+    clips = [
+        sklearn.average_precision_score(true[b, m], score[b, m]) for b, m in enumerate(mask) if true[b].any()
+    ]
+    assert found.per_clip == pytest.approx(np.mean(clips))
+    assert explain.agreement(au, au, mask) == (1, 1, 1)
+    assert explain.agreement(score, au, np.zeros_like(mask)) is None
+
+
+def test_links_of_a_class_are_those_beyond_an_average_clip():
+    rng = np.random.default_rng(3)
+    bias, label = rng.normal(size=(7, 3, 5, 5)), np.array([0, 0, 0, 2, 2, 2, 2])
+    seen = np.ones((7, 3), bool)
+    seen[1, 2] = False
+    bias[1, 2] = 99  # a frame that is not there
+    found = connections.by_class(bias, seen, label, 3)
+    clips = np.stack([bias[b, seen[b]].mean(axis=0) for b in range(7)])
+    np.testing.assert_allclose(found[0], clips[:3].mean(axis=0) - clips.mean(axis=0))
+    np.testing.assert_allclose(3 * found[0] + 4 * found[2], 0, atol=1e-12)
+    assert not found[1].any()
+
+
+def test_links_of_units_are_means_over_their_regions():
+    links = np.arange(25.0).reshape(5, 5)
+    found = connections.of_units(links, INCIDENCE)
+    assert found[0, 1] == links[:2, 2:4].mean() and found[2, 0] == links[2:, :2].mean()
+
+
+def test_units_are_drawn_apart():
+    units = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
+    graph = topology.roi_topology(units)
+    places = connections.region_places(GraphConfig("roi", 0, units), graph)
+    found = connections.unit_places(places, graph.incidence)
+    far = np.linalg.norm(found[:, None] - found[None], axis=-1) + np.eye(len(units))
+    assert far.min() > 0.7 * connections.APART
+    assert np.isfinite(found).all()
+    alike = connections.unit_places(np.zeros((5, 2)), INCIDENCE)  # all in one place to begin with
+    assert np.isfinite(alike).all() and np.linalg.norm(alike[0] - alike[1]) > 0.1
