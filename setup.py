@@ -22,8 +22,12 @@ TEST = [
     "scikit-learn>=1.4",
     "scikit-image>=0.25",
     "ruff>=0.9",
+    "nbclient>=0.10",  # the notebook is executed
+    "ipykernel>=6.29",
+    "playwright>=1.48",  # the pages are opened in Chromium, where there is one
 ]
 
+VIEW = ["flask>=3"]  # experiments/view.py
 SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
 BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
 
@@ -37,7 +41,12 @@ setup(
     python_requires=">=3.11",
     packages=packages,
     package_dir={"stag_jax": "stag_jax", **RENAMED},
-    package_data={"stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    package_data={
+        "stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"],
+        "stag_jax.analysis.page": ["report.html"],
+        "stag_experiments": ["analysis_tour.ipynb"],
+        "stag_experiments.viewer": ["*.html", "*.css", "*.js"],
+    },
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",
@@ -57,16 +66,20 @@ setup(
         "av>=15,<19",  # 19 renames what tells rotation and hidden frames
         "jaxtyping>=0.3",
         "matplotlib>=3.8",
+        "pandas>=2.2",
+        "jinja2>=3.1",
+        "scipy>=1.11",
         "psutil>=5.9",
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": [*TEST, *SLURM],
+        "test": [*TEST, *SLURM, *VIEW],
+        "view": VIEW,
         "slurm": SLURM,
         "beam": BEAM,
         # The jax of setup.py with what its devices need; the versions match by themselves.
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "dev": [*TEST, *SLURM, *BEAM, "build"],
+        "dev": [*TEST, *SLURM, *VIEW, *BEAM, "build"],
     },
 )

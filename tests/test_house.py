@@ -19,6 +19,7 @@ ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face
 ROOMS["training"] = ("types", "config", "media", "face", "model", "protocol", "motion")
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
+ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}
 ONLY_IN |= {"torch": "experiments/torch_reference.py", "submitit": "experiments/launch.py"}
 NOWHERE = {"tensorflow", "keras"}
 

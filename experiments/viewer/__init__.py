@@ -25,7 +25,9 @@ from stag_jax.types import UserError
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")  # by which the page may be asked for
-FILES = ("view.js", "player.js", "panels.js", "view.css")
+# By name, since what the machine takes a .js file for may be wrong, and browsers are strict with modules.
+FILES = {"index.html": "text/html", "view.css": "text/css"}
+FILES |= dict.fromkeys(("view.js", "player.js", "panels.js"), "text/javascript")
 HERE = Path(__file__).parent
 REMEMBERED = 32  # clips whose pictures are kept, encoded
 AGREEMENT = 1e-4  # how far a probability of the networks may lie from the run's own
@@ -90,12 +92,12 @@ def create_app(run: LoadedRun, corpora: Sequence[Path]) -> flask.Flask:
     def say_broken(error: Any) -> tuple[flask.Response, int]:
         return flask.jsonify(error="the viewer failed at this; its terminal says where"), 500
 
-    @app.get("/")
-    def index_page() -> flask.Response:
-        return flask.send_from_directory(HERE, "index.html")
-
-    for name in FILES:
-        app.add_url_rule(f"/{name}", name, functools.partial(flask.send_from_directory, HERE, name))
+    @app.get("/", defaults={"name": "index.html"})
+    @app.get("/<name>")
+    def page_file(name: str) -> flask.Response:
+        if name not in FILES:
+            flask.abort(404, description=f"there is no {name} here")
+        return flask.Response((HERE / name).read_bytes(), mimetype=FILES[name])
 
     @app.get("/api/run")
     def about_run() -> flask.Response:

@@ -38,7 +38,7 @@ def by_class(
 
 def of_units(links: Float[np.ndarray, "*k n n2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "*k u u2"]:
     """The same between action units: the mean over all links from the regions of one to those of the other."""
-    share = incidence / incidence.sum(axis=1, keepdims=True)
+    share = incidence / np.maximum(incidence.sum(axis=1, keepdims=True), 1)
     return share @ links @ share.T
 
 
@@ -52,22 +52,20 @@ def region_places(config: GraphConfig, graph: FaceGraph) -> Float[np.ndarray, "n
 def unit_places(places: Float[np.ndarray, "n 2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "u 2"]:
     """Where to draw the units: amid their regions of the subject's left half, moved apart where they would touch."""
     half = np.where(places[:, 0] >= -1e-6, 1.0, 0.0)
-    weight = incidence * half + 1e-9 * incidence
+    weight = incidence * half + 1e-9  # a unit without a region lies amid all of them
     found = weight @ places / weight.sum(axis=1, keepdims=True)
+    # Units in the same place part in a direction of their own.
+    angle = np.arange(len(found)) * 2.4
+    own = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None] * np.ones((1, len(found), 1))
     for _ in range(200):
         away = found[:, None] - found[None]
-        distance = np.linalg.norm(away, axis=-1) + np.eye(len(found))
-        # Units in the same place part in a direction of their own.
-        angle = np.arange(len(found)) * 2.4
-        away = np.where(
-            distance[..., None] < 1e-6,
-            np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None],
-            away / distance[..., None],
-        )
+        distance = np.linalg.norm(away, axis=-1)
         push = np.maximum(APART - distance, 0) * (1 - np.eye(len(found)))
         if push.max() < 1e-3:
             break
-        found = found + (away * push[..., None]).sum(axis=1) / 2
+        apart = distance[..., None] > 1e-6
+        direction = np.divide(away, distance[..., None], out=own.copy(), where=apart)
+        found = found + (direction * push[..., None]).sum(axis=1) / 2
     return found
 
 

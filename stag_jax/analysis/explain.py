@@ -26,7 +26,7 @@ def relevance(spread: Float[np.ndarray, "b t n"], incidence: Float[np.ndarray, "
 
     1 for a unit whose regions are as salient as the mean region.
     """
-    share = incidence / incidence.sum(axis=1, keepdims=True)
+    share = incidence / np.maximum(incidence.sum(axis=1, keepdims=True), 1)
     return spread.sum(axis=1) @ share.T * spread.shape[2]
 
 

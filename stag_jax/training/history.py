@@ -58,7 +58,7 @@ def read(folder: Path) -> History | None:
     found: list[tuple[int, dict[str, np.ndarray]]] = []
     for path in sorted((folder / FOLDER).glob("[0-9]*.npz")):
         try:
-            with np.load(path) as file:
+            with path.open("rb") as handle, np.load(handle) as file:
                 arrays = {name: file[name] for name in file.files}
             step = int(path.stem)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

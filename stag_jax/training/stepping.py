@@ -133,9 +133,10 @@ def _run(
                 # On a clock of the first process, so that all of them save the same steps.
                 due = hosts.same(np.asarray(now - last_save > config.checkpoint.every_s))
                 if step == total or leave or due:
+                    begin = time.perf_counter()
                     store.save(step, study.copy(states), before + now - start)
                     last_save = time.perf_counter()
-                    save_s += last_save - now
+                    save_s += last_save - begin
                 if leave:
                     store.wait()
                     raise Preempted(f"{folder}: stopped at step {step} of {total}; the same command goes on")

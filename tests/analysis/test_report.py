@@ -1,39 +1,334 @@
-"""Tables and explanations against numbers made by hand."""
+"""A whole report of a small trained run: its numbers, its files, and runs that something is wrong with."""
 
+import csv
+import html.parser
+import json
+import re
+import shutil
+
+import jax
 import numpy as np
+import pandas as pd
+import pytest
 
-from stag_jax.analysis import explain, report
+from stag_datasets import corpus
+from stag_jax.analysis import evidence, load_run, loaded, page, report, tables
+from stag_jax.training import history, loop, restore
+from stag_jax.types import UserError
+from tests import makers
 
-CONFUSION = np.array([[5, 2, 0], [1, 3, 0], [2, 0, 0]])
 CLASSES = ("negative", "positive", "surprise")
 
 
-def test_per_class_rows():
-    rows = report.per_class(CONFUSION, CLASSES)
-    assert rows[0] == ["negative", "7", "8", "0.6250", "0.7143", "0.6667"]
-    assert rows[1] == ["positive", "4", "5", "0.6000", "0.7500", "0.6667"]
-    assert rows[2] == ["surprise", "2", "0", "0.0000", "0.0000", "0.0000"]  # never predicted: 0, not NaN
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder of a built corpus, and the workdir of a run of two seeds over its five subjects."""
+    root = tmp_path_factory.mktemp("report")
+    prepared = corpus.build("composite_flow", data_dir=root, manual_dir=makers.write_composite(root / "archive"))
+    config = makers.tiny_config(data__data_dir=str(root), seeds=(0, 3))
+    with jax.numpy_dtype_promotion("standard"):
+        loop.run(config, root / "run", prepared)
+    return prepared, root / "run"
 
 
-def test_the_figure_shows_counts_and_rates():
-    axes = report.confusion_figure(CONFUSION, CLASSES).axes[0]
-    assert [text.get_text() for text in axes.texts][:2] == ["5\n71%", "2\n29%"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(CLASSES)
-    np.testing.assert_allclose(axes.images[0].get_array()[1], [0.25, 0.75, 0])
+@pytest.fixture(scope="module")
+def written(place):
+    """The same with its report, and the paths of it."""
+    prepared, folder = place
+    with jax.numpy_dtype_promotion("standard"):
+        paths = report.write(load_run(folder), prepared, quiet=True)
+    return folder, paths
 
 
-def test_explanations_are_means_over_the_frames_and_clips_of_a_class():
-    mask = np.array([[True, True, False], [True, False, False], [True, True, True]])
-    probability = np.array([[[0.2], [0.6], [0.9]], [[0.4], [0.8], [0.8]], [[0.1], [0.1], [0.3]]])
-    bias = np.arange(3 * 3).reshape(3, 3, 1, 1) * np.ones((1, 1, 2, 2))
-    aux = {"au_probability": probability, "connectivity": bias, "temporal_attention": mask / mask.sum(1, keepdims=True)}
-    first, second, third = explain.by_class(aux, np.array([0, 0, 1]), mask, 3)
-    np.testing.assert_allclose(first.au_probability, [0.5])  # hidden frames do not count: (0.6 + 0.4) / 2
-    np.testing.assert_allclose(second.au_probability, [0.3])
-    np.testing.assert_allclose(first.connectivity, np.full((2, 2), (0.5 + 3) / 2))
-    np.testing.assert_allclose(first.temporal_attention, [0.75, 0.25, 0])
-    assert third == (None, None, None)
-    # A key-frame model speaks of one frame a clip, whatever was masked.
-    single = explain.by_class({"au_probability": probability[:, :1]}, np.array([0, 0, 1]), mask, 1)[0]
-    np.testing.assert_allclose(single.au_probability, [0.3])
-    assert explain.by_class({}, np.array([0, 0, 1]), mask, 2)[0] == (None, None, None)
+@pytest.fixture
+def copy(place, tmp_path):
+    """The run once more, to be spoiled."""
+    shutil.copytree(place[1], tmp_path / "copy", ignore=shutil.ignore_patterns("report"))
+    return place[0], tmp_path / "copy"
+
+
+class Page(html.parser.HTMLParser):
+    """Tables by id as lists of (value, text) cells, the headline, and every id and address."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.big, self.ids, self.links = {}, {}, [], []
+        self.table = self.row = self.cell = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.links += [attrs[key] for key in ("src", "href", "xlink:href") if key in attrs]
+        if tag == "table":
+            self.table = self.tables.setdefault(attrs["id"].removeprefix("table-"), [])
+        elif tag == "tr" and self.table is not None:
+            self.row = []
+            self.table.append(self.row)
+        elif tag in ("td", "th") and self.row is not None:
+            self.cell = [attrs.get("data-value"), ""]
+            self.row.append(self.cell)
+        elif tag == "dd":
+            self.big[attrs["data-score"]] = tuple(float(attrs[f"data-{key}"]) for key in ("value", "low", "high"))
+
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self.table = self.row = None
+        elif tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell[1] += data
+
+
+def read(folder):
+    return Page((folder / "report" / "index.html").read_text())
+
+
+def rows(table):
+    """The cells below the header as shown."""
+    return [[text for _, text in row] for row in table[1:]]
+
+
+def test_the_headline_is_that_of_the_metrics(written):
+    folder, _ = written
+    result, found = json.loads((folder / "metrics.json").read_text()), read(folder)
+    mean = result["mean_over_seeds"]
+    for key in ("uf1", "uar", "accuracy"):
+        assert found.big[tables.SCORES[key]] == pytest.approx((mean[key]["mean"], *mean[key]["ci95"]), abs=1e-12)
+    shown = {(row[0][1], row[1][1]): [float(cell[0]) for cell in row[2:]] for row in found.tables["headline"][1:]}
+    for key, title in tables.SCORES.items():
+        assert shown["seeds averaged", title] == pytest.approx([result[key], *result["ci95"][key]], abs=1e-12)
+        assert shown["mean over seeds", title] == pytest.approx([mean[key]["mean"], *mean[key]["ci95"]], abs=1e-12)
+
+
+def test_every_other_number_of_the_metrics_is_on_the_page(written):
+    folder, _ = written
+    result, found = json.loads((folder / "metrics.json").read_text()), read(folder)
+    counts = [[int(cell[0]) for cell in row[1:4]] for row in found.tables["confusion"][1:]]
+    assert counts == result["confusion"]
+    for row in found.tables["per_corpus"][1:]:
+        part = result["per_dataset"][row[0][1]]
+        values = [float(cell[0]) for cell in row[1:]]
+        assert values[0] == part["n_clips"]
+        assert values[2:] == pytest.approx([part["uf1"], *part["ci95"]["uf1"], part["uar"], part["accuracy"]])
+    f1 = [float(row[5][0]) for row in found.tables["per_class"][1:]]
+    assert np.mean(f1) == pytest.approx(result["uf1"])
+    honest = found.tables["optimism"][1]
+    assert float(honest[1][0]) == pytest.approx(result["mean_over_seeds"]["uf1"]["mean"])
+    subjects = found.tables["per_subject"][1:]
+    right, clips = (sum(int(row[column][0]) for row in subjects) for column in (3, 2))
+    assert right / clips == pytest.approx(result["accuracy"]) and len(subjects) == result["n_subjects"]
+    assert len(found.tables["mistakes"]) - 1 == clips - right
+
+
+def test_what_is_shown_is_the_value_rounded(written):
+    found = read(written[0])
+    checked = 0
+    for table in found.tables.values():
+        for row in table[1:]:
+            for value, text in row:
+                if value is not None and text:
+                    assert float(text) == pytest.approx(float(value), abs=0.00051)
+                    checked += 1
+    assert checked > 100
+
+
+def test_the_page_needs_nothing_but_itself(written):
+    folder, _ = written
+    text = (folder / "report" / "index.html").read_text()
+    found = read(folder)
+    for link in found.links:
+        assert link.startswith(("#", "data:image/")), link
+    assert not re.search(r"url\((?!#)", text) and "<script" not in text
+    anchors = [link[1:] for link in found.links if link.startswith("#")]
+    assert set(anchors) <= set(found.ids)
+    assert len(found.ids) == len(set(found.ids))  # figures keep their ids apart
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    assert len(text.encode()) < 5e6
+
+
+def test_files_lie_beside_it(written):
+    folder, paths = written
+    assert all(path.exists() and path.stat().st_size for path in paths)
+    names = {path.relative_to(folder / "report").as_posix() for path in paths}
+    for stem in ("confusion", "calibration", "subjects", "learning", "faithfulness", "embedding"):
+        assert {f"figures/{stem}.png", f"figures/{stem}.svg"} <= names
+    for stem in ("headline", "per_class", "per_subject", "mistakes", "audit", "optimism", "subject_leak"):
+        assert {f"tables/{stem}.csv", f"tables/{stem}.tex"} <= names
+    tex = (folder / "report" / "tables" / "per_class.tex").read_text()
+    assert tex.startswith(r"\begin{tabular}") and tex.count(r"\\") == 4
+    with (folder / "report" / "tables" / "per_class.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list(CLASSES)
+
+
+def test_nothing_is_wrong_with_an_honest_run(written):
+    found = read(written[0])
+    status = {row[0]: row[1] for row in rows(found.tables["audit"])}
+    assert set(status.values()) <= {"ok", "not checked"} and list(status.values()).count("ok") >= 6, status
+
+
+def test_networks_say_what_the_run_said_of_the_clips_they_never_saw(place):
+    prepared, folder = place
+    run = load_run(folder)
+    found = evidence.collect(run, run.corpus(prepared), quiet=True)
+    np.testing.assert_allclose(found.probability, loaded.probabilities(run.predictions, CLASSES), atol=1e-5)
+    assert not found.differing and found.corpus.ids == tuple(run.predictions["id"])
+    # One clip by hand: with nothing deleted its probability is its own, with nothing there that of a still face.
+    clip = 11
+    model = run.model(run.predictions["fold"][clip])
+    one = jax.tree.map(lambda x: x[clip : clip + 1], found.corpus.batch)
+    still, _ = model.apply(one._replace(nodes=np.zeros_like(one.nodes)))
+    own = found.target[clip]
+    for curve in found.curves.values():
+        deletion, insertion = curve[:, :, clip]
+        assert deletion[0] == insertion[-1] == pytest.approx(found.probability[clip, own], abs=1e-5)
+        assert deletion[-1] == insertion[0] == pytest.approx(still[0, own], abs=1e-5)
+
+
+def test_a_subject_has_the_networks_that_never_saw_it(place):
+    prepared, folder = place
+    run = load_run(folder)
+    model = run.model("smic_s03")
+    assert model.fold == "smic_s03" and len(jax.tree.leaves(model.params)[0]) == 2
+    corpus = run.corpus(prepared)
+    own = np.asarray(corpus.subjects) == "smic_s03"
+    probability, aux = model.apply(corpus.take(own).batch)
+    expected = loaded.probabilities(run.predictions[own], CLASSES)
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+    assert "temporal_attention" in aux
+    with pytest.raises(UserError, match="tests no subject 'smic_s99'; there are: casme2_sub02"):
+        run.model("smic_s99")
+
+
+def test_seeds_apart_are_in_the_order_of_the_predictions(place):
+    run = load_run(place[1])
+    found = loaded.seeds_apart(run)
+    assert found.shape == (2, 35)
+    shuffled = run.by_seed.sample(frac=1, random_state=0)
+    each = shuffled[shuffled["seed"] == 3].set_index("id")["prediction"]
+    assert [CLASSES[index] for index in found[1]] == list(each.loc[run.predictions["id"]])
+
+
+def test_what_is_recorded_last_is_what_was_predicted(place):
+    run = load_run(place[1])
+    assert run.history.steps.tolist() == [7, 14, 21, 28, 30]
+    assert run.history.probability.shape == (5, 2, 35, 3) and run.history.metrics["loss"].shape == (5, 2, 5)
+    last = run.history.probability[-1].mean(axis=0)
+    np.testing.assert_allclose(last, loaded.probabilities(run.predictions, CLASSES), atol=1e-6)
+    assert not np.allclose(run.history.probability[0], run.history.probability[-1], atol=0.01)
+
+
+def test_without_recording_there_are_no_curves_and_the_rest_is_there(copy):
+    prepared, folder = copy
+    shutil.rmtree(folder / history.FOLDER)
+    with jax.numpy_dtype_promotion("standard"):
+        report.write(load_run(folder), prepared, quiet=True)
+    found = read(folder)
+    assert "optimism" not in found.tables and "headline" in found.tables
+    assert "Nothing was recorded along the way" in (folder / "report" / "index.html").read_text()
+
+
+def test_an_unfinished_run_is_reported_as_far_as_it_has_come(copy):
+    prepared, folder = copy
+    for name in ("metrics.json", "predictions.csv", "predictions_by_seed.csv"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "folds")
+    (folder / history.FOLDER / "00000030.npz").unlink()
+    run = load_run(folder)
+    assert run.partial == "step 28 of 30" and len(run.predictions) == 35 and run.missing == ()
+    report.write(run, prepared, quiet=True)
+    text, found = (folder / "report" / "index.html").read_text(), read(folder)
+    assert "PARTIAL" in text and "step 28 of 30" in text
+    assert "headline" in found.tables and "faithfulness" not in found.tables
+    shutil.rmtree(folder / history.FOLDER)
+    with pytest.raises(UserError, match="no dispatch of it was recorded"):
+        load_run(folder)
+
+
+def test_a_missing_fold_is_named_and_the_others_are_explained(copy):
+    prepared, folder = copy
+    shutil.rmtree(folder / "folds" / "smic_s03")
+    run = load_run(folder)
+    assert run.missing == ("smic_s03",)
+    with jax.numpy_dtype_promotion("standard"):
+        found = evidence.collect(run, run.corpus(prepared), quiet=True)
+        report.write(run, prepared, quiet=True)
+    assert "smic_s03" not in found.corpus.subjects and len(found.corpus.ids) == 28
+    text = (folder / "report" / "index.html").read_text()
+    assert "Missing folds, whose clips are not explained: smic_s03" in text
+    with pytest.raises(UserError, match="no fold 'smic_s03'"):
+        run.model("smic_s03")
+
+
+def test_an_edited_prediction_is_noticed(copy):
+    prepared, folder = copy
+    path = folder / "predictions.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[4].split(",")
+    cells[-3:] = ["0.2", "0.3", "0.5"]
+    lines[4] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    run = load_run(folder)
+    assert run.changed == ("predictions.csv",)
+    with jax.numpy_dtype_promotion("standard"):
+        report.write(run, prepared, quiet=True)
+    text = (folder / "report" / "index.html").read_text()
+    assert "predictions.csv is not the file that the run wrote" in text
+    assert f"do not say what predictions.csv says of 1 clips: {cells[0]}" in text
+    status = {row[0]: row[1] for row in rows(read(folder).tables["audit"])}
+    assert status["networks"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("find", "put", "message"),
+    [
+        ("p_surprise", "p_joy", "predictions.csv has no column p_surprise"),
+        (",negative,", ",anger,", "'anger', which is no class"),
+        ("0.", "x.", "a probability that is no number"),
+    ],
+)
+def test_a_spoiled_table_is_named(copy, find, put, message):
+    path = copy[1] / "predictions.csv"
+    path.write_text(path.read_text().replace(find, put, 1 if find != "0." else -1))
+    with pytest.raises(UserError, match=message) as error:
+        load_run(copy[1])
+    assert "\n" not in str(error.value)
+
+
+def test_a_workdir_of_a_newer_version_is_refused(copy):
+    path = copy[1] / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(UserError, match="has format 99, of a newer stag-jax"):
+        load_run(copy[1])
+    with pytest.raises(UserError, match="has format 99"):
+        restore.open_run(copy[1])
+
+
+def test_a_damaged_recording_is_named(copy):
+    (copy[1] / history.FOLDER / "00000014.npz").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(UserError, match=r"00000014\.npz is damaged"):
+        load_run(copy[1])
+
+
+def test_other_data_is_refused(copy, tmp_path):
+    archive = makers.write_composite(tmp_path / "archive", seed=5)
+    other = corpus.build("composite_flow", data_dir=tmp_path / "other", manual_dir=archive)
+    with pytest.raises(UserError, match="begun with other data"):
+        report.write(load_run(copy[1]), other, quiet=True)
+
+
+def test_an_old_report_leaves_nothing_behind(tmp_path):
+    def write(name):
+        frame = pd.DataFrame({"class": ["a & b", "<script>"], "value": [0.12345, None], "mark": [False, True]})
+        section = page.Section("One", [page.Table(name, frame, "Caption"), page.Note("Hidden", "fold", "<more>")])
+        return page.write(page.Page("A <title>", "sub", [("UF1", 0.5, 0.4, 0.6)], [], [section]), tmp_path)
+
+    write("old")
+    write("new")
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"new.csv", "new.tex"}
+    text = (tmp_path / "index.html").read_text()
+    assert "<script>" not in text and "&lt;script&gt;" in text and "A &lt;title&gt;" in text
+    assert '<td class="n" data-value="0.12345">0.123</td>' in text and "<th>mark" not in text
+    assert r"a \& b" in (tmp_path / "tables" / "new.tex").read_text()

@@ -108,32 +108,23 @@ def _lines(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_analyze_writes_what_the_checkpoints_say(place, finished):
+def test_analyze_writes_a_page(place, finished):
     workdir = finished[0]
-    done = run(place, "analyze", f"--workdir={workdir}", check=True)
-    assert {Path(line).name for line in done.stdout.splitlines() if line.endswith((".csv", ".png"))} == {
-        "confusion.csv", "per_class.csv", "confusion.png", "au_by_class.csv",
-    }  # fmt: skip
+    done = run(place, "analyze", f"--workdir={workdir}", f"--compare={workdir}", check=True)
+    page = workdir / "report" / "index.html"
+    assert done.stdout.startswith(str(page)) and "No difference can be told" in page.read_text()
     result = json.loads((workdir / "metrics.json").read_text())
-    with (workdir / "report" / "confusion.csv").open(newline="") as file:
+    with (workdir / "report" / "tables" / "confusion.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert [[int(v) for v in row[1:]] for row in rows[1:]] == result["confusion"]
-    with (workdir / "report" / "per_class.csv").open(newline="") as file:
-        scores = [float(row["f1"]) for row in csv.DictReader(file)]
-    assert abs(sum(scores) / 3 - result["uf1"]) < 1e-3
+    assert [[int(v) for v in row[1:4]] for row in rows[1:]] == result["confusion"]
+    with (workdir / "report" / "tables" / "per_class.csv").open(newline="") as file:
+        scores = [float(row["F1"]) for row in csv.DictReader(file)]
+    assert abs(sum(scores) / 3 - result["uf1"]) < 1e-9
 
 
-def test_analyze_notices_an_edited_prediction(place, finished):
-    copy = place / "edited"
-    shutil.copytree(finished[0], copy)
-    path = copy / "predictions.csv"
-    lines = path.read_text().splitlines()
-    cells = lines[4].split(",")
-    cells[-1] = str(float(cells[-1]) + 0.01)
-    lines[4] = ",".join(cells)
-    path.write_text("\n".join(lines) + "\n")
-    done = run(place, "analyze", f"--workdir={copy}")
-    assert done.returncode == 2 and f"clip {cells[0]} is not what the checkpoints predict" in done.stderr
+def test_analyze_says_where_there_is_no_run(place, tmp_path):
+    done = run(place, "analyze", f"--workdir={tmp_path}")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is no workdir of a run" in done.stderr
 
 
 def test_prepare_says_what_there_is(place, tmp_path):

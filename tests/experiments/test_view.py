@@ -22,6 +22,7 @@ from stag_jax.types import UserError
 from tests import viewing
 
 ROOT = Path(__file__).parents[2]
+HOSTILE = "<img src=x onerror=alert(1)>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -171,11 +172,10 @@ def test_nothing_may_come_from_elsewhere(client):
         assert answer.status_code == 200
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
-    for name in ("index.html", *viewer.FILES):
+    for name, kind in viewer.FILES.items():
         text = (viewer.HERE / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?:|//[a-z]+\.|innerHTML|insertAdjacentHTML|document\.write|\beval\b", text), name
-        if name in viewer.FILES:
-            assert client.get(f"/{name}").status_code == 200
+        assert client.get(f"/{name}", follow_redirects=True).mimetype == kind
 
 
 @contextlib.contextmanager
@@ -251,13 +251,19 @@ def test_the_page_in_a_browser(chromium, films, tmp_path):
 
     run = loaded.load_run(films.workdir)
     rows = run.predictions
-    hostile = "<img src=x onerror=alert(1)>"
-    rows.loc[0, "prediction"] = rows.loc[0, "label"]  # not of interest here; both are classes
+    rows.loc[len(rows) - 1, "subject"] = HOSTILE
     with served(viewer.create_app(run, [films.corpus])) as address, opened(chromium, address) as page:
         listed = page.locator("#clips li:visible")
         expect(listed).to_have_count(len(rows))
-        page.select_option("#subject", rows["subject"].iloc[-1])
+        page.select_option("#subject", HOSTILE)
+        expect(listed).to_have_count(1)
+        listed.locator("button").click()
+        expect(page.locator("#clip-about")).to_contain_text(f"Subject {HOSTILE}, ")
+        expect(page.locator("img")).to_have_count(0)
+        page.select_option("#subject", rows["subject"].iloc[0])
         expect(listed).to_have_count(viewing.CLIPS)
+        listed.locator("button").first.click()
+        expect(page.locator("#now")).to_contain_text("0 ms")
         page.select_option("#subject", "")
         page.check("#mistakes")
         expect(listed).to_have_count(int((rows["label"] != rows["prediction"]).sum()))
@@ -265,7 +271,7 @@ def test_the_page_in_a_browser(chromium, films, tmp_path):
         page.select_option("#label", "negative")
         expect(listed).to_have_count(int((rows["label"] == "negative").sum()))
         page.select_option("#label", "")
-        page.fill("#search", hostile)
+        page.fill("#search", "s03 nobody")
         expect(listed).to_have_count(0)
         page.fill("#search", "S03 c02")
         expect(listed).to_have_count(1)
@@ -291,8 +297,8 @@ def test_the_page_in_a_browser(chromium, films, tmp_path):
 
         box = page.locator("#timeline").bounding_box()
         page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 10)
-        middle = get_times(page, address, 1)
-        assert milliseconds(page) == pytest.approx(middle, abs=10)
+        times = page.request.get(f"{address}api/clips/1/playback").json()["times_ms"]
+        assert milliseconds(page) == pytest.approx(times[-1] / 2, abs=10)
         before = page.locator("#picture").screenshot()
         page.check("#flow")
         assert page.locator("#picture").screenshot() != before
@@ -305,11 +311,6 @@ def test_the_page_in_a_browser(chromium, films, tmp_path):
         page.set_viewport_size({"width": 360, "height": 700})
         page.wait_for_timeout(100)
         assert page.locator("html").evaluate("node => node.scrollWidth") <= 360
-
-
-def get_times(page, address, index):
-    """Half of the clip's length in milliseconds."""
-    return page.request.get(f"{address}api/clips/{index}/playback").json()["times_ms"][-1] / 2
 
 
 def test_flow_images_in_a_browser(chromium, flows):

@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn_metrics
 
 from stag_datasets import corpus
 from stag_jax import config as config_lib
-from stag_jax.analysis import report
+from stag_jax.analysis import evidence, load_run
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
 from stag_jax.training import checkpoint, dataset, loop, outcome, restore, stepping, workdir
@@ -252,9 +252,9 @@ def test_clips_that_are_only_trained_on_are_not_scored(prepared, tmp_path):
     assert {row["dataset"] for row in rows(tmp_path / "run")} == {"smic"}
     tested = {row["dataset"]: row["tested_in"] for row in rows(tmp_path / "run", "splits.csv")}
     assert tested == {"casme2": "", "smic": "smic"}
-    with jax.numpy_dtype_promotion("standard"):
-        evidence = report.collect(tmp_path / "run", folder)
-    assert len(evidence.corpus.ids) == len(evidence.probability) == 21
+    run = load_run(tmp_path / "run")
+    found = evidence.collect(run, run.corpus(folder), quiet=True)
+    assert len(found.corpus.ids) == len(found.probability) == 21 and not found.differing
 
 
 def test_a_class_that_only_the_held_out_subject_has_is_a_warning(tmp_path, caplog):
@@ -314,7 +314,7 @@ def crossed(prepared, tmp_path_factory):
         return place, loop.run(config, place, folder), clips
 
 
-def test_each_corpus_is_left_out_in_turn(crossed, monkeypatch):
+def test_each_corpus_is_left_out_in_turn(crossed):
     folder, result, clips = crossed
     assert (result["n_folds"], result["n_subjects"]) == (2, 5) and result["uf1"] > 0.8
     assert [line.split("  ")[0] for line in outcome.summary(result).splitlines()[1:5]] == [
@@ -328,9 +328,9 @@ def test_each_corpus_is_left_out_in_turn(crossed, monkeypatch):
         mean, trained = rest.mean(axis=(0, 1, 2)), restore.load_fold(run, name)
         symmetric = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2
         np.testing.assert_allclose(trained.statistics.mean, [symmetric] * 2, atol=1e-5)
-    monkeypatch.setattr(dataset, "load", lambda *_: clips)
-    evidence = report.collect(folder, folder)  # the checkpoints bear the predictions out
-    confusion = metrics.confusion_matrix(clips.batch.label, evidence.probability.argmax(axis=1), 3)
+    found = evidence.collect(load_run(folder), clips, quiet=True)
+    assert not found.differing  # the checkpoints bear the predictions out
+    confusion = metrics.confusion_matrix(clips.batch.label, found.probability.argmax(axis=1), 3)
     assert confusion.tolist() == result["confusion"]
 
 
