@@ -28,6 +28,7 @@ def main() -> None:
     matplotlib.use("agg")
     begin = time.perf_counter()
     run = load_run(Path(WORKDIR.value))
+    cli.connect(run.config)
     against = load_run(Path(COMPARE.value)) if COMPARE.value else None
     data = run.config.data
     prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)

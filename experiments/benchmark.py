@@ -8,6 +8,7 @@
     members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
                 PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
+    report      time and size of the report of a run of 60 folds over more than 500 clips, kept in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from stag_experiments import accuracy, building_speed, cli, frontend, kills, members_speed, rehearsal
+from stag_experiments import accuracy, building_speed, cli, frontend, kills, members_speed, rehearsal, report_speed
 from stag_jax.analysis import comparison
 from stag_jax.training import dataset, files
 from stag_jax.types import UserError
@@ -40,7 +41,7 @@ CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch 
 KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills")
+PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "report")
 
 
 def main(part: str = "") -> None:
@@ -66,6 +67,11 @@ def main(part: str = "") -> None:
         table, clock = rehearsal.measure(out)
         print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
         print(f"{table.clock}\n{clock}")
+        return
+    if part == "report":
+        if out is None:
+            raise UserError("--out=DIR is missing: where the corpus, the run and its report are kept")
+        print(comparison.markdown(("what", "figure"), report_speed.measure(out)))
         return
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))

@@ -34,6 +34,11 @@ class Builder(tfds.core.ShardBasedBuilder):
             recipe=Recipe(subjects=5, clips=4, frames=(20, 24)),
         ),
         SynthConfig(
+            name="many",
+            description="60 subjects with about 9 short clips each, to measure what depends on their number.",
+            recipe=Recipe(subjects=60, clips=9, frames=(20, 24)),
+        ),
+        SynthConfig(
             name="order",
             description="12 subjects with 16 clips each; the classes differ in which part of the face moves first.",
             recipe=Recipe(subjects=12, clips=16, task="order"),

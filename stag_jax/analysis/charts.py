@@ -37,14 +37,17 @@ def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str])
 
 
 def calibration_figure(bins: Sequence[Bin], error: float) -> Figure:
-    """Accuracy against confidence, and how many clips have each confidence."""
+    """Accuracy against confidence, larger dots for more clips, and how many clips have each confidence."""
     figure = Figure(figsize=(4.2, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="as sure as right")
-    above.plot([b.confidence for b in bins], [b.accuracy for b in bins], "o-", color=ACCENT, markersize=4.5)
+    where = ([b.confidence for b in bins], [b.accuracy for b in bins])
+    most = max(b.clips for b in bins)
+    above.plot(*where, color=ACCENT, linewidth=1)
+    above.scatter(*where, [8 + 72 * b.clips / most for b in bins], color=ACCENT, zorder=3)
     above.set(ylabel="accuracy", ylim=(-0.02, 1.02), xlim=(0, 1), title=f"expected calibration error {error:.3f}")
     above.grid(True)
-    above.legend(loc="upper left")
+    above.legend(loc="lower right")
     width = [b.high - b.low for b in bins]
     below.bar([b.low for b in bins], [b.clips for b in bins], width, align="edge", color=ACCENT, alpha=0.55)
     below.set(xlabel="probability of the class predicted", ylabel="clips")
@@ -87,9 +90,9 @@ def _band(
     axes.plot(steps, middle, color=ACCENT, label="median")
     for colour, index in zip(SERIES[1:], outliers(values), strict=False):
         axes.plot(steps, values[:, index], color=colour, linewidth=0.9, label=names[index])
-    axes.set(xlabel="step", title=title, ylim=(0, None))
+    axes.set(xlabel="step", title=title, ylim=(0, 1.35 * values.max()))
     axes.grid(True)
-    axes.legend()
+    axes.legend(loc="upper right")
 
 
 def outliers(values: Float[np.ndarray, "i s"]) -> list[int]:
@@ -211,7 +214,7 @@ def time_figure(
                 axes.axvline(np.median(found), color=WARM, linewidth=1.2, linestyle=style, label=f"{mark}, median")
         axes.set_ylabel(name)
         axes.grid(True, axis="x")
-    panels[0].legend(ncols=5, loc="lower left", bbox_to_anchor=(0, 1.0))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     panels[-1].set(xlabel="milliseconds after the first frame", xlim=(0, last))
     return figure
 

@@ -1,6 +1,7 @@
-"""How figures are drawn and kept: one style, and each as PNG, as SVG, and as SVG that takes the page's own ink."""
+"""How figures are drawn and kept: in one style, as PNG, as SVG, and as part of a page, in the page's own ink."""
 
 import contextlib
+import html
 import io
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from stag_jax.training.files import write_atomically
+from stag_jax.training.files import write_atomically, write_text
 
 # A colour that nothing else has: text and axes are drawn in it, and a page puts its own in its place.
 INK = "#1b1c1d"
@@ -47,27 +48,27 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """`<stem>.png` and `<stem>.svg`, on white."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    for path in paths:
-        with write_atomically(path) as temporary, style():
+def save(figure: Figure, stem: Path) -> tuple[list[Path], str]:
+    """Writes `<stem>.png`, on white, and `<stem>.svg`, on nothing; returns their paths and the text of the latter."""
+    paths, text = [stem.with_suffix(".png"), stem.with_suffix(".svg")], io.StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": stem.name}):
+        # Laid out once for both.
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")
+        with write_atomically(paths[0]) as temporary:
             # Without date and version in it, the same figure is the same file.
-            metadata = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
-            figure.savefig(temporary, dpi=DPI, facecolor="white", metadata=metadata)
-    return paths
-
-
-def inline(figure: Figure, name: str, description: str) -> str:
-    """The figure as an SVG element for a page: without background, in the page's ink, its ids its own."""
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+            figure.savefig(temporary, dpi=DPI, facecolor="white", metadata={"Software": None})
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    element = text.getvalue()
-    element = element[element.index("<svg") :].replace(INK, "currentColor")
+    write_text(paths[1], text.getvalue())
+    return paths, text.getvalue()
+
+
+def inline(svg: str, name: str, description: str) -> str:
+    """The text of an SVG file as an element of a page: in the page's ink, its ids its own."""
+    element = svg[svg.index("<svg") :].replace(INK, "currentColor")
     # Pages hold many figures; an id that two of them share would be the first one's.
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="#|url\(#)', rf"\1{name}-", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    head = f'<svg role="img" aria-label="{description}" class="figure"'
+    head = f'<svg role="img" aria-label="{html.escape(description)}" class="figure"'
     return element.replace("<svg", head, 1)

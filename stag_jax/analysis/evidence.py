@@ -1,12 +1,13 @@
 """What the networks of a run say of the clips that they did not see, and on what they rest it; clip by clip."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 from tqdm import tqdm
 
@@ -17,8 +18,11 @@ from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch
 
 INTEGRATED, ROLLOUT = "integrated gradients", "attention rollout"
-STEPS = 12  # of integrated gradients
-CHUNK = 8  # clips at a time; those of a fold are padded to a multiple
+STEPS = 6  # of integrated gradients
+CHUNK = 4  # clips at a time on a device, all of one fold
+EMBEDDED = 32  # clips at a time where nothing is explained
+CURVED = 150  # so many clips, of whole folds, are asked for curves
+QUICK = {"xla_backend_optimization_level": 1}  # compiles in 0.6 of the time and runs in 1.2 of it
 AGREEMENT = 1e-4  # how far a probability from a checkpoint may lie from the run's own
 KEPT = ("au_probability", "connectivity", "temporal_attention")
 
@@ -33,17 +37,17 @@ class Evidence:
     aux: dict[str, np.ndarray]  # those of `KEPT` that the network has, [b, t, ...]
     seen: Bool[np.ndarray, "b t"]  # frames that `aux` speaks of; a key-frame network has one
     saliency: dict[str, Float[np.ndarray, "b t n"]]  # by method
-    curves: dict[str, Float[np.ndarray, "mode share b"]]  # by method and `RANDOM`; see `faithfulness.curves`
+    curved: Int[np.ndarray, " c"]  # clips that curves were asked of: all, or those of folds evenly chosen
+    curves: dict[str, Float[np.ndarray, "mode share c"]]  # by method and `RANDOM`; see `faithfulness.curves`
     differing: tuple[str, ...]  # clips of which predictions.csv says something else than the networks
 
 
 class _Seen(NamedTuple):
-    """What one pass over a chunk of clips gives; all but `curves` with clips first."""
+    """What one pass over a chunk of clips gives; clips come first."""
 
     probability: Array
     aux: dict[str, Array]
     saliency: dict[str, Array]
-    curves: Array
 
 
 def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence | None:
@@ -56,71 +60,119 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
 
     Returns None where no fold's networks are there.
     """
-    there = set(run.folds)
-    known = run.predictions["fold"].isin(there).to_numpy()
-    if not known.any():
+    names = sorted(set(run.folds) & set(run.predictions["fold"]))
+    if not names:
         return None
-    target = loaded.probabilities(run.predictions, run.classes).argmax(axis=1)
-    examine = jax.jit(_examiner(run))
-    noise = faithfulness.random_saliency(corpus.ids, corpus.batch.nodes.shape[1:3])
-    parts: list[tuple[np.ndarray, Any]] = []
-    with tqdm(total=int(known.sum()), desc="explaining", unit="clip", disable=quiet) as bar:
-        for name, own in run.predictions[known].groupby("fold", sort=True).indices.items():
-            trained = restore.load_fold(run.restored, name)
-            rows = np.flatnonzero(known)[own]
-            for start in range(0, len(rows), CHUNK):
-                chunk = rows[start : start + CHUNK]
-                padded = np.resize(chunk, CHUNK)
-                clips = jax.tree.map(lambda x, padded=padded: x[padded], corpus.batch)
-                found = examine((trained.params, trained.statistics), clips, target[padded], noise[padded])
-                parts.append((chunk, _cut(jax.device_get(found), len(chunk))))
-                bar.update(len(chunk))
-    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
-    found = jax.tree.map(lambda *each: np.concatenate(each)[order], *(part for _, part in parts))
+    known = run.predictions["fold"].isin(names).to_numpy()
+    which = run.predictions["fold"][known].map(names.index).to_numpy(int)
+    probability = loaded.probabilities(run.predictions, run.classes)[known]
+    target = probability.argmax(axis=1).astype(np.int32)
     corpus = corpus.take(known)
-    methods = [*found.saliency, faithfulness.RANDOM]
-    said = loaded.probabilities(run.predictions[known], run.classes)
-    wrong = np.abs(said - found.probability).max(axis=1) > AGREEMENT
+    clips = corpus.batch
+    networks = [restore.load_fold(run.restored, name) for name in names]
+
+    def pieces(folds: Sequence[int], bar: tqdm) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        """Chunks of clips of one fold: its networks, the rows, and the rows padded to one length."""
+        for number in folds:
+            trained = networks[number]
+            rows = np.flatnonzero(which == number)
+            for start in range(0, len(rows), size):
+                own = rows[start : start + size]
+                yield (trained.params, trained.statistics), own, np.resize(own, size)
+                bar.update(len(own))
+
+    mesh = Mesh(np.asarray(jax.local_devices()), ("clip",))
+    everywhere, by_clip = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clip",)))
+    size = CHUNK * mesh.size
+    options = QUICK if jax.default_backend() == "cpu" else None
+    examine = jax.jit(_examiner(run), in_shardings=(everywhere, by_clip, by_clip), compiler_options=options)
+    order, parts = [], []
+    with tqdm(total=len(target), desc="explaining", unit="clip", disable=quiet) as bar:
+        for trained, own, padded in pieces(range(len(names)), bar):
+            found = jax.device_get(examine(trained, _rows(clips, padded), target[padded]))
+            parts.append(jax.tree.map(lambda x, own=own: x[: len(own)], found))
+            order.append(own)
+    back = np.argsort(np.concatenate(order))
+    found = jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
+
+    shape = (len(target), *clips.nodes.shape[1:3])
+    saliences = found.saliency | {faithfulness.RANDOM: faithfulness.random_saliency(corpus.ids, shape[1:])}
+    stacked = np.stack(list(saliences.values()), axis=1)
+    follow = jax.jit(
+        _follower(run), in_shardings=(everywhere, by_clip, by_clip, by_clip), compiler_options=options
+    )
+    some = _evenly(np.bincount(which, minlength=len(names)), CURVED)
+    order, parts = [], []
+    with tqdm(total=int(np.isin(which, some).sum()), desc="checking", unit="clip", disable=quiet) as bar:
+        for trained, own, padded in pieces(some, bar):
+            curve = jax.device_get(follow(trained, _rows(clips, padded), target[padded], stacked[padded]))
+            parts.append(curve[: len(own)])
+            order.append(own)
+    curved = np.concatenate(order)
+    curves = np.moveaxis(np.concatenate(parts)[np.argsort(curved)], 0, -1)  # [mode, method, share, c]
+    wrong = np.abs(probability - found.probability).max(axis=1) > AGREEMENT
     return Evidence(
         corpus=corpus,
         probability=found.probability,
-        target=target[known],
+        target=target,
         aux=found.aux,
-        seen=restore.frames_seen(found.aux, corpus.batch.frame_mask),
+        seen=restore.frames_seen(found.aux, clips.frame_mask),
         saliency=found.saliency,
-        curves={name: np.moveaxis(found.curves[:, :, index], 0, -1) for index, name in enumerate(methods)},
+        curved=np.sort(curved),
+        curves={name: curves[:, index] for index, name in enumerate(saliences)},
         differing=tuple(np.asarray(corpus.ids)[wrong].tolist()),
     )
 
 
+def _rows(clips: ClipBatch, rows: Int[np.ndarray, " b"]) -> ClipBatch:
+    return jax.tree.map(lambda x: x[rows], clips)
+
+
+def _evenly(sizes: Int[np.ndarray, " s"], clips: int) -> list[int]:
+    """Folds of so many clips or a few more, all where there are fewer; spread over the order of their names."""
+    for count in range(1, len(sizes)):
+        chosen = np.unique(np.round(np.linspace(0, len(sizes) - 1, count)).astype(int))
+        if sizes[chosen].sum() >= clips:
+            return chosen.tolist()
+    return list(range(len(sizes)))
+
+
 def _examiner(run: LoadedRun) -> Any:
-    """The one compiled pass over a chunk: answers, intermediates, saliency and curves."""
+    """The compiled pass over a chunk of clips of one fold: answers, intermediates, saliency."""
     task, window = run.restored.task, run.config.model.window
 
-    def of_seed(
-        trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"]
-    ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    def of_seed(trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"]) -> _Seen:
         logits, aux = fold.forward(task, clips, *trained)
         found = {INTEGRATED: saliency.integrated_gradients(task, *trained, clips, target, STEPS)}
         rolled = saliency.rollout(aux, clips.frame_mask, window)
         if rolled is not None:
             found[ROLLOUT] = _in_place(rolled, clips)
-        return jax.nn.softmax(logits), {name: aux[name] for name in KEPT if name in aux}, found
+        return _Seen(jax.nn.softmax(logits), {name: aux[name] for name in KEPT if name in aux}, found)
 
-    def examine(
-        trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"], noise: Float[Array, "b t n"]
-    ) -> _Seen:
+    def examine(trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"]) -> _Seen:
         each = jax.vmap(of_seed, in_axes=(0, None, None))(trained, clips, target)
-        probability, aux, found = jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
-
-        def answer(changed: ClipBatch) -> Float[Array, "b k"]:
-            logits = jax.vmap(lambda own: fold.forward(task, changed, *own)[0])(trained)
-            return jnp.mean(jax.nn.softmax(logits), axis=0)
-
-        curves = faithfulness.curves(answer, clips, target, jnp.stack([*found.values(), noise]))
-        return _Seen(probability, aux, found, jnp.moveaxis(curves, -1, 0))
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
 
     return examine
+
+
+def _follower(run: LoadedRun) -> Any:
+    """The compiled pass that deletes and inserts: [b, mode, method, share], given saliency [b, method, t, n]."""
+    task = run.restored.task
+
+    def follow(
+        trained: tuple[Any, fold.Statistics],
+        clips: ClipBatch,
+        target: Int[Array, " b"],
+        saliences: Float[Array, "b method t n"],
+    ) -> Float[Array, "b mode method share"]:
+        def answer(changed: ClipBatch) -> Float[Array, "b k"]:
+            logits = jax.vmap(lambda one: fold.forward(task, changed, *one)[0])(trained)
+            return jnp.mean(jax.nn.softmax(logits), axis=0)
+
+        return jnp.moveaxis(faithfulness.curves(answer, clips, target, jnp.moveaxis(saliences, 1, 0)), -1, 0)
+
+    return follow
 
 
 def _in_place(rolled: Float[Array, "b t2 n"], clips: ClipBatch) -> Float[Array, "b t n"]:
@@ -132,19 +184,18 @@ def _in_place(rolled: Float[Array, "b t2 n"], clips: ClipBatch) -> Float[Array, 
     return jax.nn.one_hot(best, frames)[:, :, None] * rolled
 
 
-def _cut(found: _Seen, count: int) -> _Seen:
-    """Without the clips that only pad."""
-    return jax.tree.map(lambda x: np.asarray(x)[:count], found)
-
-
 def features(run: LoadedRun, names: Sequence[str], corpus: Corpus) -> dict[str, Float[np.ndarray, "b d"]]:
     """What the classifiers of some folds see of all clips, by the name of the fold; seeds side by side."""
 
     def embed(trained: tuple[Any, fold.Statistics], clips: ClipBatch) -> Float[Array, "b d"]:
-        return fold.forward(run.restored.task, clips, *trained)[1]["features"]
+        return fold.forward(task, clips, *trained)[1]["features"]
 
+    # The clip's own side only: its mirror image has the same answer.
+    task = run.restored.task
+    plain = dataclasses.replace(task.config, model=dataclasses.replace(task.config.model, symmetric=False))
+    task = task._replace(config=plain)
     program = jax.jit(jax.vmap(embed, in_axes=(0, None)))
-    count, size = len(corpus.ids), CHUNK * CHUNK
+    count, size = len(corpus.ids), EMBEDDED
     found = {}
     for name in names:
         trained = restore.load_fold(run.restored, name)

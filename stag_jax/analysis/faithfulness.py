@@ -16,7 +16,7 @@ from stag_jax.analysis.saliency import ranks
 from stag_jax.protocol import metrics
 from stag_jax.types import ClipBatch
 
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of regions and frames, deleted or inserted
+SHARES = (0.0, 0.05, 0.15, 0.35, 0.65, 1.0)  # of regions and frames, deleted or inserted
 DELETION, INSERTION = "deletion", "insertion"
 RANDOM = "random order"
 
@@ -58,9 +58,25 @@ def curves(
         said = probability(clips._replace(nodes=clips.nodes * shown[..., None].astype(clips.nodes.dtype)))
         return jnp.take_along_axis(said, target[:, None], axis=1)[:, 0]
 
-    grid = jnp.stack(jnp.meshgrid(*map(jnp.arange, (2, len(saliency), len(SHARES))), indexing="ij"), axis=-1)
+    at, place = _asked(len(saliency))
     # One after the other, so that the network is compiled once.
-    return jax.lax.map(one, grid.reshape(-1, 3)).reshape(*grid.shape[:-1], -1)
+    return jax.lax.map(one, jnp.asarray(at))[place]
+
+
+def _asked(methods: int) -> tuple[Int[np.ndarray, "i 3"], Int[np.ndarray, "mode method share"]]:
+    """What the network has to be asked, (mode, method, share), and where each point of all curves is among it.
+
+    The ends are the whole clip and the still face, whatever the mode and the method, and are asked once.
+    """
+    last = len(SHARES) - 1
+    at, place = [(0, 0, 0), (0, 0, last)], np.zeros((2, methods, len(SHARES)), int)
+    for mode in range(2):
+        place[mode, :, last if mode == 0 else 0] = 1
+        for method in range(methods):
+            for share in range(1, last):
+                place[mode, method, share] = len(at)
+                at.append((mode, method, share))
+    return np.asarray(at), place
 
 
 def random_saliency(ids: Sequence[str], shape: tuple[int, int]) -> Float[np.ndarray, "b t n"]:

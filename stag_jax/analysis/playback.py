@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from stag_jax.analysis import thumbnails
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.config import Config
-from stag_jax.face import alignment, regions, template
+from stag_jax.face import alignment, regions, template, tracking
 from stag_jax.motion import extract, nodes, quality
-from stag_jax.motion.observe import observe
+from stag_jax.motion.observe import observe, placed
 from stag_jax.training import dataset, features
 from stag_jax.types import Clip, ClipBatch, ClipFeatures, FlowClip, UserError
 
@@ -79,6 +79,32 @@ def playback(run: LoadedRun, corpora: Sequence[Path], clip_id: str) -> Playback:
     )
 
 
+class Faces(NamedTuple):
+    """Some frames of a clip, to draw on; of a flow image its one picture, t = 1."""
+
+    pictures: UInt8[np.ndarray, "t y x *c"]  # aligned and grey, or flow in colour
+    centres: Float[np.ndarray, "n 2"]  # x, y of the nodes, pixels
+    marks_ms: dict[str, float]  # as in `Playback`
+
+
+def faces(run: LoadedRun, corpora: Sequence[Path], clip_id: str, keep: Int[np.ndarray, " t"]) -> Faces:
+    """The frames `keep` of a clip, aligned as training did; nothing is measured in them.
+
+    Raises:
+      NoFaceError: no usable face in the clip.
+      UserError: no such clip, or a damaged one; the clip is named.
+    """
+    clip, config = find_clip(corpora, clip_id), run.config
+    if isinstance(clip, FlowClip):
+        seen = _from_flow_image(clip, config)
+        return Faces(seen["flow_pictures"], seen["centres"], seen["marks_ms"])
+    track = tracking.track(clip.frames, config.face, clip=clip.id)
+    tracking.require(track, clip=clip.id)
+    transform, points = placed(track, config.face)
+    pictures = np.stack([alignment.warp(clip.frames[f], transform, config.face.size) for f in keep])
+    return Faces(pictures, regions.roi_centres(points), _marks(clip))
+
+
 def find_clip(corpora: Sequence[Path], clip_id: str) -> Clip | FlowClip:
     """A clip of the prepared corpora. Each folder's ids are read once, which takes a pass over its records.
 
@@ -106,9 +132,7 @@ def _opened(folder: Path) -> tuple[Any, dict[str, int]]:
 def _from_frames(clip: Clip, config: Config) -> dict[str, Any]:
     seen = observe(clip, config)
     raw = np.flatnonzero([not reason for reason in seen.track.refused])
-    numbers = np.arange(len(clip.frames)) if clip.numbers is None else clip.numbers - clip.numbers[0]
-    times = (numbers * (1000 / clip.fps)).astype(np.float32)
-    marks = {name: getattr(clip, name) for name in MARKS}
+    times = extract.times_ms(clip)
     return {
         "features": extract.from_frames(clip, seen, config),
         "frames": np.stack([alignment.warp(clip.frames[f], seen.transform, config.face.size) for f in raw]),
@@ -118,8 +142,13 @@ def _from_frames(clip: Clip, config: Config) -> dict[str, Any]:
         "kept": np.searchsorted(raw, seen.index),
         "flow_pictures": np.stack([quality.coloured(flow, seen.reference) for flow in seen.flow]),
         "centres": seen.centres,
-        "marks_ms": {name: float(times[mark]) for name, mark in marks.items() if mark is not None},
+        "marks_ms": _marks(clip),
     }
+
+
+def _marks(clip: Clip) -> dict[str, float]:
+    times, found = extract.times_ms(clip), {name: getattr(clip, name) for name in MARKS}
+    return {name: float(times[mark]) for name, mark in found.items() if mark is not None}
 
 
 def _from_flow_image(clip: FlowClip, config: Config) -> dict[str, Any]:

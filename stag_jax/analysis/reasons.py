@@ -11,7 +11,7 @@ from jaxtyping import Float
 from stag_jax.analysis import charts, connections, evidence, examples, explain, faithfulness, page
 from stag_jax.analysis.evidence import INTEGRATED, ROLLOUT, Evidence
 from stag_jax.analysis.loaded import LoadedRun
-from stag_jax.analysis.playback import playback
+from stag_jax.analysis.playback import faces
 from stag_jax.training import features
 
 MARKS = ("onset", "apex", "offset")
@@ -182,6 +182,8 @@ def _examples(
 ) -> page.Section:
     batch, ids = found.corpus.batch, found.corpus.ids
     right = found.probability.argmax(axis=1) == batch.label
+    prepared = (features.prepare(folder, run.config) for folder in corpora)
+    kept = {clip.id: clip.frame_index for each in prepared for clip in each.clips}
     blocks: list[page.Block] = [
         page.Note(
             "Of each class the clip that was recognised with the median confidence among those recognised: no "
@@ -195,14 +197,12 @@ def _examples(
             continue
         order = own[np.argsort(found.probability[own, index], kind="stable")]
         clip = int(order[len(order) // 2])
-        seen = playback(run, corpora, ids[clip])
-        still = len(seen.frames) < 2
-        pictures = seen.flow_pictures if still else seen.frames[seen.kept]
+        seen = faces(run, corpora, ids[clip], kept[ids[clip]])
         blocks.append(
             page.Figure(
                 f"saliency_{page.slug(name)}",
                 examples.strip(
-                    pictures,
+                    seen.pictures,
                     seen.centres,
                     {method: each[clip] for method, each in spread.items()},
                     batch.times_ms[clip],
@@ -215,13 +215,12 @@ def _examples(
         if "au_probability" in found.aux and found.aux["au_probability"].shape[1] > 1:
             shown = batch.frame_mask[clip]
             units = [unit for unit, there in zip(found.corpus.graph.units, batch.au[clip] > 0, strict=True) if there]
-            marks = {mark: float(seen.times_ms[frame]) for mark in MARKS if (frame := getattr(seen, mark)) is not None}
             drawn = examples.units_over_time(
                 batch.times_ms[clip][shown],
                 found.aux["au_probability"][clip][shown],
                 found.corpus.graph.units,
                 units,
-                marks,
+                seen.marks_ms,
             )
             blocks.append(
                 page.Figure(f"units_{page.slug(name)}", drawn, f"{name}: action units of the same clip over time.")
@@ -230,7 +229,8 @@ def _examples(
 
 
 def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
-    areas = faithfulness.areas(found.curves, found.corpus.subjects, resamples=run.config.protocol.bootstrap)
+    subjects = np.asarray(found.corpus.subjects)[found.curved].tolist()
+    areas = faithfulness.areas(found.curves, subjects, resamples=run.config.protocol.bootstrap)
     frame = pd.DataFrame(areas, columns=faithfulness.Area._fields)
     frame = frame.rename(columns={"better": "better than random", "low": "95% low", "high": "95% high"})
     both = [method for method in (INTEGRATED, ROLLOUT) if method in found.saliency]
@@ -239,7 +239,7 @@ def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
             "faithfulness",
             charts.area_figure(found.curves),
             "Regions of frames are made still (deletion) or brought to life in a still face (insertion), the most "
-            "salient first; mean over all held-out clips.",
+            f"salient first; mean over {len(found.curved)} of {len(found.target)} held-out clips, of whole folds.",
         ),
         page.Table(
             "faithfulness", frame, "Area under these curves.", signed=("better than random", "95% low", "95% high")

@@ -36,7 +36,7 @@ def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
     return ClipFeatures(
         **_known(clip, config),
         nodes=features * shown[:, None, None],
-        times_ms=_times_ms(clip)[seen.index],
+        times_ms=times_ms(clip)[seen.index],
         magnitude=seen.magnitude[seen.index] * shown,
         frame_mask=seen.mask,
         frame_index=seen.index,
@@ -63,7 +63,7 @@ def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
     return {**text, "group": clip.group or clip.subject, "au": au, "au_mask": au_mask}
 
 
-def _times_ms(clip: Clip) -> Float[np.ndarray, " f"]:
+def times_ms(clip: Clip) -> Float[np.ndarray, " f"]:
     """Time of each frame after the first. A frame that is missing leaves its time to itself."""
     numbers = np.arange(len(clip.frames)) if clip.numbers is None else clip.numbers - clip.numbers[0]
     return (numbers * (1000 / clip.fps)).astype(np.float32)

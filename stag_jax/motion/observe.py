@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from stag_jax.config import Config, MotionConfig
+from stag_jax.config import Config, FaceConfig, MotionConfig
 from stag_jax.face import alignment, regions, tracking
 from stag_jax.motion import flow as flows
 from stag_jax.motion import nodes, selection, stabilise
@@ -54,9 +54,7 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     seen = np.flatnonzero([not reason for reason in track.refused])
     if len(seen) < 2:
         raise UserError(f"{clip.id}: one frame with a usable face; motion needs at least two")
-    transform = alignment.clip_transform(track.landmarks, config.face)
-    # Regions stay where they are at the start: it is the flow from there that says how they move.
-    points = alignment.apply(transform, np.nanmedian(track.landmarks[: config.face.reference_frames], axis=0))
+    transform, points = placed(track, config.face)
     centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
     faces = np.stack([alignment.warp(clip.frames[f], transform, size) for f in seen])
     step = round(motion.average_ms * clip.fps / 1000)
@@ -97,6 +95,15 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
         mask=mask,
         flow=np.stack([muscles[places].mean(axis=0) for places in around]),
     )
+
+
+def placed(track: tracking.Track, face: FaceConfig) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "p 2"]]:
+    """The clip's one transform to the canonical face, and where the landmarks lie there.
+
+    They stay where they are at the start: it is the flow from there that says how regions move.
+    """
+    transform = alignment.clip_transform(track.landmarks, face)
+    return transform, alignment.apply(transform, np.nanmedian(track.landmarks[: face.reference_frames], axis=0))
 
 
 def _checked(clip: Clip, config: Config) -> tuple[str, str]:

@@ -28,11 +28,17 @@ def test_the_place_that_matters_is_gone_first_and_there_first(clips):
     found = np.asarray(faithfulness.curves(answer, clips, jnp.ones(5, jnp.int32), jnp.stack([best, -best])))
     deletion, insertion = found
     assert found.shape == (2, 2, len(faithfulness.SHARES), 5)
-    np.testing.assert_array_equal(deletion[0], np.array([1, 0, 0, 0, 0, 0, 0])[:, None] * np.ones(5))
-    np.testing.assert_array_equal(insertion[0], np.array([0, 1, 1, 1, 1, 1, 1])[:, None] * np.ones(5))
+    last = len(faithfulness.SHARES) - 1
+
+    def step(first, then, at):
+        """One value up to a place, another from there on, the same for all clips."""
+        return np.where(np.arange(last + 1) < at, first, then)[:, None] * np.ones(5)
+
+    np.testing.assert_array_equal(deletion[0], step(1, 0, 1))
+    np.testing.assert_array_equal(insertion[0], step(0, 1, 1))
     # The wrong way round it goes last, and comes last.
-    np.testing.assert_array_equal(deletion[1], np.array([1, 1, 1, 1, 1, 1, 0])[:, None] * np.ones(5))
-    np.testing.assert_array_equal(insertion[1], np.array([0, 0, 0, 0, 0, 0, 1])[:, None] * np.ones(5))
+    np.testing.assert_array_equal(deletion[1], step(1, 0, last))
+    np.testing.assert_array_equal(insertion[1], step(0, 1, last))
 
 
 def test_as_many_places_go_as_the_share_says_and_hidden_frames_do_not_count(clips):

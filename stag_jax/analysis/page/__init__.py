@@ -87,9 +87,9 @@ def write(page: Page, folder: Path) -> list[Path]:
             if isinstance(block, Table):
                 paths += tables.write(block.frame, folder / "tables" / block.name)
             elif isinstance(block, Figure):
-                with drawing.style():
-                    paths += drawing.save(block.drawing, folder / "figures" / block.name)
-                    drawn[block.name] = drawing.inline(block.drawing, block.name, block.caption)
+                saved, text = drawing.save(block.drawing, folder / "figures" / block.name)
+                paths += saved
+                drawn[block.name] = drawing.inline(text, block.name, block.caption)
     template = _environment().get_template("report.html")
     write_text(paths[0], template.render(page=page, svg={name: Markup(text) for name, text in drawn.items()}))
     return paths
