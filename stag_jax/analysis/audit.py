@@ -19,7 +19,7 @@ from stag_jax.analysis import loaded
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import Splits
-from stag_jax.training import restore, workdir
+from stag_jax.training import workdir
 from stag_jax.training.dataset import Corpus
 from stag_jax.training.fold import Statistics, Task, measure
 from stag_jax.types import ClipBatch, UserError
@@ -28,8 +28,8 @@ OK, LEAK, WARNING, NOT_CHECKED = "ok", "leak", "warning", "not checked"
 
 SIDE, CORNER = 32, 8  # of the picture that is transformed, and of the corner of low frequencies that is kept
 FLAT = 2.0  # standard deviation, in grey levels, below which a picture has nothing to be known by
-# Bits of 64. On the 246 clips of synth_me a picture coded again at quality 60, made smaller, brighter and noisy moves by 8
-# at most; faces of different people are 10 apart or more, their motion 6, and both must be near.
+# Bits of 64. On the 246 clips of synth_me a picture coded again at quality 60, made smaller, brighter and noisy moves by
+# 8 at most; faces of different people are 10 apart or more, their motion 6, and both must be near.
 HAMMING = 8
 NEAR = 1e-3  # 2-norm of the difference of two clips' features, in that of the longer one
 BLOCK = 256  # clips compared with all others at a time
@@ -244,7 +244,7 @@ def _statistics(run: LoadedRun, splits: Splits, corpus: Corpus | None) -> Iterab
         train[rows] = splits.train_mask[index]
         all_known[rows] = splits.train_mask[index] | splits.test_mask[index]
         alone, leaky = again(train), again(all_known)
-        stored = restore.load_fold(run.restored, fold).statistics
+        stored = run.network(fold).statistics
         seeds = len(np.asarray(stored.mean))
         each = [Statistics(*(np.asarray(value)[seed] for value in stored)) for seed in range(seeds)]
         own[fold] = max(_distance(one, alone) for one in each)

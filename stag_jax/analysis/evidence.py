@@ -1,7 +1,8 @@
 """What the networks of a run say of the clips that they did not see, and on what they rest it; clip by clip."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +20,10 @@ from stag_jax.types import ClipBatch
 
 INTEGRATED, ROLLOUT = "integrated gradients", "attention rollout"
 STEPS = 6  # of integrated gradients
-CHUNK = 4  # clips at a time on a device, all of one fold
+LARGEST = 16  # clips at a time on all devices, all of one fold
+CALL = 1  # what a call costs beside its clips, in clips
 EMBEDDED = 32  # clips at a time where nothing is explained
-CURVED = 150  # so many clips, of whole folds, are asked for curves
+CURVED = 100  # so many clips, of whole folds, are asked for curves
 QUICK = {"xla_backend_optimization_level": 1}  # compiles in 0.6 of the time and runs in 1.2 of it
 AGREEMENT = 1e-4  # how far a probability from a checkpoint may lie from the run's own
 KEPT = ("au_probability", "connectivity", "temporal_attention")
@@ -69,7 +71,6 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
     target = probability.argmax(axis=1).astype(np.int32)
     corpus = corpus.take(known)
     clips = corpus.batch
-    networks = [restore.load_fold(run.restored, name) for name in names]
 
     def pieces(folds: Sequence[int], bar: tqdm) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
         """Chunks of clips of one fold: its networks, the rows, and the rows padded to one length."""
@@ -83,9 +84,19 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
 
     mesh = Mesh(np.asarray(jax.local_devices()), ("clip",))
     everywhere, by_clip = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clip",)))
-    size = CHUNK * mesh.size
-    options = QUICK if jax.default_backend() == "cpu" else None
-    examine = jax.jit(_examiner(run), in_shardings=(everywhere, by_clip, by_clip), compiler_options=options)
+    size = _chunk(np.bincount(which, minlength=len(names)), mesh.size)
+    some_rows = np.resize(np.arange(len(target)), size)
+    noise = faithfulness.random_saliency(corpus.ids, clips.nodes.shape[1:3])
+    first = run.network(names[0])
+    given = (first.params, first.statistics), _rows(clips, some_rows), target[some_rows]
+    with ThreadPoolExecutor() as pool:
+        # Compiling leaves Python alone: meanwhile both programs are traced and the networks read.
+        examine = pool.submit(_lowered(_examiner(run), (everywhere, by_clip, by_clip), given))
+        shapes = jax.eval_shape(_examiner(run), *given).saliency
+        blank = np.zeros((size, len(shapes) + 1, *noise.shape[1:]), np.float32)
+        follow = pool.submit(_lowered(_follower(run), (everywhere, by_clip, by_clip, by_clip), (*given, blank)))
+        networks = [run.network(name) for name in names]
+        examine, follow = examine.result(), follow.result()
     order, parts = [], []
     with tqdm(total=len(target), desc="explaining", unit="clip", disable=quiet) as bar:
         for trained, own, padded in pieces(range(len(names)), bar):
@@ -95,12 +106,8 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
     back = np.argsort(np.concatenate(order))
     found = jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
 
-    shape = (len(target), *clips.nodes.shape[1:3])
-    saliences = found.saliency | {faithfulness.RANDOM: faithfulness.random_saliency(corpus.ids, shape[1:])}
+    saliences = found.saliency | {faithfulness.RANDOM: noise}
     stacked = np.stack(list(saliences.values()), axis=1)
-    follow = jax.jit(
-        _follower(run), in_shardings=(everywhere, by_clip, by_clip, by_clip), compiler_options=options
-    )
     some = _evenly(np.bincount(which, minlength=len(names)), CURVED)
     order, parts = [], []
     with tqdm(total=int(np.isin(which, some).sum()), desc="checking", unit="clip", disable=quiet) as bar:
@@ -124,8 +131,20 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
     )
 
 
+def _lowered(function: Callable, shardings: tuple, given: tuple) -> Callable[[], Callable]:
+    """What compiles a function for arguments like those given."""
+    options = QUICK if jax.default_backend() == "cpu" else None
+    return jax.jit(function, in_shardings=shardings, compiler_options=options).lower(*given).compile
+
+
 def _rows(clips: ClipBatch, rows: Int[np.ndarray, " b"]) -> ClipBatch:
     return jax.tree.map(lambda x: x[rows], clips)
+
+
+def _chunk(sizes: Int[np.ndarray, " s"], devices: int) -> int:
+    """So many clips at a time that folds of these sizes leave the least to padding; a multiple of the devices."""
+    candidates = range(devices, max(LARGEST, devices) + 1, devices)
+    return min(candidates, key=lambda size: (np.ceil(sizes / size).sum() * (size + CALL), -size))
 
 
 def _evenly(sizes: Int[np.ndarray, " s"], clips: int) -> list[int]:
@@ -198,7 +217,7 @@ def features(run: LoadedRun, names: Sequence[str], corpus: Corpus) -> dict[str, 
     count, size = len(corpus.ids), EMBEDDED
     found = {}
     for name in names:
-        trained = restore.load_fold(run.restored, name)
+        trained = run.network(name)
         parts = []
         for start in range(0, count, size):
             rows = np.resize(np.arange(start, min(start + size, count)), size)

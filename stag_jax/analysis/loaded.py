@@ -48,6 +48,7 @@ class LoadedRun:
     partial: str  # how far an unfinished run has come; empty where it is finished
     missing: tuple[str, ...]  # folds whose networks should be there and are not
     changed: tuple[str, ...]  # tables that are not the ones whose hashes metrics.json holds
+    _networks: dict[str, restore.TrainedFold] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,6 +64,12 @@ class LoadedRun:
     def folds(self) -> list[str]:
         """Names of the folds whose networks are there."""
         return restore.fold_names(self.restored)
+
+    def network(self, fold: str) -> restore.TrainedFold:
+        """What is stored of a fold; read once. Raises UserError where it is not there."""
+        if fold not in self._networks:
+            self._networks[fold] = restore.load_fold(self.restored, fold)
+        return self._networks[fold]
 
     def fold_of(self, subject: str) -> str:
         """The fold that tests a subject's clips.
@@ -86,7 +93,7 @@ class LoadedRun:
           UserError: there is no such subject or fold, or its networks are not there.
         """
         name = subject if subject in set(self.predictions["fold"]) else self.fold_of(subject)
-        trained = restore.load_fold(self.restored, name)
+        trained = self.network(name)
         return Model(
             name, trained.params, trained.statistics, lambda clips: restore.apply(self.restored, trained, clips)
         )

@@ -16,7 +16,7 @@ from stag_jax.face import alignment, regions, template, tracking
 from stag_jax.motion import extract, nodes, quality
 from stag_jax.motion.observe import observe, placed
 from stag_jax.training import dataset, features
-from stag_jax.types import Clip, ClipBatch, ClipFeatures, FlowClip, UserError
+from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 MARKS = ("onset", "apex", "offset")
 
@@ -64,7 +64,8 @@ def playback(run: LoadedRun, corpora: Sequence[Path], clip_id: str) -> Playback:
     """
     clip = find_clip(corpora, clip_id)
     seen = _from_flow_image(clip, run.config) if isinstance(clip, FlowClip) else _from_frames(clip, run.config)
-    found = _as_trained(seen.pop("features"), run.config)
+    found = seen.pop("features")
+    found = found._replace(nodes=dataset.shown(found.nodes, run.config))
     probability, aux = _ask(run, found)
     marks = {name: getattr(clip, name, None) for name in MARKS}
     return Playback(
@@ -171,20 +172,11 @@ def _from_flow_image(clip: FlowClip, config: Config) -> dict[str, Any]:
     }
 
 
-def _as_trained(found: ClipFeatures, config: Config) -> ClipFeatures:
-    """With the strain hidden where it was hidden from training, as `dataset.assemble` does."""
-    if config.model.strain:
-        return found
-    hidden = np.where(dataset.strain_features(config.motion.patch), 0, found.nodes)
-    return found._replace(nodes=hidden.astype(np.float32))
-
-
 def _ask(run: LoadedRun, found: ClipFeatures) -> tuple[Float[np.ndarray, " k"] | None, dict[str, np.ndarray]]:
     folds = run.predictions.loc[run.predictions["id"] == found.id, "fold"].tolist()
     if run.partial or not folds or folds[0] not in run.folds:
         return None, {}
-    arrays = [np.asarray(getattr(found, name))[None] for name in ClipBatch._fields if name != "label"]
-    probability, aux = run.model(folds[0]).apply(ClipBatch(*arrays, label=np.zeros(1, np.int32)))
+    probability, aux = run.model(folds[0]).apply(dataset.one(found, run.config))
     return probability[0], {name: value[0] for name, value in aux.items()}
 
 

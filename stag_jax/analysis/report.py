@@ -30,7 +30,7 @@ from stag_jax.types import UserError
 
 REPORT = "report"
 MISTAKES = 12  # shown with their frames; the table has all
-NETWORKS = 5  # folds whose view of all clips is asked for subjects
+NETWORKS = 3  # folds whose view of all clips is asked for subjects
 STATUS = {"ok": "", "not checked": "", "warning": "mark", "leak": "mark"}
 
 

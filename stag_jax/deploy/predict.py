@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax.motion.extract import extract
-from stag_jax.training import restore
-from stag_jax.types import Clip, ClipBatch, UserError
+from stag_jax.training import dataset, restore
+from stag_jax.types import Clip, UserError
 
 
 class Prediction(NamedTuple):
@@ -32,9 +32,7 @@ def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:
     names = tuple(folds) or tuple(restore.fold_names(run))
     if not names:
         raise UserError(f"{folder} has no trained fold")
-    features = extract(clip, config)
-    arrays = [np.asarray(getattr(features, name))[None] for name in ClipBatch._fields if name != "label"]
-    batch = ClipBatch(*arrays, label=np.zeros(1, np.int32))
+    batch = dataset.one(extract(clip, config), config)
     outputs = [restore.apply(run, restore.load_fold(run, name), batch) for name in names]
     probability = np.mean([probability[0] for probability, _ in outputs], axis=0)
     au = np.mean([_au_probability(aux, batch.frame_mask, len(config.graph.units)) for _, aux in outputs], axis=0)

@@ -49,9 +49,7 @@ def test_agreement_is_average_precision():
     assert found.pooled == pytest.approx(sklearn.average_precision_score(true[mask], score[mask]))
     units = [sklearn.average_precision_score(true[m, u], score[m, u]) for u, m in enumerate(mask.T)]
     assert found.per_unit == pytest.approx(np.mean(units))
-    clips = [
-        sklearn.average_precision_score(true[b, m], score[b, m]) for b, m in enumerate(mask) if true[b].any()
-    ]
+    clips = [sklearn.average_precision_score(true[b, m], score[b, m]) for b, m in enumerate(mask) if true[b].any()]
     assert found.per_clip == pytest.approx(np.mean(clips))
     assert explain.agreement(au, au, mask) == (1, 1, 1)
     assert explain.agreement(score, au, np.zeros_like(mask)) is None

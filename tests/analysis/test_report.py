@@ -149,6 +149,33 @@ def test_the_page_needs_nothing_but_itself(written):
     assert len(text.encode()) < 5e6
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
+def test_it_opens_in_a_browser(written, width, scheme):
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not chromium:
+        pytest.skip("no Chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    said = []
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        shown.on("console", lambda message: said.append(message.text))
+        shown.on("pageerror", lambda error: said.append(str(error)))
+        shown.on("request", lambda request: said.append(request.url) if "://" in request.url[7:] else None)
+        shown.goto((written[0] / "report" / "index.html").as_uri())
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        sizes = shown.evaluate(
+            "[...document.querySelectorAll('svg.figure')].map(x => x.getBoundingClientRect().height)"
+        )
+        paper = shown.evaluate("getComputedStyle(document.body).backgroundColor")
+        ink = shown.evaluate("getComputedStyle(document.querySelector('svg.figure text')).fill")
+        browser.close()
+    assert not said and len(sizes) >= 8 and min(sizes) > 60
+    # Figures are drawn in the page's ink: light on dark, or dark on light.
+    light = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 for colour in (paper, ink)]
+    assert (light[0] > 200 and light[1] < 80) if scheme == "light" else (light[0] < 60 and light[1] > 180)
+
+
 def test_files_lie_beside_it(written):
     folder, paths = written
     assert all(path.exists() and path.stat().st_size for path in paths)
