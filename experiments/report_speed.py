@@ -1,4 +1,4 @@
-"""What a report takes: `benchmark.py report`. A run of 60 folds over more than 500 clips, of a few steps, and its page."""
+"""What a report takes: `benchmark.py report`. A run of 60 folds and over 500 clips, of a few steps, and its page."""
 
 import dataclasses
 import shutil

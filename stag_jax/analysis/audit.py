@@ -28,8 +28,8 @@ OK, LEAK, WARNING, NOT_CHECKED = "ok", "leak", "warning", "not checked"
 
 SIDE, CORNER = 32, 8  # of the picture that is transformed, and of the corner of low frequencies that is kept
 FLAT = 2.0  # standard deviation, in grey levels, below which a picture has nothing to be known by
-# Bits of 64. On the 246 clips of synth_me a picture coded again at quality 60, made smaller, brighter and noisy moves by
-# 8 at most; faces of different people are 10 apart or more, their motion 6, and both must be near.
+# Bits of 64. On the 246 clips of synth_me a picture coded again at quality 60, made smaller, brighter and noisy moves
+# by 8 at most; faces of different people are 10 apart or more, their motion 6, and both must be near.
 HAMMING = 8
 NEAR = 1e-3  # 2-norm of the difference of two clips' features, in that of the longer one
 BLOCK = 256  # clips compared with all others at a time

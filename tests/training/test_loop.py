@@ -16,7 +16,7 @@ from stag_jax import config as config_lib
 from stag_jax.analysis import evidence, load_run
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, loop, outcome, restore, stepping, workdir
+from stag_jax.training import checkpoint, dataset, history, loop, outcome, restore, stepping, workdir
 from stag_jax.types import UserError
 from tests import makers
 
@@ -156,7 +156,8 @@ def test_an_interrupted_run_ends_in_the_same_predictions(finished, prepared, tmp
     whole, _, config = finished
     workdir = tmp_path / "parts"
     config = config_lib.from_config_dict(
-        config_lib.to_dict(config) | {"checkpoint": {"every_s": 0.0, "keep": 2}, "parallel": _parallel(config)}
+        config_lib.to_dict(config)
+        | {"checkpoint": {"every_s": 0.0, "keep": 2, "history": True}, "parallel": _parallel(config)}
     )
     real = stepping.loggers.RunLog.write
     for last in (7, 21):
@@ -177,6 +178,16 @@ def test_an_interrupted_run_ends_in_the_same_predictions(finished, prepared, tmp
         assert (workdir / name).read_bytes() == (whole / name).read_bytes()
     lines = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
     assert lines == [7, 14, 21, 28, 30]
+    past, undisturbed = history.read(workdir), history.read(whole)
+    assert past.steps.tolist() == lines and past.metrics.keys() == undisturbed.metrics.keys()
+    np.testing.assert_array_equal(past.probability, undisturbed.probability)
+    np.testing.assert_array_equal(past.metrics["loss"], undisturbed.metrics["loss"])
+
+
+def test_nothing_need_be_recorded(prepared, tmp_path):
+    config = makers.tiny_config(data__data_dir=prepared[1], train__steps=7, checkpoint__history=False)
+    loop.run(config, tmp_path / "run", prepared[0])
+    assert history.read(tmp_path / "run") is None and (tmp_path / "run" / "splits.csv").exists()
 
 
 def _parallel(config):
