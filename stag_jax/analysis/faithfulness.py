@@ -89,8 +89,7 @@ def areas(
     curve: Mapping[str, Float[np.ndarray, "mode share b"]], subjects: Sequence[str], *, resamples: int, seed: int = 0
 ) -> list[Area]:
     """Areas of all methods, `RANDOM` among them, by the trapezoidal rule."""
-    names, who = np.unique(np.asarray(subjects), return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    who, draws = metrics.resample(subjects, resamples, seed)
     clips = draws @ np.bincount(who)
     area = {method: np.trapezoid(values, SHARES, axis=1) for method, values in curve.items()}
     found = []

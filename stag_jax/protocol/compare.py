@@ -81,10 +81,8 @@ def class_differences(
     Resamples that have no clip of a class say nothing of it and are left out of its interval and its p. Of a class
     without any clip nothing is known: its differences are 0, with a p of 1.
     """
-    names, subject = np.unique(np.asarray(subjects), return_inverse=True)
-    # Drawn as in `metrics.resampled_scores`; the clips as they are come before.
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    times = np.concatenate([np.ones((1, len(names)), draws.dtype), draws])
+    subject, draws = metrics.resample(subjects, resamples, seed)
+    times = np.concatenate([np.ones((1, draws.shape[1]), draws.dtype), draws])  # the clips as they are come first
     of_first, of_second = (_by_class(label, each, subject, classes, times) for each in (first, second))
     f1, recall = of_first[0] - of_second[0], of_first[1] - of_second[1]
     return [ClassDifference(_summary(f1[:, k]), _summary(recall[:, k])) for k in range(classes)]
@@ -98,9 +96,7 @@ def _by_class(
     times: Int[np.ndarray, "resample s"],
 ) -> tuple[Float[np.ndarray, "resample k"], Float[np.ndarray, "resample k"]]:
     """F1 and recall, mean over seeds, with each subject so many times; NaN where a class has no clip."""
-    each = np.zeros((len(prediction), times.shape[1], classes, classes), np.int64)
-    np.add.at(each, (np.arange(len(prediction))[:, None], subject, label, prediction), 1)
-    stack = np.einsum("rs,iskl->rikl", times, each)
+    stack = np.einsum("rs,iskl->rikl", times, metrics.by_subject(label, prediction, subject, classes))
     hit = np.diagonal(stack, axis1=-2, axis2=-1).astype(float)
     true, predicted = stack.sum(axis=-1), stack.sum(axis=-2)
     blank = np.full(hit.shape, np.nan)

@@ -60,16 +60,33 @@ def resampled_scores(
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     """`mean_scores` under resampling of subjects with replacement.
 
+    """
+    subject, draws = resample(subjects, resamples, seed)
+    stack = np.einsum("rs,iskl->rikl", draws, by_subject(label, prediction, subject, classes))
+    return {name: values.mean(axis=1) for name, values in scores(stack).items()}
+
+
+def resample(
+    subjects: Sequence[str], resamples: int, seed: int = 0
+) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, "resample s"]]:
+    """The number of each clip's subject, and how often each subject is drawn in each resample.
+
     Subjects and not clips are drawn, since the clips of one person are not independent. The draws follow from the
     number of subjects, `resamples` and `seed` alone, so all predictions of the same clips meet the same ones.
     """
-    prediction = np.atleast_2d(prediction)
     names, subject = np.unique(np.asarray(subjects), return_inverse=True)
-    each = np.zeros((len(prediction), len(names), classes, classes), np.int64)
-    np.add.at(each, (np.arange(len(prediction))[:, None], subject, label, prediction), 1)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    stack = np.einsum("rs,iskl->rikl", draws, each)
-    return {name: values.mean(axis=1) for name, values in scores(stack).items()}
+    return subject, draws
+
+
+def by_subject(
+    label: Int[np.ndarray, " b"], prediction: Int[np.ndarray, "*seed b"], subject: Int[np.ndarray, " b"], classes: int
+) -> Int[np.ndarray, "seed s k k2"]:
+    """The confusion matrix of each seed and subject."""
+    prediction = np.atleast_2d(prediction)
+    each = np.zeros((len(prediction), int(subject.max(initial=-1)) + 1, classes, classes), np.int64)
+    np.add.at(each, (np.arange(len(prediction))[:, None], subject, label, prediction), 1)
+    return each
 
 
 def interval(values: Float[np.ndarray, " resample"]) -> list[float]:
