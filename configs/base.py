@@ -76,6 +76,6 @@ def get_config() -> ConfigDict:
             "augment": {"mirror": 0.5, "magnitude": 0.2, "noise": 0.1, "frame_drop": 0.1, "mixup": 0.0},
             "protocol": {"split": "loso", "folds": 5, "seed": 0, "test": (), "bootstrap": 2000},
             "parallel": {"mode": "sharded", "cpu_devices": 0, "members_per_chunk": 0, "steps_per_dispatch": 20},
-            "checkpoint": {"every_s": 60.0, "keep": 2, "history": True},
+            "checkpoint": {"every_s": 180.0, "keep": 2, "history": True},
         }
     )

@@ -14,7 +14,7 @@ from stag_jax.protocol.calibration import Bin
 from stag_jax.training.history import History
 
 OUTLIERS = 3  # folds that a learning curve names
-LABELLED = 40  # subjects whose names fit beneath a figure
+LABELLED = 45  # names that fit side by side beneath a figure
 
 
 def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> Figure:
@@ -121,10 +121,12 @@ def subject_figure(frame: pd.DataFrame) -> Figure:
     mean = frame["right"].sum() / frame["clips"].sum()
     axes.axhline(mean, color=WARM, linewidth=1, label=f"all clips: {mean:.3f}")
     axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, edge[-1]))
-    # Every name that has room: a narrow bar's would run into its neighbour's.
-    wide = np.diff(edge) * (LABELLED / edge[-1]) >= 1 if len(frame) > LABELLED else np.ones(len(frame), bool)
+    centre, shown = (edge[:-1] + edge[1:]) / 2, []
+    for index in range(len(frame)):  # every name that has room beside the one before it
+        if not shown or centre[index] - centre[shown[-1]] >= edge[-1] / LABELLED:
+            shown.append(index)
     short = frame["subject"].str.removeprefix(_common(list(frame["subject"])))
-    axes.set_xticks(((edge[:-1] + edge[1:]) / 2)[wide], short[wide], rotation=90)
+    axes.set_xticks(centre[shown], short.iloc[shown], rotation=90)
     axes.set_xlabel("subjects, as wide as they have clips")
     axes.legend(loc="upper left")
     return figure

@@ -17,6 +17,7 @@ INK = "#1b1c1d"
 ACCENT, SECOND, MUTED, WARM = "#2f74c0", "#c9622c", "#8a8d91", "#b8433f"
 SERIES = ("#2f74c0", "#d1782c", "#3b9464", "#8a63b8", "#b8433f", "#3b97a8", "#a08a2c", "#7a7d82")
 DPI = 150
+WIDE = 400  # points from which a figure is not shrunk to a phone's width, but scrolls
 STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -70,5 +71,7 @@ def inline(svg: str, name: str, description: str) -> str:
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="#|url\(#)', rf"\1{name}-", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    head = f'<svg role="img" aria-label="{html.escape(description)}" class="figure"'
+    wide = float(re.search(r'width="([\d.]+)pt"', element)[1]) > WIDE
+    kind = "figure wide" if wide else "figure"
+    head = f'<svg role="img" aria-label="{html.escape(description)}" class="{kind}"'
     return element.replace("<svg", head, 1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stag_jax.analysis.drawing import MUTED, SERIES, WARM
@@ -34,12 +35,14 @@ def strip(
     """Kept frames of a clip in a row for each method, its saliency glowing over them.
 
     Args:
-      pictures: of the kept frames.
+      pictures: of the kept frames; a flow image, in colour, is drawn beside itself with rings instead.
       centres: of the regions, pixels.
       saliency: positive, by method.
       times_ms: of the kept frames.
       shown: False where there was none.
     """
+    if pictures.ndim == 4:
+        return _rings(pictures[0], centres, {name: weights[0] for name, weights in saliency.items()})
     frames = np.flatnonzero(shown)
     frames = frames[np.unique(np.round(np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)))).astype(int))]
     height, width = pictures.shape[1:3]
@@ -50,14 +53,36 @@ def strip(
         for axes, frame in zip(row, frames, strict=True):
             axes.imshow(pictures[frame], cmap="gray", vmin=0, vmax=255)
             axes.imshow(fields[frame], cmap="inferno", vmin=0, vmax=1, alpha=0.75 * fields[frame])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            for side in axes.spines.values():
-                side.set_visible(False)
+            _bare(axes)
         row[0].set_ylabel(name.replace(" ", "\n", 1), fontsize=7)
     for axes, frame in zip(panels[0], frames, strict=True):
-        axes.set_title(f"{times_ms[frame]:.0f} ms" if len(frames) > 1 else "onset to apex", fontsize=7.5)
+        axes.set_title(f"{times_ms[frame]:.0f} ms", fontsize=7.5)
     return drawn
+
+
+def _rings(
+    picture: UInt8[np.ndarray, "y x 3"],
+    centres: Float[np.ndarray, "n 2"],
+    saliency: Mapping[str, Float[np.ndarray, " n"]],
+) -> Figure:
+    """Flow in colour, and beside it for each method the same with a ring at each region, as large as it is salient."""
+    drawn = Figure(figsize=(2.3 * (len(saliency) + 1), 2.5), layout="constrained")
+    first, *others = drawn.subplots(1, len(saliency) + 1)
+    for axes, title in zip((first, *others), ("motion, onset to apex", *saliency), strict=True):
+        axes.imshow(picture, interpolation="bicubic")
+        axes.set_title(title, fontsize=8)
+        _bare(axes)
+    for axes, weights in zip(others, saliency.values(), strict=True):
+        size = 320 * weights / (weights.max() or 1.0)
+        axes.scatter(*centres.T, s=size, facecolors=(0, 0, 0, 0.18), edgecolors="black", linewidths=1.1)
+    return drawn
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
 
 
 def units_over_time(

@@ -58,9 +58,7 @@ def resampled_scores(
     resamples: int,
     seed: int = 0,
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """`mean_scores` under resampling of subjects with replacement.
-
-    """
+    """`mean_scores` under resampling of subjects with replacement."""
     subject, draws = resample(subjects, resamples, seed)
     stack = np.einsum("rs,iskl->rikl", draws, by_subject(label, prediction, subject, classes))
     return {name: values.mean(axis=1) for name, values in scores(stack).items()}

@@ -85,7 +85,7 @@ def write(page: Page, folder: Path) -> list[Path]:
     for section in page.sections:
         for block in section.blocks:
             if isinstance(block, Table):
-                paths += tables.write(block.frame, folder / "tables" / block.name)
+                paths += tables.write(block.frame.drop(columns="mark", errors="ignore"), folder / "tables" / block.name)
             elif isinstance(block, Figure):
                 saved, text = drawing.save(block.drawing, folder / "figures" / block.name)
                 paths += saved
