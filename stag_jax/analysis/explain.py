@@ -1,5 +1,6 @@
 """Which action units the networks saw and used, clip by clip; and how well that agrees with those that moved."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ class Agreement(NamedTuple):
     """Average precision: the area under the precision-recall curve, by steps."""
 
     pooled: float  # over all pairs of clip and unit
+    low: float  # 95% interval of that over subjects
+    high: float
     per_unit: float  # of each unit over clips, mean over units
     per_clip: float  # of each clip over units, mean over clips
 
@@ -54,7 +57,12 @@ def mean_by_class(
 
 
 def agreement(
-    score: Float[np.ndarray, "b u"], au: Float[np.ndarray, "b u"], au_mask: Bool[np.ndarray, "b u"]
+    score: Float[np.ndarray, "b u"],
+    au: Float[np.ndarray, "b u"],
+    au_mask: Bool[np.ndarray, "b u"],
+    subjects: Sequence[str],
+    *,
+    resamples: int,
 ) -> Agreement | None:
     """How well scores tell the units that moved from those that did not; None where no label is positive."""
     true = (au > 0) & au_mask
@@ -69,4 +77,27 @@ def agreement(
         metrics.average_precision(true[b, known], score[b, known]) for b, known in enumerate(au_mask) if true[b].any()
     ]
     pooled = metrics.average_precision(true[au_mask], score[au_mask])
-    return Agreement(pooled, float(np.mean(units)), float(np.mean(clips)))
+    drawn = _resampled(score, true, au_mask, subjects, resamples)
+    return Agreement(pooled, *metrics.interval(drawn), float(np.mean(units)), float(np.mean(clips)))
+
+
+def _resampled(
+    score: Float[np.ndarray, "b u"],
+    true: Bool[np.ndarray, "b u"],
+    au_mask: Bool[np.ndarray, "b u"],
+    subjects: Sequence[str],
+    resamples: int,
+) -> Float[np.ndarray, " resample"]:
+    """The pooled average precision under resampling of subjects; pairs of equal score one after the other."""
+    subject, draws = metrics.resample(subjects, resamples)
+    clip = np.nonzero(au_mask)[0]
+    order = np.argsort(-score[au_mask], kind="stable")
+    hit, who = true[au_mask][order], subject[clip[order]]
+    found = np.zeros(resamples)
+    for index, draw in enumerate(draws):
+        weight = draw[who].astype(float)
+        hits, seen = np.cumsum(weight * hit), np.cumsum(weight)
+        positives = hits[-1]
+        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+        found[index] = (weight * hit) @ precision / positives if positives else np.nan
+    return found[~np.isnan(found)]

@@ -143,7 +143,7 @@ def _units(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.ndarray, 
         ),
         page.Table("units_by_class", by_class, "The same as numbers."),
     ]
-    table = agreement_table(found, spread)
+    table = agreement_table(found, spread, run.config.protocol.bootstrap)
     if table is not None:
         text = (
             "How well each way of reading the network tells the units that moved (as annotated) from those that did "
@@ -159,7 +159,9 @@ def _units(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.ndarray, 
     return [page.Section("Action units", blocks)]
 
 
-def agreement_table(found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]) -> pd.DataFrame | None:
+def agreement_table(
+    found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]], resamples: int
+) -> pd.DataFrame | None:
     """Average precision of units by attention alone, by saliency alone, by the head alone, and explained."""
     batch, graph = found.corpus.batch, found.corpus.graph
     probability = found.aux["au_probability"]
@@ -169,12 +171,12 @@ def agreement_table(found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"
         scores[f"explained units, {name}"] = explain.explained(probability, found.seen, each, graph.incidence)
     rows = []
     for name, score in scores.items():
-        agreement = explain.agreement(score, batch.au, batch.au_mask)
+        agreement = explain.agreement(score, batch.au, batch.au_mask, found.corpus.subjects, resamples=resamples)
         if agreement is None:
             return None
         rows.append((name, *agreement))
-    rows.append(("chance", *(float(batch.au[batch.au_mask].mean()),) * 1, np.nan, np.nan))
-    return pd.DataFrame(rows, columns=["read from", "all pairs", "by unit", "by clip"])
+    rows.append(("chance", float(batch.au[batch.au_mask].mean()), *[np.nan] * 4))
+    return pd.DataFrame(rows, columns=["read from", "all pairs", "95% low", "95% high", "by unit", "by clip"])
 
 
 def _examples(

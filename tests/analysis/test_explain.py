@@ -5,8 +5,9 @@ import pytest
 from sklearn import metrics as sklearn
 
 from stag_jax.analysis import connections, explain
-from stag_jax.config import GraphConfig
-from stag_jax.face import topology
+from stag_jax.motion import nodes
+from stag_jax.protocol import metrics
+from tests import makers
 
 INCIDENCE = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]], np.float32)
 
@@ -44,15 +45,32 @@ def test_agreement_is_average_precision():
     mask = rng.random((29, 5)) < 0.8
     au[0] = [1, 0, 0, 0, 1]
     mask[0] = True
-    found = explain.agreement(score, au, mask)
+    subjects = [f"s{index % 7}" for index in range(29)]
+    found = explain.agreement(score, au, mask, subjects, resamples=200)
     true = (au > 0) & mask
     assert found.pooled == pytest.approx(sklearn.average_precision_score(true[mask], score[mask]))
     units = [sklearn.average_precision_score(true[m, u], score[m, u]) for u, m in enumerate(mask.T)]
     assert found.per_unit == pytest.approx(np.mean(units))
     clips = [sklearn.average_precision_score(true[b, m], score[b, m]) for b, m in enumerate(mask) if true[b].any()]
     assert found.per_clip == pytest.approx(np.mean(clips))
-    assert explain.agreement(au, au, mask) == (1, 1, 1)
-    assert explain.agreement(score, au, np.zeros_like(mask)) is None
+    assert found.low < found.pooled < found.high
+    assert explain.agreement(au, au, mask, subjects, resamples=20) == (1, 1, 1, 1, 1)
+    assert explain.agreement(score, au, np.zeros_like(mask), subjects, resamples=20) is None
+
+
+def test_the_interval_of_agreement_is_over_whole_subjects():
+    """Resamples weigh each subject's pairs by how often it is drawn: the same as repeating its clips."""
+    rng = np.random.default_rng(1)
+    au, score = (rng.random((11, 5)) < 0.4).astype(float), rng.random((11, 5))
+    mask, subjects = rng.random((11, 5)) < 0.9, ["a"] * 3 + ["b"] * 5 + ["c"] * 3
+    _, draws = metrics.resample(subjects, 13)
+    rows = [np.repeat(np.arange(11), [draw["abc".index(name)] for name in subjects]) for draw in draws]
+    want = [sklearn.average_precision_score((au > 0)[r][mask[r]], score[r][mask[r]]) for r in rows]
+    found = explain._resampled(score, (au > 0) & mask, mask, subjects, 13)
+    # scikit-learn takes pairs of equal score, which repeated clips are, together; here one follows the other.
+    np.testing.assert_allclose(found, want, atol=0.03)
+    once = [index for index, draw in enumerate(draws) if draw.max() == 1]
+    np.testing.assert_allclose(found[once], np.asarray(want)[once])
 
 
 def test_links_of_a_class_are_those_beyond_an_average_clip():
@@ -71,13 +89,14 @@ def test_links_of_a_class_are_those_beyond_an_average_clip():
 def test_links_of_units_are_means_over_their_regions():
     links = np.arange(25.0).reshape(5, 5)
     found = connections.of_units(links, INCIDENCE)
-    assert found[0, 1] == links[:2, 2:4].mean() and found[2, 0] == links[2:, :2].mean()
+    np.testing.assert_allclose([found[0, 1], found[2, 0]], [links[:2, 2:4].mean(), links[2:, :2].mean()], rtol=1e-6)
 
 
 def test_units_are_drawn_apart():
     units = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
-    graph = topology.roi_topology(units)
-    places = connections.region_places(GraphConfig("roi", 0, units), graph)
+    config = makers.tiny_config(graph__kind="roi", graph__units=units)
+    graph = nodes.graph(config.graph, config.motion)
+    places = connections.region_places(config.graph, graph)
     found = connections.unit_places(places, graph.incidence)
     far = np.linalg.norm(found[:, None] - found[None], axis=-1) + np.eye(len(units))
     assert far.min() > 0.7 * connections.APART
