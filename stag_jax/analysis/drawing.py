@@ -67,6 +67,8 @@ def save(figure: Figure, stem: Path) -> tuple[list[Path], str]:
 def inline(svg: str, name: str, description: str) -> str:
     """The text of an SVG file as an element of a page: in the page's ink, its ids its own."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    # A picture that is drawn twice has one name, which nothing refers to.
+    element = re.sub(r'(<image [^>]*?) id="[^"]*"', r"\1", element)
     # Pages hold many figures; an id that two of them share would be the first one's.
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="#|url\(#)', rf"\1{name}-", element)

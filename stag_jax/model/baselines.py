@@ -73,7 +73,7 @@ class TwoStream(nn.Module):
             time, _ = encoder(time, mask=batch.frame_mask, train=train)
         pooled, attention = layers.Pool(name="pool")(time, batch.frame_mask)
         aux = {"au_logits": au_logits, "temporal_attention": attention}
-        aux["features"] = jnp.concatenate([readout, pooled], axis=-1)
+        aux["features"] = jnp.concatenate([readout, pooled], axis=-1).astype(jnp.float32)
         pooled = layers.Dropout(c.dropout, locked=False)(pooled, train=train)
         logits = nn.Dense(self.classes, name="space_logits")(space) + nn.Dense(self.classes, name="time_logits")(pooled)
         return logits.astype(jnp.float32), aux

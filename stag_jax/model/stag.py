@@ -80,7 +80,7 @@ class Stag(nn.Module):
 
         pooled, aux["temporal_attention"] = layers.Pool(c.temporal_attention, name="pool")(time, batch.frame_mask)
         features = jnp.concatenate([NodeReadout(c.readout_dim, name="readout")(space), pooled], axis=-1)
-        aux["features"] = features
+        aux["features"] = features.astype(jnp.float32)
         features = layers.Dropout(c.dropout, locked=False)(features, train=train)
         return nn.Dense(self.classes, name="logits")(features).astype(jnp.float32), aux
 

@@ -107,5 +107,5 @@ def test_processes_or_not_the_clips_are_the_same():
 
 
 def test_unknown_variant_is_named(tmp_path):
-    with pytest.raises(corpus.CorpusError, match="no variant 'huge'; there are: default, tiny, order"):
+    with pytest.raises(corpus.CorpusError, match="no variant 'huge'; there are: default, tiny, many, order"):
         corpus.builder("synth_me/huge", data_dir=tmp_path)

@@ -14,6 +14,7 @@ from stag_jax.types import UserError
 
 NAMES = ("stag", "apex_only", "two_stream")
 B, T, N, U, K, H = 5, 7, 5, 3, 3, 2
+WIDTH, READOUT = 8, 3
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def test_logits_and_named_intermediates(network, make_batch):
         "space_from_time_0": (B, H, N, T),
         "time_from_space_0": (B, H, T, N),
         "temporal_attention": (B, T),
+        "features": (B, N * READOUT + WIDTH),
     }
     for index in range(2):
         expected |= {f"space_attention_{index}": (B, T, H, N, N), f"time_attention_{index}": (B, T, H, N, 2)}

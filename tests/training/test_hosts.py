@@ -135,7 +135,7 @@ def test_only_the_first_prints_and_writes(pair):
     assert logged(workdir) == list(range(1, 21))
     assert sorted(path.name for path in (workdir / "folds").iterdir()) == ["casme2_sub02", "smic_s01", "smic_s03"]
     names = {"config.json", "folds", "log.jsonl", "metrics.json", "predictions.csv", "predictions_by_seed.csv"}
-    assert {path.name for path in workdir.iterdir()} == names | {"run.json", "splits.csv"}
+    assert {path.name for path in workdir.iterdir()} == names | {"run.json", "splits.csv", "history"}
 
 
 @pytest.mark.parametrize("what", ["data", "dispatches"])
