@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib
 from absl import flags
 
-from stag_datasets import corpus
 from stag_experiments import cli
 from stag_jax.analysis import load_run, report
 from stag_jax.training import stepping
@@ -30,8 +29,7 @@ def main() -> None:
     run = load_run(Path(WORKDIR.value))
     cli.connect(run.config)
     against = load_run(Path(COMPARE.value)) if COMPARE.value else None
-    data = run.config.data
-    prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    prepared = cli.build(run.config)
     stepping.keep_programs(run.folder)
     paths = report.write(run, prepared, against=against)
     print(f"{paths[0]} and {len(paths) - 1} files beside it, in {time.perf_counter() - begin:.0f} s")

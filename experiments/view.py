@@ -12,7 +12,6 @@ import webbrowser
 
 from absl import flags
 
-from stag_datasets import corpus
 from stag_experiments import cli
 from stag_jax.analysis import load_run
 from stag_jax.training import stepping
@@ -31,8 +30,7 @@ def main() -> None:
     from stag_experiments import viewer
 
     run = load_run(folder)
-    data = run.config.data
-    prepared = corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    prepared = cli.build(run.config)
     stepping.keep_programs(folder)
     with contextlib.suppress(KeyboardInterrupt):
         viewer.serve(viewer.create_app(run, prepared), PORT.value, _tell)

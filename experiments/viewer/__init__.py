@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from werkzeug import serving
 
-from stag_jax.analysis import loaded, playback
+from stag_jax.analysis import evidence, loaded, playback
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.motion import nodes
 from stag_jax.types import UserError
@@ -30,7 +30,6 @@ FILES = {"index.html": "text/html", "view.css": "text/css"}
 FILES |= dict.fromkeys(("view.js", "player.js", "panels.js"), "text/javascript")
 HERE = Path(__file__).parent
 REMEMBERED = 32  # clips whose pictures are kept, encoded
-AGREEMENT = 1e-4  # how far a probability of the networks may lie from the run's own
 DIGITS = 5
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -197,7 +196,7 @@ def show(run: LoadedRun, corpora: Sequence[Path], row: pd.Series) -> Shown:
     """
     seen = playback.playback(run, corpora, row["id"])
     said = loaded.probabilities(row.to_frame().T, run.classes)[0]
-    differs = seen.probability is not None and np.abs(seen.probability - said).max() > AGREEMENT
+    differs = seen.probability is not None and np.abs(seen.probability - said).max() > evidence.AGREEMENT
     known = seen.features
     about = {
         "height": seen.flow_pictures.shape[1],

@@ -42,6 +42,11 @@ def of_units(links: Float[np.ndarray, "*k n n2"], incidence: Float[np.ndarray, "
     return share @ links @ share.T
 
 
+def symmetric(links: Float[np.ndarray, "k n n2"]) -> Float[np.ndarray, "k n n2"]:
+    """The mean of both directions."""
+    return (links + np.swapaxes(links, -1, -2)) / 2
+
+
 def region_places(config: GraphConfig, graph: FaceGraph) -> Float[np.ndarray, "n 2"]:
     """Where the nodes lie on the mean face, in outer eye distances."""
     if config.kind == "roi":
@@ -89,7 +94,7 @@ def figure(
     rows = -(-len(classes) // columns)
     drawn = Figure(figsize=(2.5 * columns, 2.95 * rows), layout="constrained")
     panels = drawn.subplots(rows, columns, squeeze=False)
-    both = (links + np.swapaxes(links, -1, -2)) / 2
+    both = symmetric(links)
     upper = np.triu_indices(links.shape[-1], 1)
     largest = float(np.abs(both[:, *upper]).max()) or 1.0
     for axes, index in zip(panels.flat, range(len(classes)), strict=False):
@@ -115,7 +120,7 @@ def figure(
 
 def scale(links: Float[np.ndarray, "k n n2"]) -> float:
     """The thickest line of `figure`, in the units of `links`."""
-    both = (links + np.swapaxes(links, -1, -2)) / 2
+    both = symmetric(links)
     return float(np.abs(both[:, *np.triu_indices(links.shape[-1], 1)]).max())
 
 

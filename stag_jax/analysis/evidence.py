@@ -1,7 +1,7 @@
 """What the networks of a run say of the clips that they did not see, and on what they rest it; clip by clip."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -72,15 +72,23 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
     corpus = corpus.take(known)
     clips = corpus.batch
 
-    def pieces(folds: Sequence[int], bar: tqdm) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
-        """Chunks of clips of one fold: its networks, the rows, and the rows padded to one length."""
-        for number in folds:
-            trained = networks[number]
-            rows = np.flatnonzero(which == number)
-            for start in range(0, len(rows), size):
-                own = rows[start : start + size]
-                yield (trained.params, trained.statistics), own, np.resize(own, size)
-                bar.update(len(own))
+    def ask(program: Callable, folds: Sequence[int], what: str, *given: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Asks the networks of folds of the clips that they hold out: their rows in order, and what is said of them."""
+        order, parts = [], []
+        with tqdm(total=int(np.isin(which, folds).sum()), desc=what, unit="clip", disable=quiet) as bar:
+            for number in folds:
+                trained, rows = networks[number], np.flatnonzero(which == number)
+                for start in range(0, len(rows), size):
+                    own = rows[start : start + size]
+                    padded = np.resize(own, size)  # one shape, one program
+                    each = (trained.params, trained.statistics), _rows(clips, padded), *(x[padded] for x in given)
+                    said = jax.device_get(program(*each))
+                    parts.append(jax.tree.map(lambda x, own=own: x[: len(own)], said))
+                    order.append(own)
+                    bar.update(len(own))
+        asked = np.concatenate(order)
+        back = np.argsort(asked)
+        return asked[back], jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
 
     mesh = Mesh(np.asarray(jax.local_devices()), ("clip",))
     everywhere, by_clip = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clip",)))
@@ -97,26 +105,12 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
         follow = pool.submit(_lowered(_follower(run), (everywhere, by_clip, by_clip, by_clip), (*given, blank)))
         networks = [run.network(name) for name in names]
         examine, follow = examine.result(), follow.result()
-    order, parts = [], []
-    with tqdm(total=len(target), desc="explaining", unit="clip", disable=quiet) as bar:
-        for trained, own, padded in pieces(range(len(names)), bar):
-            found = jax.device_get(examine(trained, _rows(clips, padded), target[padded]))
-            parts.append(jax.tree.map(lambda x, own=own: x[: len(own)], found))
-            order.append(own)
-    back = np.argsort(np.concatenate(order))
-    found = jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
-
+    _, found = ask(examine, range(len(names)), "explaining", target)
     saliences = found.saliency | {faithfulness.RANDOM: noise}
     stacked = np.stack(list(saliences.values()), axis=1)
     some = _evenly(np.bincount(which, minlength=len(names)), CURVED)
-    order, parts = [], []
-    with tqdm(total=int(np.isin(which, some).sum()), desc="checking", unit="clip", disable=quiet) as bar:
-        for trained, own, padded in pieces(some, bar):
-            curve = jax.device_get(follow(trained, _rows(clips, padded), target[padded], stacked[padded]))
-            parts.append(curve[: len(own)])
-            order.append(own)
-    curved = np.concatenate(order)
-    curves = np.moveaxis(np.concatenate(parts)[np.argsort(curved)], 0, -1)  # [mode, method, share, c]
+    curved, curves = ask(follow, some, "checking", target, stacked)
+    curves = np.moveaxis(curves, 0, -1)  # [mode, method, share, c]
     wrong = np.abs(probability - found.probability).max(axis=1) > AGREEMENT
     return Evidence(
         corpus=corpus,
@@ -125,7 +119,7 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
         aux=found.aux,
         seen=restore.frames_seen(found.aux, clips.frame_mask),
         saliency=found.saliency,
-        curved=np.sort(curved),
+        curved=curved,
         curves={name: curves[:, index] for index, name in enumerate(saliences)},
         differing=tuple(np.asarray(corpus.ids)[wrong].tolist()),
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from stag_jax.config import Config
-from stag_jax.training import dataset, history, restore, workdir
+from stag_jax.training import checkpoint, dataset, history, restore, workdir
 from stag_jax.types import ClipBatch, UserError
 
 SEPARATOR = "|"  # between the folds of a cell of splits.csv
@@ -139,7 +139,7 @@ def load_run(folder: Path | str) -> LoadedRun:
         frame.drop(columns="fold", errors="ignore").merge(named, on="id", how="left").fillna({"fold": ""})
         for frame in (predictions, by_seed)
     )
-    there = {path.name for path in (folder / "folds").glob("*")}
+    there = {path.name for path in (folder / checkpoint.FOLDS).glob("*")}
     missing = [name for name in dict.fromkeys(sorted(tested["fold"])) if name not in there] if done else []
     return LoadedRun(
         folder=folder,

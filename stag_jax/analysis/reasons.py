@@ -17,16 +17,18 @@ from stag_jax.training import features
 MARKS = ("onset", "apex", "offset")
 
 
-def sections(run: LoadedRun, corpora: Sequence[Path], found: Evidence | None) -> list[page.Section]:
+def sections(
+    run: LoadedRun, corpora: Sequence[Path], prepared: Sequence[features.Prepared], found: Evidence | None
+) -> list[page.Section]:
     """All of them; none where no networks are there."""
     if found is None:
         return []
     spread = evidence.by_method(found)
     return [
         *_connectivity(run, found, spread),
-        *_time(run, corpora, found),
+        *_time(run, prepared, found),
         *_units(run, found, spread),
-        _examples(run, corpora, found, spread),
+        _examples(run, corpora, prepared, found, spread),
         _faithfulness(run, found),
     ]
 
@@ -73,7 +75,7 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
 
 
 def _pairs(between: Float[np.ndarray, "k u u2"], units: Sequence[int], classes: Sequence[str]) -> pd.DataFrame:
-    both = (between + np.swapaxes(between, -1, -2)) / 2
+    both = connections.symmetric(between)
     rows, columns = np.triu_indices(len(units), 1)
     frame = pd.DataFrame({"units": [f"{units[i]} and {units[j]}" for i, j in zip(rows, columns, strict=True)]})
     for index, name in enumerate(classes):
@@ -82,12 +84,12 @@ def _pairs(between: Float[np.ndarray, "k u u2"], units: Sequence[int], classes: 
     return frame.iloc[order].reset_index(drop=True)
 
 
-def annotated(run: LoadedRun, corpora: Sequence[Path], ids: Sequence[str]) -> dict[str, Float[np.ndarray, " b"]]:
+def annotated(prepared: Sequence[features.Prepared], ids: Sequence[str]) -> dict[str, Float[np.ndarray, " b"]]:
     """Annotated onset, apex and offset of each clip in milliseconds after its first frame; NaN where there is none."""
     where = {name: index for index, name in enumerate(ids)}
     found = {mark: np.full(len(ids), np.nan) for mark in MARKS}
-    for folder in corpora:
-        for report in features.prepare(folder, run.config).reports:
+    for each in prepared:
+        for report in each.reports:
             for mark in MARKS:
                 frame = getattr(report, f"annotated_{mark}")
                 if report.id in where and frame >= 0:
@@ -95,11 +97,11 @@ def annotated(run: LoadedRun, corpora: Sequence[Path], ids: Sequence[str]) -> di
     return found
 
 
-def _time(run: LoadedRun, corpora: Sequence[Path], found: Evidence) -> list[page.Section]:
+def _time(run: LoadedRun, prepared: Sequence[features.Prepared], found: Evidence) -> list[page.Section]:
     weight, batch = found.aux.get("temporal_attention"), found.corpus.batch
     if weight is None or weight.shape[1] < 2:
         return []
-    marks = annotated(run, corpora, found.corpus.ids)
+    marks = annotated(prepared, found.corpus.ids)
     paid = (weight * batch.times_ms * found.seen).sum(axis=1)
     plain = (batch.times_ms * found.seen).sum(axis=1) / found.seen.sum(axis=1)
     rows = []
@@ -180,11 +182,14 @@ def agreement_table(
 
 
 def _examples(
-    run: LoadedRun, corpora: Sequence[Path], found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]]
+    run: LoadedRun,
+    corpora: Sequence[Path],
+    prepared: Sequence[features.Prepared],
+    found: Evidence,
+    spread: dict[str, Float[np.ndarray, "b t n"]],
 ) -> page.Section:
     batch, ids = found.corpus.batch, found.corpus.ids
     right = found.probability.argmax(axis=1) == batch.label
-    prepared = (features.prepare(folder, run.config) for folder in corpora)
     kept = {clip.id: clip.frame_index for each in prepared for clip in each.clips}
     blocks: list[page.Block] = [
         page.Note(

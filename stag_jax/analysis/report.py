@@ -25,7 +25,7 @@ from stag_jax.analysis import (
 )
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.protocol import calibration
-from stag_jax.training import dataset, workdir
+from stag_jax.training import dataset, features, workdir
 from stag_jax.types import UserError
 
 REPORT = "report"
@@ -51,11 +51,13 @@ def write(
       UserError: other data than the run's; `against` is about other clips.
     """
     corpora = [corpora] if isinstance(corpora, Path) else list(corpora)
-    everything = dataset.load(corpora, run.config)
+    # Once for all sections: each time would hash the whole corpus again.
+    prepared = [features.prepare(folder, run.config) for folder in corpora]
+    everything = dataset.assemble(corpora, prepared, run.config)
     workdir.check_data(run.folder, everything)
     corpus = everything.take(np.isin(everything.ids, run.predictions["id"]))
     found = evidence.collect(run, corpus, quiet=quiet)
-    small = thumbnails.make(corpora, run.config, corpus.ids)
+    small = thumbnails.make(corpora, prepared, corpus.ids)
     head = tables.headline(run)
     with drawing.style():
         sections = [
@@ -66,7 +68,7 @@ def write(
             *([_comparison(run, against)] if against else []),
             _audit(run, everything, small, found),
             _mistakes(run, small),
-            *reasons.sections(run, corpora, found),
+            *reasons.sections(run, corpora, prepared, found),
             *_embedding(run, corpus),
             _provenance(run),
         ]

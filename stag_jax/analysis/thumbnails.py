@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from stag_jax.config import Config
 from stag_jax.motion import nodes, quality
 from stag_jax.training import features
 
@@ -23,11 +22,16 @@ class Thumbnail(NamedTuple):
     flow_only: bool  # the corpus has no frames
 
 
-def make(folders: Sequence[Path], config: Config, ids: Collection[str]) -> dict[str, Thumbnail]:
-    """Of each clip that is asked for: what `quality.tile` shows; of a flow image, motion and strain in colour."""
+def make(folders: Sequence[Path], each: Sequence[features.Prepared], ids: Collection[str]) -> dict[str, Thumbnail]:
+    """Of each clip that is asked for: what `quality.tile` shows; of a flow image, motion and strain in colour.
+
+    Args:
+      folders: prepared corpora.
+      each: what `features.prepare` gives of each.
+      ids: the clips.
+    """
     wanted, found = set(ids), {}
-    for folder in folders:
-        prepared = features.prepare(folder, config)
+    for folder, prepared in zip(folders, each, strict=True):
         for report, tile in zip(prepared.reports, prepared.tiles, strict=True):
             if report.id in wanted:
                 picture = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
