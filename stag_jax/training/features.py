@@ -80,8 +80,8 @@ def prepare(folder: Path, config: Config) -> Prepared:
             part = _read_cache(chunks / f"{start}.npz")
             if part is None:
                 part = _collected(extract_all(own), bar)
-                # Another process that was faster has cleared the folder away.
-                with contextlib.suppress(FileNotFoundError):
+                # Another process that was faster has cleared the folder away, maybe while it was being made.
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
                     _write_cache(chunks / f"{start}.npz", part)
             else:
                 bar.update(len(own))
