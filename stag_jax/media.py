@@ -57,7 +57,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "y x 3"]:
     Raises:
       UserError: no such file, not a picture, cut off, or pixels that are neither of 8 nor of 16 bit.
     """
-    _check_file(path)
+    check_file(path)
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
@@ -66,7 +66,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "y x 3"]:
             pixels = _sixteen_bits(path, data, image) if _is_deep(data, image) else _eight_bits(path, image)
     # What Pillow raises for damaged files depends on where the damage is.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as a picture: {_reason(error)}") from error
+        raise UserError(f"{path} cannot be read as a picture: {reason(error)}") from error
     return _turned(pixels, *turn)
 
 
@@ -83,27 +83,39 @@ def read_clip(path: Path, fps: float | None = None, max_frames: int = MAX_FRAMES
         Formats that declare no length (MPEG-TS, GIF, fragmented MP4) may end early without notice where the cut leaves
         no broken frame.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"{path}: --fps must be a number above 0, got {fps}")
+    check_rate(path, fps)
     recording = _read_folder(path, max_frames) if path.is_dir() else _read_video(path, max_frames)
     rate = fps if fps is not None else recording.rate
     if rate is None:
-        raise UserError(f"{path} does not say its frame rate; give it with --fps")
+        raise no_rate(path)
     _warn_if_uneven(path, recording)
     name = path.resolve().name if path.is_dir() else path.stem
     return Clip(name, name, "video", "", None, float(rate), _stacked(recording.frames))
 
 
-def _check_file(path: Path) -> None:
+def check_rate(path: Path, fps: float | None) -> None:
+    """Raises UserError where a frame rate is given that none can be."""
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise UserError(f"{path}: --fps must be a number above 0, got {fps}")
+
+
+def no_rate(path: Path) -> UserError:
+    """What is said where a rate is needed, and neither the file nor the user has one."""
+    return UserError(f"{path} does not say its frame rate; give it with --fps")
+
+
+def check_file(path: Path) -> None:
+    """Raises UserError where there is no file, or nothing in it."""
     if not path.is_file():
         raise UserError(f"{path} is not a file")
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
 
 
-def _reason(error: Exception) -> str:
-    reason = error.strerror if isinstance(error, OSError | av.FFmpegError) and error.strerror else str(error)
-    return "not in a known format" if "BytesIO" in reason else " ".join(reason.split())
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in one line."""
+    said = error.strerror if isinstance(error, OSError | av.FFmpegError) and error.strerror else str(error)
+    return "not in a known format" if "BytesIO" in said else " ".join(said.split())
 
 
 def _turned(pixels: np.ndarray, transpose: bool, flip_rows: bool, flip_columns: bool) -> np.ndarray:
@@ -140,7 +152,12 @@ def _eight_bits(path: Path, image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _read_folder(path: Path, max_frames: int) -> _Recording:
+def numbered(path: Path) -> dict[int, Path]:
+    """The pictures of a folder by the numbers at the end of their names, in order.
+
+    Raises:
+      UserError: no pictures, or one without a number or with another's.
+    """
     files: dict[int, Path] = {}
     for file in sorted(path.iterdir()):
         if file.suffix.lower() not in PICTURES or file.name.startswith("."):
@@ -153,20 +170,32 @@ def _read_folder(path: Path, max_frames: int) -> _Recording:
         files[int(digits)] = file
     if not files:
         raise UserError(f"{path} is a folder without pictures")
-    numbers = sorted(files)
-    pictures = ((str(files[number]), read_image(files[number])) for number in numbers)
-    return _Recording(_collected(path, pictures, len(files), max_frames), np.array(numbers, float), 0.0, None)
+    return dict(sorted(files.items()))
+
+
+def _read_folder(path: Path, max_frames: int) -> _Recording:
+    files = numbered(path)
+    pictures = ((str(file), read_image(file)) for file in files.values())
+    return _Recording(_collected(path, pictures, len(files), max_frames), np.array(list(files), float), 0.0, None)
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """A video file, opened; to be closed by the caller.
+
+    Raises:
+      UserError: no file, an empty one, or not a video.
+    """
+    check_file(path)
+    try:
+        # An absolute name, since ffmpeg takes what stands before a colon for a protocol.
+        return av.open(str(path.absolute()), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise UserError(f"{path} cannot be read as a video: {reason(error)}") from error
 
 
 def _read_video(path: Path, max_frames: int) -> _Recording:
-    _check_file(path)
-    try:
-        # An absolute name, since ffmpeg takes what stands before a colon for a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise UserError(f"{path} cannot be read as a video: {_reason(error)}") from error
-    with container:
-        stream = _video_stream(path, container)
+    with open_container(path) as container:
+        stream = video_stream(path, container)
         times: list[float | None] = []
         frames = _collected(path, _decoded(path, container, stream, times), stream.frames, max_frames)
         if not frames:
@@ -175,8 +204,12 @@ def _read_video(path: Path, max_frames: int) -> _Recording:
         return _Recording(frames, known, float(stream.time_base), _rate(stream, known))
 
 
-def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream. ffmpeg also plays single pictures, cover art and text files; none of them is a clip."""
+def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream. ffmpeg also plays single pictures, cover art and text files; none of them is a clip.
+
+    Raises:
+      UserError: one of these, or no stream that can be decoded.
+    """
     if container.format.name == "tty":
         raise UserError(f"{path} cannot be read as a video: it is text")
     if container.format.name == "image2" or container.format.name.endswith("_pipe"):
@@ -205,16 +238,27 @@ def _decoded(
                 if frame.is_corrupt:
                     raise UserError(f"{where} is damaged")
                 times.append(frame.time)
-                yield where, _rgb(frame, stream)
+                yield where, rgb(frame, stream)
     except av.FFmpegError as error:
-        raise UserError(f"{path} is damaged at frame {len(times)}: {_reason(error)}") from error
+        raise UserError(f"{path} is damaged at frame {len(times)}: {reason(error)}") from error
     kinds = set(container.format.name.split(","))
-    if "matroska" in kinds and (size := _matroska_size(path)) and path.stat().st_size < size:
-        raise UserError(f"{path} is cut off at frame {len(times)}: {path.stat().st_size} of {size} bytes")
-    if coded < stream.frames:
-        raise UserError(f"{path} is cut off: it holds {coded} of the {stream.frames} frames that it declares")
+    if cut := missing(path, container, stream, coded, len(times)):
+        raise UserError(f"{path} is cut off{cut}")
     if len(times) < shown and kinds & {"mov", "matroska", "avi"}:  # elsewhere a packet may be half a frame
         raise UserError(f"{path} is damaged: only {len(times)} of its {shown} frames can be decoded")
+
+
+def missing(path: Path, container: av.container.InputContainer, stream: av.VideoStream, coded: int, frame: int) -> str:
+    """What says that a file, read to its end, is cut off: " at frame ...: ..." or ": ..."; empty where nothing does.
+
+    Args:
+      path, container, stream: the video.
+      coded: packets that were found in it.
+      frame: the number that the next frame would have.
+    """
+    if "matroska" in container.format.name and (size := _matroska_size(path)) and path.stat().st_size < size:
+        return f" at frame {frame}: {path.stat().st_size} of {size} bytes"
+    return f": it holds {coded} of the {stream.frames} frames that it declares" if coded < stream.frames else ""
 
 
 def _matroska_size(path: Path) -> int | None:
@@ -235,8 +279,8 @@ def _matroska_size(path: Path) -> int | None:
         return file.tell() + size if segment and not is_open else None
 
 
-def _rgb(frame: av.VideoFrame, stream: av.VideoStream) -> UInt8[np.ndarray, "y x 3"]:
-    """Square pixels, upright."""
+def rgb(frame: av.VideoFrame, stream: av.VideoStream) -> UInt8[np.ndarray, "y x 3"]:
+    """A decoded frame in square pixels, upright."""
     width = round(frame.width * (stream.sample_aspect_ratio or 1))
     pixels = frame.to_ndarray(format="rgb24", width=width)
     for side in frame.side_data:
