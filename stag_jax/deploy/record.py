@@ -1,0 +1,126 @@
+"""What is written of one recording: JSON by a schema, and tables. See docs/predictions.md for the fields."""
+
+import importlib.resources
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stag_jax.deploy.results import Gap, Interval, Score
+from stag_jax.training.files import write_table, write_text
+from stag_jax.types import UserError
+
+VERSION = 1
+DIGITS = 6  # after the point
+
+
+class Outcome(NamedTuple):
+    """All that is said of a recording."""
+
+    source: str  # its name
+    model: str  # the recogniser's name
+    frames: int  # read, those dropped with them
+    seconds: float  # from the first frame to the last
+    fps: float | None  # mean; None where there are fewer than two frames
+    dropped: Mapping[str, int]  # frames that were not looked at, by reason
+    classes: tuple[str, ...]  # emotions, axis k of the scores
+    units: tuple[int, ...]  # action units, axis u of the scores
+    scores: Sequence[tuple[int, Score]]  # track and what is said of a window of it, in order of time
+    intervals: Sequence[Interval]
+    gaps: Sequence[Gap]
+    settings: Mapping[str, Any]  # names and values of what was chosen: numbers, texts, lists or None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of what `write_json` writes."""
+    return json.loads(
+        importlib.resources.files("stag_jax.deploy").joinpath("predictions.schema.json").read_text("utf-8")
+    )
+
+
+def write_json(path: Path, outcome: Outcome) -> None:
+    """Everything, in one move. Numbers have `DIGITS` digits after the point; NaN and infinity become null."""
+    tree = {"version": VERSION} | outcome._asdict()
+    tree["scores"] = [{"track": track} | score._asdict() for track, score in outcome.scores]
+    tree["intervals"] = [interval._asdict() for interval in outcome.intervals]
+    tree["gaps"] = [gap._asdict() for gap in outcome.gaps]
+    # A line for each window, so that the file can be looked at, and compared.
+    parts = [f" {json.dumps(key)}: {_lines(value)}" for key, value in tree.items()]
+    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _lines(value: Any) -> str:
+    value = _plain(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(json.dumps(row, allow_nan=False) for row in value) + "\n ]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Of types that JSON has."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return round(value, DIGITS) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def read(path: Path) -> Outcome:
+    """What `write_json` wrote.
+
+    Raises:
+      UserError: no such file, not such a file, or of another version.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        version = tree.pop("version")
+        if version != VERSION:
+            raise UserError(f"{path} is of version {version} of the predictions; this is version {VERSION}")
+        tree["scores"] = [(row.pop("track"), _record(Score, row)) for row in tree["scores"]]
+        tree["intervals"] = [_record(Interval, row) for row in tree["intervals"]]
+        tree["gaps"] = [Gap(**row) for row in tree["gaps"]]
+        return Outcome(**tree | {"classes": tuple(tree["classes"]), "units": tuple(tree["units"])})
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no predictions: {' '.join(str(error).split())}") from error
+
+
+def _record(kind: type, row: dict[str, Any]) -> Any:
+    """The arrays of a record again, null as NaN."""
+    values = {}
+    for key, value in row.items():
+        if isinstance(value, list):
+            value = np.array([math.nan if each is None else each for each in value], np.float64)
+        values[key] = math.nan if value is None else value
+    return kind(**values)
+
+
+def write_csv(path: Path, outcome: Outcome) -> Path:
+    """One row an interval; NaN is an empty cell. Returns the path."""
+    header = ["track", "onset_ms", "apex_ms", "offset_ms", "emotion", "confidence", *_columns(outcome)]
+    rows = ([*interval[:6], *interval.probability, *interval.au_probability] for interval in outcome.intervals)
+    return write_table(path, header, map(_cells, rows))
+
+
+def write_scores(path: Path, outcome: Outcome) -> Path:
+    """One row a window of a track; NaN is an empty cell. Returns the path."""
+    names = ("start_ms", "end_ms", "expression", "onset_ms", "apex_ms", "offset_ms", "magnitude")
+    rows = (
+        [track, *(getattr(score, name) for name in names), *score.probability, *score.au_probability]
+        for track, score in outcome.scores
+    )
+    return write_table(path, ["track", *names, *_columns(outcome)], map(_cells, rows))
+
+
+def _columns(outcome: Outcome) -> list[str]:
+    return [f"p_{name}" for name in outcome.classes] + [f"au_{unit}" for unit in outcome.units]
+
+
+def _cells(row: Sequence[Any]) -> list[Any]:
+    return ["" if each is None else each for each in map(_plain, row)]
