@@ -23,6 +23,12 @@ MOST = 4  # faces that are tried in one picture
 EASY = 65  # pixels between the outer eye corners in the copy in which a lost face is looked for
 SLOW = 0.3  # by how much the remembered score follows a falling one at each examination
 SHARE = 0.5  # of the frames may be refused in a clip that is of use
+ON_TOP = 0.5  # outer eye distances within which two faces of about one size are the same
+SIZES = 1.5  # and by how much their sizes may differ
+
+ANOTHER, UNSTEADY = "another face", "not yet steady"
+
+Place = Float[np.ndarray, "2 3"]  # see evidence.look
 
 
 class State(NamedTuple):
@@ -59,18 +65,23 @@ class Track(NamedTuple):
     refused: tuple[str, ...]  # empty where tracked, else why not
 
 
-def step(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> tuple[State, Seen]:
+def step(
+    state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None = None
+) -> tuple[State, Seen]:
     """Takes in the next frame. Pure: a live stream calls it as frames arrive, `track` for all frames of a clip.
 
     A tracked face is followed by the predictor alone, from where it was in the frame before. It is examined every CHECK
     frames, and when it moved by more than `cfg.redetect_jump` or a region of it no longer looks the same. A face that
     fails is refused and looked for, first where it was, then in the whole frame.
 
+    With `others`, the places of other faces, it is one of several (see crowd): what is found on top of another face is
+    refused, and a face that is not where it was (`state.place`) is left for the caller to find.
+
     Raises:
       UserError: the predictor file is missing or unusable. Nothing is raised for what a frame shows.
     """
     if state.face is None or state.gone:
-        return _find(state, frame, cfg)
+        return _find(state, frame, cfg, others)
     seen = evidence.look(frame, state.place, cfg.predictor)
     alike = float(appearance.likeness(state.face.view, seen.view).min())
     jump = _jump(state, seen)
@@ -81,14 +92,19 @@ def step(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> tu
         exam = evidence.examine(seen, cfg.predictor)
         if not evidence.verdict(seen, exam, state.face, cfg.min_score):
             return _confirm(state, seen, exam, 0)
-    return _find(state, frame, cfg)
+    return _find(state, frame, cfg, others)
 
 
-def _find(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> tuple[State, Seen]:
+def _find(
+    state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None
+) -> tuple[State, Seen]:
     """Looks for the face where it was, then everywhere. The first real face decides, be it taken or refused."""
     doubtful = None
-    for place, faces in _places(state, frame, cfg.min_score):
+    for place, faces in _places(state, frame, cfg.min_score) if others is None else ((state.place, 0),):
         seen = evidence.look(frame, place, cfg.predictor, times=2)
+        if others and any(on_top(seen.place, other) for other in others):
+            doubtful = doubtful or refuse(state, ANOTHER, state.place, faces)
+            continue
         exam = evidence.examine(seen, cfg.predictor)
         reason = evidence.verdict(seen, exam, state.face, cfg.min_score)
         if reason == evidence.NOTHING or _stranger(state, seen):
@@ -97,11 +113,11 @@ def _find(state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig) -> t
         reason = evidence.objection(seen, frame.shape[:2], cfg.max_turn) or reason
         if not reason:
             return _confirm(state, seen, exam, faces)
-        doubtful = doubtful or _refuse(state, reason, state.place if lost else seen.place, faces)
+        doubtful = doubtful or refuse(state, reason, state.place if lost else seen.place, faces)
         sure = exam.score > (evidence.POOR if faces else cfg.min_score)
         if sure and not lost and (faces or state.gone % RETRY):
             break
-    return doubtful or _refuse(state, evidence.NOTHING, state.place if state.gone < FORGET else None, 0)
+    return doubtful or refuse(state, evidence.NOTHING, state.place if state.gone < FORGET else None, 0)
 
 
 def _places(
@@ -119,14 +135,14 @@ def _places(
     for found in landmarks.search(frame, scales, least, margin=margin):
         starts = [evidence.start(face) for face in found[:MOST]]
         if state.place is not None:
-            starts.sort(key=lambda place: _away(state.place, place) > NEAR)
+            starts.sort(key=lambda place: away(state.place, place) > NEAR)
         for place in starts:
             yield place, len(found)
 
 
 def _stranger(state: State, seen: Look) -> bool:
     """Whether this is some other face, while the one that was tracked may still come back."""
-    if state.face is None or _away(state.place, seen.place) <= NEAR:
+    if state.face is None or away(state.place, seen.place) <= NEAR:
         return False
     return bool(appearance.likeness(state.face.view, seen.view).mean() < SAME)
 
@@ -141,7 +157,7 @@ def _confirm(state: State, seen: Look, exam: Exam, faces: int) -> tuple[State, S
         if likes.max() >= evidence.KNOWN:
             face = face._replace(score=max(exam.score, state.face.score + SLOW * (exam.score - state.face.score)))
     if state.gone and alike < evidence.ALIKE and state.calm + 1 < CALM:
-        after, result = _refuse(state, "not yet steady", seen.place, faces)
+        after, result = refuse(state, UNSTEADY, seen.place, faces)
         return after._replace(calm=state.calm + 1), result
     return _accept(state._replace(face=face, age=0), seen, 1.0, _jump(state, seen), faces)
 
@@ -159,7 +175,8 @@ def _accept(state: State, seen: Look, alike: float, jump: float, faces: int) -> 
     return state._replace(points=seen.landmarks, place=seen.place, gone=0, calm=0), result
 
 
-def _refuse(state: State, reason: str, place: Float[np.ndarray, "2 3"] | None, faces: int) -> tuple[State, Seen]:
+def refuse(state: State, reason: str, place: Place | None, faces: int = 0) -> tuple[State, Seen]:
+    """Takes in a frame in which the face is of no use; `place`: where to look for it next, None for nowhere."""
     nowhere = np.full((landmarks.POINTS, 2), np.nan, np.float32)
     box = Box(0, 0, 0, 0) if place is None else evidence.box(place)
     result = Seen(nowhere, box, confidence=0.0, jump=0.0, refused=reason, faces=faces)
@@ -177,7 +194,13 @@ def _jump(state: State, seen: Look) -> float:
     return float(np.median(np.linalg.norm(seen.landmarks - state.points, axis=1))) / evidence.eyes(seen.place)
 
 
-def _away(place: Float[np.ndarray, "2 3"], other: Float[np.ndarray, "2 3"]) -> float:
+def on_top(place: Place, other: Place) -> bool:
+    """Whether two places are those of one face."""
+    one, two = evidence.eyes(place), evidence.eyes(other)
+    return max(one, two) < SIZES * min(one, two) and away(place, other) < ON_TOP
+
+
+def away(place: Place, other: Place) -> float:
     """Distance of two faces in outer eye distances of the first."""
     return float(np.linalg.norm(evidence.centre(other) - evidence.centre(place))) / evidence.eyes(place)
 
