@@ -53,6 +53,21 @@ def frame_features() -> tfds.features.FeaturesDict:
     )
 
 
+def long_features() -> tfds.features.FeaturesDict:
+    """Layout of a corpus of long recordings: frames as `frame_features` has them, and what happens in them.
+
+    Each event has onset (the last frame before anything of it moves), apex and offset (the first frame at which all of
+    it is over) as indices into the images, -1 where unknown, with its emotion and action units in the annotators' own
+    words. The recording itself has no phases (-1) and no action units. Records hold `events` as a list of dicts; read
+    back, it is one dict of arrays.
+    """
+    event = {
+        **{phase: np.int32 for phase in ("onset", "apex", "offset")},
+        **{words: tfds.features.Text() for words in ("emotion", "action_units")},
+    }
+    return tfds.features.FeaturesDict({**frame_features(), "events": tfds.features.Sequence(event)})
+
+
 def flow_features() -> tfds.features.FeaturesDict:
     """Layout of a corpus that exists only as onset-to-apex flow images: u, v, strain in 8 bit."""
     return tfds.features.FeaturesDict({**_LABELS, "flow": tfds.features.Image(shape=(None, None, 3))})

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from stag_datasets.synth_me import order, script
+from stag_datasets.synth_me import long, long_script, order, script
 from stag_datasets.synth_me.labels import notation
 from stag_datasets.synth_me.render import render_clip, set_stage
 from stag_datasets.synth_me.script import Recipe
@@ -27,17 +27,20 @@ class Encoded(NamedTuple):
     subject: str
     clip: str
     emotion: str
-    action_units: str
+    action_units: str | None  # None for a long recording, which has those of its events
     fps: float
     onset: int
     apex: int
     offset: int
     frames: list[bytes]  # JPEG
+    events: tuple[long.Event, ...] = ()  # of a long recording
 
 
 def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
     """Renders and encodes all clips of one subject."""
     cv2.setNumThreads(1)  # the processes are the parallelism
+    if recipe.task == long_script.TASK:
+        return _encode_long(recipe, subject)
     clips = TASKS[recipe.task](recipe, subject)
     stage = set_stage(clips[0].who, recipe.size)
     encoded = []
@@ -54,6 +57,29 @@ def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
                 apex=clip.apex,
                 offset=clip.offset,
                 frames=[_jpeg(frame) for frame in clip.frames],
+            )
+        )
+    return encoded
+
+
+def _encode_long(recipe: Recipe, subject: int) -> list[Encoded]:
+    """Only the JPEG of a frame is kept, not the frame."""
+    stage, encoded = None, []
+    for spec in long_script.subject_recordings(recipe, subject):
+        stage = stage or set_stage(spec.who, spec.size)
+        played = long.play(spec, stage)
+        encoded.append(
+            Encoded(
+                subject=spec.subject,
+                clip=spec.clip,
+                emotion=long_script.TASK,
+                action_units=None,
+                fps=spec.fps,
+                onset=-1,
+                apex=-1,
+                offset=-1,
+                frames=[_jpeg(frame) for frame in played.film()],
+                events=played.events,
             )
         )
     return encoded

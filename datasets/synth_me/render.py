@@ -1,5 +1,6 @@
 """From a script to frames, and the truth about them: landmarks, dense flow, muscles over time."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -12,7 +13,7 @@ from stag_datasets.synth_me.identity import Identity
 from stag_datasets.synth_me.muscles import GRID, inverse_field, sample_field, stage_field
 from stag_datasets.synth_me.script import ClipSpec, stream
 
-_HEAD, _LIGHT, _NOISE = 10, 11, 12
+HEAD, _LIGHT, _NOISE = 10, 11, 12
 
 
 class Stage(NamedTuple):
@@ -54,7 +55,7 @@ class Rendered(NamedTuple):
 
     def muscle_flow(self, f: int) -> Float[np.ndarray, "y x 2"]:
         """Displacement of each pixel of frame 0 by muscles alone, blink included, as if the head had stayed."""
-        moved = _carry(_mix(self.weights[f], self.fields), self.pose[0], self.spec.size)
+        moved = _carry(mix(self.weights[f], self.fields), self.pose[0], self.spec.size)
         return np.einsum("ij,yxj->yxi", self.pose[0, :, :2], moved).astype(np.float32)
 
     def true_flow(self, f: int) -> Float[np.ndarray, "y x 2"]:
@@ -100,22 +101,22 @@ def render_clip(
     by_field[:count] *= gain
     moved *= gain
     for column, pulse in enumerate(spec.blinks, start=count):
-        weights[:, column] *= _left_open(moved, face.landmarks, pulse.side)
+        weights[:, column] *= left_open(moved, face.landmarks, pulse.side)
 
     pivot = (float(face.origin[0]), float(face.origin[1] + 0.9 * face.width))  # heads turn about the neck
-    pose = timing.head_motion(stream(*spec.seed, _HEAD), spec.frames, pivot=pivot)
+    pose = timing.head_motion(stream(*spec.seed, HEAD), spec.frames, pivot=pivot)
     pose[..., 2] -= MARGIN
     if head is not None:
         shift = head[..., 2] + np.einsum("fij,fj->fi", head[..., :2], pose[..., 2])
         pose = np.concatenate([head[..., :2] @ pose[..., :2], shift[..., None]], axis=-1)
     neutral = face.landmarks + np.einsum("fm,mpc->fpc", weights, by_field)
     landmarks = np.einsum("fij,fpj->fpi", pose[..., :2], neutral) + pose[:, None, :, 2]
-    frames = np.stack([_frame(face, _mix(weights[f], fields), pose[f], spec.size) for f in range(spec.frames)])
+    frames = (picture(face, mix(weights[f], fields), pose[f], spec.size) for f in range(spec.frames))
     if nuisance:
-        frames = _expose(frames, spec)
+        frames = expose(frames, spec.frames, spec.seed)
     return Rendered(
         spec=spec,
-        frames=frames,
+        frames=np.stack([*frames]),
         landmarks=landmarks,
         units=tuple(f"{pulse.side}{pulse.unit}" for pulse in spec.pulses),
         intensity=weights[:, :count],
@@ -131,7 +132,8 @@ def render_clip(
     )
 
 
-def _mix(weights: Float[np.ndarray, " m"], fields: Float[np.ndarray, "m gy gx 2"]) -> Float[np.ndarray, "gy gx 2"]:
+def mix(weights: Float[np.ndarray, " m"], fields: Float[np.ndarray, "m gy gx 2"]) -> Float[np.ndarray, "gy gx 2"]:
+    """The sum of all fields, each with its weight."""
     # One by one and not as a product of matrices, whose last bit depends on the machine.
     total = np.zeros_like(fields[0])
     for weight, field in zip(weights, fields, strict=True):
@@ -140,7 +142,7 @@ def _mix(weights: Float[np.ndarray, " m"], fields: Float[np.ndarray, "m gy gx 2"
     return total
 
 
-def _left_open(
+def left_open(
     moved: Float[np.ndarray, "f 68 2"], points: Float[np.ndarray, "68 2"], side: str
 ) -> Float[np.ndarray, " f"]:
     """How much of a blink the expression leaves room for: lids that are half closed have half the way to go."""
@@ -158,7 +160,7 @@ def _carry(
     return cv2.warpAffine(field.astype(np.float32), back, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _frame(
+def picture(
     face: Face, field: Float[np.ndarray, "gy gx 2"], pose: Float[np.ndarray, "2 3"], size: int
 ) -> UInt8[np.ndarray, "y x 3"]:
     """The face with its skin displaced by `field`, in one pose."""
@@ -185,15 +187,15 @@ def _look_up(canvas: np.ndarray, x: Float[np.ndarray, "y x"], y: Float[np.ndarra
     return cv2.remap(canvas, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _expose(frames: UInt8[np.ndarray, "f y x 3"], spec: ClipSpec) -> UInt8[np.ndarray, "f y x 3"]:
-    """Brightness of the clip, flicker of each frame, noise of the sensor."""
-    rng = stream(*spec.seed, _LIGHT)
+def expose(
+    frames: Iterable[UInt8[np.ndarray, "y x 3"]], count: int, seed: tuple[int, ...]
+) -> Iterator[UInt8[np.ndarray, "y x 3"]]:
+    """Brightness of the clip, flicker of each of its `count` frames, noise of the sensor; frame by frame."""
+    rng = stream(*seed, _LIGHT)
     gain, lift, spread = rng.uniform(0.88, 1.08), rng.uniform(-6, 6), rng.uniform(1.0, 3.0)
-    light = gain * timing.flicker(rng, spec.frames)
-    grain = stream(*spec.seed, _NOISE)
-    exposed = np.empty_like(frames)
-    for f, frame in enumerate(frames):
+    light = gain * timing.flicker(rng, count)
+    grain = stream(*seed, _NOISE)
+    for frame, bright in zip(frames, light, strict=True):
         # The same for the three colours: video keeps little of coloured noise.
         noise = grain.standard_normal(frame.shape[:2], dtype=np.float32) * np.float32(spread) + np.float32(lift)
-        exposed[f] = cv2.add(frame * np.float32(light[f]), cv2.merge([noise] * 3), dtype=cv2.CV_8U)
-    return exposed
+        yield cv2.add(frame * np.float32(bright), cv2.merge([noise] * 3), dtype=cv2.CV_8U)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from stag_datasets.synth_me import labels
 from stag_datasets.synth_me.identity import Identity, sample_identity
@@ -11,7 +12,7 @@ from stag_datasets.synth_me.muscles import BLINK
 from stag_datasets.synth_me.timing import Pulse
 
 # What each stream of random numbers is for; never renumber.
-IDENTITY, SUBJECT, SCRIPT = 0, 1, 2
+IDENTITY, SUBJECT, SCRIPT, LONG = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,11 @@ class Recipe:
     subjects: int = 16
     clips: int = 15  # per subject, on average
     frames: tuple[int, int] = (30, 60)  # fewest and most in a clip
+    expressions: tuple[int, int] = (4, 7)  # fewest and most in a long recording; other clips have one
     fps: float = 100.0
     size: int = 256  # of a frame, pixels
     seed: int = 2
-    task: str = "emotion"  # what the classes are: "emotion" (this module) or "order" (order.py)
+    task: str = "emotion"  # what the classes are: "emotion" (this module), "order" (order.py), "long" (long.py)
 
 
 class ClipSpec(NamedTuple):
@@ -60,11 +62,15 @@ def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
     """The scripts of all clips of one subject."""
     rng = stream(recipe.seed, SUBJECT, subject)
     who = identity(recipe, subject)
-    # People differ in how much they show and in what they show.
-    liveliness = float(np.exp(rng.normal(0, 0.15)))
-    shares = rng.dirichlet(np.array(labels.SHARE) * 14)
+    liveliness, shares = temperament(rng)
     count = recipe.clips + (int(rng.integers(-2, 3)) if recipe.clips > 6 else 0)
     return [_clip(recipe, subject, clip, who, liveliness, shares) for clip in range(count)]
+
+
+def temperament(rng: np.random.Generator) -> tuple[float, Float[np.ndarray, " k"]]:
+    """How much a person shows, about 1, and how often which of `labels.EMOTIONS`. People differ in both."""
+    liveliness = float(np.exp(rng.normal(0, 0.15)))
+    return liveliness, rng.dirichlet(np.array(labels.SHARE) * 14)
 
 
 def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: float, shares: np.ndarray) -> ClipSpec:
@@ -72,8 +78,7 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
     emotion = str(rng.choice(labels.EMOTIONS, p=shares))
     actions = labels.sample_actions(rng, emotion)
     frames = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
-    longest = min(round(0.48 * recipe.fps), frames - 8)
-    length = int(np.clip(round(recipe.fps * rng.normal(0.32, 0.07)), round(0.12 * recipe.fps), longest))
+    length = sample_length(rng, recipe.fps, frames - 8)
     onset = int(rng.integers(3, frames - length - 3))
     return ClipSpec(
         subject=f"s{subject + 1:02d}",
@@ -91,6 +96,12 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
         peak=sample_peak(rng, liveliness),
         seed=(recipe.seed, subject, clip),
     )
+
+
+def sample_length(rng: np.random.Generator, fps: float, most: int) -> int:
+    """Frames from onset to offset of an expression: 0.12 to 0.48 s, and no more than `most`."""
+    longest = min(round(0.48 * fps), most)
+    return int(np.clip(round(fps * rng.normal(0.32, 0.07)), round(0.12 * fps), longest))
 
 
 def sample_pulses(
@@ -123,7 +134,11 @@ def sample_blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pul
     if rng.random() >= 0.35:
         return ()
     length = min(rng.uniform(0.10, 0.30) * fps, 0.8 * frames)
-    onset = float(rng.uniform(1, frames - 0.6 * length))
+    return blink(rng, float(rng.uniform(1, frames - 0.6 * length)), length)
+
+
+def blink(rng: np.random.Generator, onset: float, length: float) -> tuple[Pulse, ...]:
+    """Both lids shut and open again, `length` frames from onset to offset."""
     apex = onset + rng.uniform(0.3, 0.45) * length
     depth = float(rng.uniform(0.75, 1.0))
     return tuple(Pulse(BLINK, side, depth, onset, float(apex), onset + length) for side in "LR")

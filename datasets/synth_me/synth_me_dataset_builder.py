@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
 from stag_datasets import corpus
+from stag_datasets.synth_me import long_script
 from stag_datasets.synth_me.encode import encode_corpus
 from stag_datasets.synth_me.script import Recipe
 
@@ -43,10 +44,21 @@ class Builder(tfds.core.ShardBasedBuilder):
             description="12 subjects with 16 clips each; the classes differ in which part of the face moves first.",
             recipe=Recipe(subjects=12, clips=16, task="order"),
         ),
+        SynthConfig(
+            name="long",
+            description="16 subjects with one recording of 12 to 20 s each, with 4 to 7 expressions among distractors.",
+            recipe=Recipe(clips=1, frames=(1200, 2000), task=long_script.TASK),
+        ),
+        SynthConfig(
+            name="long_tiny",
+            description="3 subjects with one recording of 4 s and 2 expressions each, for tests.",
+            recipe=Recipe(subjects=3, clips=1, frames=(400, 400), expressions=(2, 2), task=long_script.TASK),
+        ),
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=corpus.frame_features())
+        long = self.builder_config.recipe.task == long_script.TASK
+        return self.dataset_info_from_configs(features=corpus.long_features() if long else corpus.frame_features())
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Any]]:
         del dl_manager  # nothing to download
@@ -64,4 +76,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                     action_units=clip.action_units,
                 )
                 phases = {"onset": clip.onset, "apex": clip.apex, "offset": clip.offset}
-                yield record["id"], {**record, **corpus.recording(clip.frames, fps=clip.fps, **phases)}
+                record |= corpus.recording(clip.frames, fps=clip.fps, **phases)
+                if recipe.task == long_script.TASK:
+                    record["events"] = [event._asdict() for event in clip.events]
+                yield record["id"], record

@@ -34,6 +34,22 @@ def wander(rng: np.random.Generator, frames: int, span: float) -> Float[np.ndarr
     return walk * span / max(float(np.abs(walk).max()), 1e-9)
 
 
+def sway(rng: np.random.Generator, frames: int, span: float, memory: float) -> Float[np.ndarray, " f"]:
+    """As `wander`, but it forgets where it was over `memory` frames, and so never leaves for good: for long clips."""
+    past = int(4 * memory)
+    fading = np.exp(-np.arange(past) / memory)
+    walk = np.convolve(rng.standard_normal(frames + past + 11), fading, mode="valid")
+    walk = np.convolve(walk, np.hanning(13)[1:-1] / 6, mode="valid")[:frames]
+    walk = walk - walk[0]
+    return walk * span / max(float(np.abs(walk).max()), 1e-9)
+
+
+def settle(share: Float[np.ndarray, " f"]) -> Float[np.ndarray, " f"]:
+    """The way done after a share of the time, both 0 to 1: the path of least jerk (Flash and Hogan, 1985)."""
+    t = np.clip(share, 0, 1)
+    return t**3 * (10 - 15 * t + 6 * t**2)
+
+
 def head_motion(rng: np.random.Generator, frames: int, *, pivot: tuple[float, float]) -> Float[np.ndarray, "f 2 3"]:
     """Similarity of each frame about `pivot`, the identity at frame 0: at most 1.5 px, 1 degree, 1 percent."""
     shift_x, shift_y = (wander(rng, frames, 1.5 * rng.beta(1.3, 2.5)) for _ in range(2))
