@@ -105,10 +105,11 @@ def match(truth: Sequence[Span], found: Sequence[Span], least: float = LEAST) ->
     if not truth or not found:
         return []
     alike = np.array([[iou(a, b) for b in found] for a in truth])
+    fits = alike > least - ROUNDING
     # One more pair outweighs whatever the others could gain by it.
-    gain = np.where(alike >= least, alike + 1 + min(alike.shape), 0)
+    gain = np.where(fits, alike + 1 + min(alike.shape), 0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if alike[i, j] >= least]
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if fits[i, j]]
 
 
 def tally(recordings: Sequence[Recording], classes: Sequence[str] = (), *, least: float = LEAST) -> Tally:

@@ -1,5 +1,3 @@
-import itertools
-
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn
@@ -37,16 +35,20 @@ def slow_iou(a, b, per=1):
 
 
 def slow_match(truth, found, least=0.5):
-    """By trying every assignment."""
-    few, many = sorted((len(truth), len(found)))
-    best, chosen = (0, 0.0), []
-    for order in itertools.permutations(range(many), few):
-        pairs = [(k, order[k]) if len(truth) <= len(found) else (order[k], k) for k in range(few)]
-        pairs = [(i, j) for i, j in pairs if spotting.iou(truth[i], found[j]) >= least]
-        worth = len(pairs), sum(spotting.iou(truth[i], found[j]) for i, j in pairs)
-        if worth > best:
-            best, chosen = worth, sorted(pairs)
-    return chosen
+    """By trying, for each true span, to leave it alone or to give it any found one that is left."""
+
+    def best(i, taken):
+        if i == len(truth):
+            return 0, 0.0, []
+        options = [best(i + 1, taken)]
+        for j in set(range(len(found))) - taken:
+            alike = spotting.iou(truth[i], found[j])
+            if alike >= least:
+                count, total, pairs = best(i + 1, taken | {j})
+                options.append((count + 1, total + alike, [(i, j), *pairs]))
+        return max(options, key=lambda option: option[:2])
+
+    return best(0, frozenset())[2]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -87,6 +89,7 @@ def test_matches_are_the_best_there_are(seed, least):
 def test_matches_at_the_edges():
     assert spotting.match([], [Span(0, 1)]) == spotting.match([Span(0, 1)], []) == spotting.match([], []) == []
     assert spotting.match([Span(0, 4)], [Span(0, 2)]) == [(0, 0)]  # one half is enough
+    assert spotting.match([Span(0.1, 0.5)], [Span(0.1, 0.3)]) == [(0, 0)]  # also where it is rounded
     assert spotting.match([Span(0, 4)], [Span(0, 1.99)]) == []
     assert spotting.match([Span(0, 4), Span(4, 8)], [Span(4, 8), Span(0, 4)]) == [(0, 1), (1, 0)]
     assert spotting.match([Span(0, 4)], [Span(0, 3), Span(0, 4)]) == [(0, 1)]  # the better of two
