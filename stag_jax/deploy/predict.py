@@ -1,15 +1,17 @@
-"""One clip through the folds of a finished run."""
+"""The folds of a finished run as a recogniser, and one clip through it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
+from stag_jax.deploy.results import Answer, Recogniser
 from stag_jax.motion.extract import extract
 from stag_jax.training import dataset, restore
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipBatch, UserError
 
 
 class Prediction(NamedTuple):
@@ -21,27 +23,40 @@ class Prediction(NamedTuple):
     au_probability: Float[np.ndarray, " u"]  # largest over the frames that were looked at
 
 
-def predict(folder: Path, clip: Clip, folds: Sequence[str] = ()) -> Prediction:
-    """The mean over the named folds (all, if none is named) of the run in `folder`.
+def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
+    """The mean over the named folds (all, if none is named) of the run in `folder`, in one program.
 
     Raises:
-      UserError: no run, no such fold, a run on flow images, or a clip that features cannot be extracted from.
+      UserError: no run, no such fold, or none trained.
     """
     run = restore.open_run(folder)
-    config = run.config
     names = tuple(folds) or tuple(restore.fold_names(run))
     if not names:
         raise UserError(f"{folder} has no trained fold")
+    each = [restore.load_fold(run, name) for name in names]
+    # Folds and seeds are one axis: the mean over both is the mean of the means, since folds have as many seeds.
+    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *((fold.params, fold.statistics) for fold in each))
+    units = len(run.config.graph.units)
+
+    def forward(clips: ClipBatch) -> Answer:
+        shown = clips._replace(nodes=dataset.shown(clips.nodes, run.config))
+        probability, aux = run.forward(together, shown)
+        missing = np.full((len(clips.nodes), 1, units), np.nan)
+        au = np.asarray(aux["au_probability"]).mean(axis=0) if "au_probability" in aux else missing
+        return Answer(np.asarray(probability).mean(axis=0), au)
+
+    return Recogniser(folder.name, run.config, forward)
+
+
+def predict(recogniser: Recogniser, clip: Clip) -> Prediction:
+    """What a recogniser says of one clip, taken to begin at its onset.
+
+    Raises:
+      UserError: a network for flow images, or a clip that features cannot be extracted from.
+    """
+    config = recogniser.config
     batch = dataset.one(extract(clip, config), config)
-    outputs = [restore.apply(run, restore.load_fold(run, name), batch) for name in names]
-    probability = np.mean([probability[0] for probability, _ in outputs], axis=0)
-    au = np.mean([_au_probability(aux, batch.frame_mask, len(config.graph.units)) for _, aux in outputs], axis=0)
-    return Prediction(config.data.classes, probability, config.graph.units, au)
-
-
-def _au_probability(aux: dict[str, np.ndarray], frame_mask: np.ndarray, units: int) -> Float[np.ndarray, " u"]:
-    """The largest over the frames of the one clip, padding left out; NaN from a network without an AU head a frame."""
-    if "au_probability" not in aux:
-        return np.full(units, np.nan)
-    seen = restore.frames_seen(aux, frame_mask)
-    return np.max(aux["au_probability"], axis=1, where=seen[..., None], initial=0.0)[0]
+    answer = recogniser.forward(batch)
+    mask, au = batch.frame_mask[0], answer.au_probability[0]
+    units = np.max(au[mask] if len(mask) == len(au) else au, axis=0)
+    return Prediction(config.data.classes, answer.probability[0], config.graph.units, units)

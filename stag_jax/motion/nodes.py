@@ -30,26 +30,28 @@ def node_features(
     of `POOLED`. Flow in pixels, strain per pixel, as given.
     """
     field = np.concatenate([flow, strain[..., None], _length(flow)], axis=-1)
-    return _with_statistics(bilinear(field, _samples(centres, patch, spacing)))
+    return with_statistics(bilinear(field, samples(centres, patch, spacing)))
 
 
 def node_magnitude(
     flow: Float[np.ndarray, "f y x 2"], centres: Float[np.ndarray, "n 2"], patch: int, spacing: float
 ) -> Float[np.ndarray, "f n"]:
     """Mean length of the flow over each node's patch, in pixels: the fourth of the pooled values, without the rest."""
-    return bilinear(_length(flow), _samples(centres, patch, spacing)).mean(axis=(2, 3, 4))
+    return bilinear(_length(flow), samples(centres, patch, spacing)).mean(axis=(2, 3, 4))
 
 
 def _length(flow: Float[np.ndarray, "*any 2"]) -> Float[np.ndarray, "*any 1"]:
     return np.linalg.norm(flow, axis=-1, keepdims=True)
 
 
-def _samples(centres: Float[np.ndarray, "n 2"], patch: int, spacing: float) -> Float[np.ndarray, "n rows columns 2"]:
+def samples(centres: Float[np.ndarray, "n 2"], patch: int, spacing: float) -> Float[np.ndarray, "n rows columns 2"]:
+    """Where each node is sampled: x, y in pixels."""
     steps = (np.arange(patch) - (patch - 1) / 2) * spacing
     return centres[:, None, None] + np.stack(np.meshgrid(steps, steps), axis=-1)
 
 
-def _with_statistics(patches: Float[np.ndarray, "t n rows columns 4"]) -> Float[np.ndarray, "t n d"]:
+def with_statistics(patches: Float[np.ndarray, "t n rows columns 4"]) -> Float[np.ndarray, "t n d"]:
+    """The features of patches of u, v, strain and length: see `node_features`."""
     t, n = patches.shape[:2]
     samples = patches.reshape(t, n, -1, CHANNELS)
     parts = (patches.reshape(t, n, -1), samples.mean(axis=2), samples[..., :2].std(axis=2))
@@ -89,7 +91,7 @@ def flow_image_nodes(
     field = _scaled(image, motion.clip_norm)
     if graph.kind == "grid":
         field = np.concatenate([field, _length(field[..., :2])], axis=-1)
-        return _with_statistics(_grid_patches(field, graph.grid, motion.patch)[None])
+        return with_statistics(_grid_patches(field, graph.grid, motion.patch)[None])
     if graph.kind == "roi":
         height, width = image.shape[:2]
         places = template.in_flow_image(regions.roi_centres(template.mean_face()))

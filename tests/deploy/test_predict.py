@@ -55,11 +55,11 @@ def test_the_frame_corpus_goes_all_the_way(trained):
 
 def test_all_folds_are_averaged_and_one_can_be_named(trained, clip):
     workdir, _ = trained
-    whole = predict.predict(workdir, clip)
+    whole = predict.predict(predict.from_run(workdir), clip)
     assert whole.classes == ("negative", "positive", "surprise")
     assert abs(whole.probability.sum() - 1) < 1e-5
     assert whole.au_probability.shape == (12,) and ((whole.au_probability > 0) & (whole.au_probability < 1)).all()
-    each = [predict.predict(workdir, clip, [f"synth_me_s{i:02d}"]).probability for i in range(1, 6)]
+    each = [predict.predict(predict.from_run(workdir, [f"synth_me_s{i:02d}"]), clip).probability for i in range(1, 6)]
     np.testing.assert_allclose(np.mean(each, axis=0), whole.probability, atol=1e-6)
 
 
@@ -74,17 +74,17 @@ def test_a_video_file_predicts_as_its_frames_do(trained, clip, tmp_path):
     read = media.read_clip(path)
     assert read.fps == clip.fps and read.frames.shape == clip.frames.shape
     assert np.abs(read.frames.astype(int) - clip.frames).mean() < 2
-    fold = ["synth_me_s01"]
+    fold = predict.from_run(workdir, ["synth_me_s01"])
     np.testing.assert_allclose(
-        predict.predict(workdir, read, fold).probability, predict.predict(workdir, clip, fold).probability, atol=0.05
+        predict.predict(fold, read).probability, predict.predict(fold, clip).probability, atol=0.05
     )
 
 
 def test_what_cannot_be_predicted_says_why(trained, clip, tmp_path):
     workdir, _ = trained
     with pytest.raises(UserError, match="is no workdir of a run"):
-        predict.predict(tmp_path, clip)
+        predict.from_run(tmp_path)
     with pytest.raises(UserError, match="has no fold 'synth_me_s99'"):
-        predict.predict(workdir, clip, ["synth_me_s99"])
+        predict.from_run(workdir, ["synth_me_s99"])
     with pytest.raises(UserError, match="new/s/c frame 0: no face"):
-        predict.predict(workdir, clip._replace(frames=np.zeros_like(clip.frames)))
+        predict.predict(predict.from_run(workdir), clip._replace(frames=np.zeros_like(clip.frames)))
