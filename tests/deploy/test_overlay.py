@@ -72,7 +72,7 @@ def test_a_box_is_where_the_face_is():
     assert tag.mean() > 0.3  # its number stands above
     assert overlay.track_colour(2) != colour == overlay.track_colour(1 + len(overlay.TRACKS))
     above = drawn([face(box=(-50, -40, 400, 300), refused="too near " * 30)])
-    assert above.shape == picture.shape  # faces that leave the frame are no trouble
+    assert above.shape == drawn().shape  # faces that leave the frame are no trouble
 
 
 def test_what_is_refused_is_said():
