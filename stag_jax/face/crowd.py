@@ -17,9 +17,10 @@ VIEWS = 3  # of each face that are remembered
 GONE = 8  # faces that are remembered at most, besides those that are tracked
 LEAST = 32  # pixels; a picture with a shorter side than this shows no face
 
-# Mean correlation of two views. Views of one rendered person are at 0.95 and above, of two at 0.64, few above 0.8,
-# none above 0.85; real people come back with other expressions and light.
-SURE = 0.85  # the same face, wherever it is; a view that differs more from the one before is a break
+# Mean correlation of two views. Views of one rendered person are at 0.95 and above, rarely below 0.88 if one laughs;
+# those of two persons are at 0.65, one pair in twenty above 0.81, none above 0.86.
+ABRUPT = 0.87  # a view that is less like the last one, which was fine a frame ago, is a break
+SURE = 0.85  # the same face, wherever it is
 DOUBT = 0.75  # the same face still, if it is where it was and like no other
 TIE = 0.02  # of two that claim one face the younger yields where they differ by less
 CLEAR = 2.0  # outer eye distances to the next face, beyond which a view has nothing of that face in it
@@ -221,7 +222,7 @@ def _recognised(
         others = [_like(t.views, view) for t in known.values() if t.number != one.was.number]
         theirs = max(others, default=-1.0)
         before = one.was.state.face
-        same = before is not None and one.was.views and _mean(before.view, view) >= SURE
+        same = before is not None and one.was.views and _mean(before.view, view) >= ABRUPT
         ours = _like(one.was.views, view)
         (firm if same and not (theirs >= SURE and theirs > ours) else doubtful).append(one)
 

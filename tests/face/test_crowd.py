@@ -103,6 +103,17 @@ def test_another_person_in_the_same_place_has_another_number(people):
         assert results[20][0].track == results[0][0].track
 
 
+@pytest.mark.parametrize("most", [1, 2])
+def test_one_who_looks_much_like_another_is_a_break_at_least(people, most):
+    """Half one person and half another: too alike to tell from the first with a new expression."""
+    mixed = np.rint(0.5 * people[0] + 0.5 * people[1]).astype(np.uint8)
+    views = [tracking.step(tracking.State(), film[0], CONFIG)[0].face.view for film in (people[0], mixed)]
+    assert crowd.DOUBT < crowd._mean(*views) < crowd.ABRUPT
+    _, results = follow([people[0], mixed], [{0: LEFT}] * 7 + [{1: LEFT}] * 7, most)
+    assert [f for f, (one,) in enumerate(results) if one.broken] == [0, 7]
+    assert not any(one.seen.refused for (one,) in results)
+
+
 def test_three_have_a_number_each_and_keep_it(people):
     scenes = [{0: (LEFT[0] + f // 3, LEFT[1]), 1: MIDDLE, 2: (RIGHT[0], RIGHT[1] + f // 2)} for f in range(41)]
     state, results = follow(people, scenes, most=3)
