@@ -55,11 +55,8 @@ def write(path, frames, codec="ffv1", pixels="bgr0", rate=50, times=None, **opti
 def packets(path):
     """What is in the file: bytes, time stamps, key frames; in the order of decoding."""
     with av.open(str(path)) as container:
-        return [
-            (bytes(each), each.pts, each.is_keyframe)
-            for each in container.demux(container.streams.video[0])
-            if each.size
-        ]
+        found = [each for each in container.demux(container.streams.video[0]) if each.size]
+        return [(bytes(each), each.pts, each.is_keyframe) for each in found]
 
 
 def read(path, **options):
@@ -272,9 +269,8 @@ def test_pictures_have_the_time_of_their_number(tmp_path):
 
 
 def test_what_is_meant_is_found(tmp_path):
-    (tmp_path / "films").mkdir()
-    (tmp_path / "faces").mkdir()
-    (tmp_path / "bare").mkdir()
+    for name in ("films", "faces", "bare"):
+        (tmp_path / name).mkdir()
     for name in ("b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "thumb1.png"):
         (tmp_path / "films" / name).touch()
     (tmp_path / "faces" / "img1.png").touch()
