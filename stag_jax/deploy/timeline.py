@@ -51,7 +51,7 @@ STYLE = {
 }
 
 
-def write_png(path: Path, outcome: Outcome) -> Path:
+def draw(path: Path, outcome: Outcome) -> Path:
     """The timeline as a picture, in one move; returns its path."""
     with matplotlib.rc_context(STYLE):
         drawn = figure(outcome)

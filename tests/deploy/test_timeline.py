@@ -54,11 +54,11 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_recording_has_a_picture(name, tmp_path):
-    path = timeline.write_png(tmp_path / "deep" / "film.png", CASES[name])
+    path = timeline.draw(tmp_path / "deep" / "film.png", CASES[name])
     with Image.open(path) as picture:
         assert picture.width == timeline.WIDTH * timeline.DPI and np.asarray(picture).min() < 60
     assert [each.name for each in path.parent.iterdir()] == ["film.png"]
-    again = timeline.write_png(tmp_path / "again.png", CASES[name])
+    again = timeline.draw(tmp_path / "again.png", CASES[name])
     assert again.read_bytes() == path.read_bytes()
 
 
