@@ -24,6 +24,7 @@ TEST = [
     "ruff>=0.9",
     "nbclient>=0.10",  # the notebook is executed
     "ipykernel>=6.29",
+    "jsonschema>=4.20",
     "playwright>=1.48",  # the pages are opened in Chromium, where there is one
 ]
 
@@ -44,6 +45,7 @@ setup(
     package_data={
         "stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"],
         "stag_jax.analysis.page": ["report.html"],
+        "stag_jax.deploy": ["predictions.schema.json"],
         "stag_experiments": ["analysis_tour.ipynb"],
         "stag_experiments.viewer": ["*.html", "*.css", "*.js"],
     },

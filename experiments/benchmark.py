@@ -8,6 +8,7 @@
     members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
                 PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
+    spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir
     report      time and size of the report of a run of 60 folds over more than 500 clips, kept in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
@@ -20,13 +21,26 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from stag_experiments import accuracy, building_speed, cli, frontend, kills, members_speed, rehearsal, report_speed
+from stag_experiments import (
+    accuracy,
+    building_speed,
+    cli,
+    frontend,
+    kills,
+    members_speed,
+    rehearsal,
+    report_speed,
+    spotting,
+)
 from stag_jax.analysis import comparison
 from stag_jax.training import dataset, files
 from stag_jax.types import UserError
 
 CLIPS = flags.DEFINE_integer(
-    "clips", 0, "frontend: clips a subject of synth_me, 0 = all; builder: clips, 0 = 10000.", lower_bound=0
+    "clips",
+    0,
+    "frontend: clips a subject of synth_me, 0 = all; builder: clips, 0 = 10000; spotting: people.",
+    lower_bound=0,
 )
 MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
 AGAINST = flags.DEFINE_list("against", [], "accuracy: workdirs of finished runs to compare with, by commas.")
@@ -41,7 +55,7 @@ CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch 
 KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "report")
+PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "report")
 
 
 def main(part: str = "") -> None:
@@ -72,6 +86,9 @@ def main(part: str = "") -> None:
         if out is None:
             raise UserError("--out=DIR is missing: where the corpus, the run and its report are kept")
         print(comparison.markdown(("what", "figure"), report_speed.measure(out)))
+        return
+    if part == "spotting":
+        print(comparison.markdown(spotting.HEADER, spotting.measure(cli.read_workdir(WORKDIR), CLIPS.value)))
         return
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))

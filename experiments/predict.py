@@ -1,31 +1,96 @@
-"""The emotion of one clip: python experiments/predict.py --workdir=DIR --video=PATH [--fps=RATE].
+"""Expressions in video: python experiments/predict.py --workdir=DIR --video=FILE|FOLDER|GLOB|camera:0 [--out=DIR].
 
-PATH is a video file, or a folder of pictures numbered at the end of their names, which needs --fps. It is taken to be
-one micro-expression clip, from its onset on; the folds of the run are averaged.
+A recording is looked at through windows that slide over it, and what moves in them is merged into intervals: onset,
+apex, offset, emotion, action units. Printed, and with --out written for each recording as JSON and CSV
+(docs/predictions.md), an MP4 with what was seen drawn into it (--nofilm: none; a camera has none), and a PNG of the
+scores over time. A recording whose JSON is there is passed over, so that a stopped run over a folder goes on. FOLDER
+holds videos, or pictures numbered at the end of their names, which need --fps. camera:0 goes on until Ctrl-C.
+
+With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --model=FOLDER takes an
+exported network instead of --workdir; --fold=NAME one fold instead of the mean of all.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from stag_experiments import cli
 from stag_jax import media
-from stag_jax.deploy import predict
+from stag_jax.deploy import predict, record, scan, source, stream
+from stag_jax.deploy.results import Interval, Recogniser
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
-VIDEO = flags.DEFINE_string("video", None, "Video file, or folder of pictures.")
-FPS = flags.DEFINE_float("fps", None, "Frames a second; of a video, instead of what the file says.")
+MODEL = flags.DEFINE_string("model", None, "Folder of an exported network, instead of --workdir.")
+FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are averaged if missing.")
+VIDEO = flags.DEFINE_string("video", None, "File, folder, pattern or camera:N.")
+OUT = flags.DEFINE_string("out", None, "Folder for what is found.")
+CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expression.")
+FPS = flags.DEFINE_float("fps", None, "Frames a second; of a video, instead of its time stamps.")
+FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
+DEFAULT = stream.Settings()
+WINDOW = flags.DEFINE_float("window_ms", DEFAULT.window_ms, "Length of a window.")
+HOP = flags.DEFINE_float("hop_ms", DEFAULT.hop_ms, "Time between windows.")
+FACES = flags.DEFINE_integer("faces", 4, "Faces that are followed at most.")
+THRESHOLD = flags.DEFINE_float("threshold", DEFAULT.threshold, "Movement of an expression, pixels of a 128-pixel face.")
 
 
 def main() -> None:
-    """Predicts and prints."""
-    if not WORKDIR.value or not VIDEO.value:
-        raise UserError("--workdir=DIR and --video=PATH are both needed")
-    result = predict.predict(Path(WORKDIR.value), media.read_clip(Path(VIDEO.value), FPS.value))
+    """Predicts, prints and writes."""
+    if not VIDEO.value or bool(WORKDIR.value) == bool(MODEL.value):
+        raise UserError("--video=PATH and one of --workdir=DIR and --model=DIR are needed")
+    camera = source.camera_index(VIDEO.value)
+    paths = [] if camera is not None else source.find(VIDEO.value)
+    if MODEL.value:
+        recogniser = load_export(Path(MODEL.value))
+    else:
+        recogniser = predict.from_run(Path(WORKDIR.value), FOLD.value)
+    out = Path(OUT.value) if OUT.value else None
+    if CLIP.value:
+        for path in paths:
+            _clip(recogniser, path)
+        return
+    settings = dataclasses.replace(
+        DEFAULT, window_ms=WINDOW.value, hop_ms=HOP.value, faces=FACES.value, threshold=THRESHOLD.value
+    )
+    if camera is not None:
+        units = recogniser.config.graph.units
+        recording = source.open_camera(camera, FPS.value)
+        _show(scan.camera(recogniser, settings, recording, out, lambda one: print(_line(units, one), flush=True)))
+        return
+    names = scan.names(paths)
+    for path, name in zip(paths, names, strict=True):
+        if out and (out / f"{name}.json").exists():
+            print(f"{name}: done already")
+            continue
+        _show(scan.file(recogniser, settings, source.open_path(path, FPS.value), out, name, film=FILM.value))
+
+
+def _clip(recogniser: Recogniser, path: Path) -> None:
+    result = predict.predict(recogniser, media.read_clip(path, FPS.value))
+    print(path)
     for name, value in zip(result.classes, result.probability, strict=True):
         print(f"{name:12}{value:8.3f}")
     print("action units " + " ".join(f"{u}:{p:.2f}" for u, p in zip(result.units, result.au_probability, strict=True)))
+
+
+def _line(units: Sequence[int], one: Interval) -> str:
+    moved = " ".join(f"AU{u}" for u, p in zip(units, one.au_probability, strict=True) if p > 0.5)
+    times = f"{one.onset_ms / 1000:9.2f} {one.apex_ms / 1000:9.2f} {one.offset_ms / 1000:9.2f} s"
+    return f"  face {one.track} {times}  {one.emotion:10} {one.confidence:.2f}  {moved}"
+
+
+def _show(outcome: record.Outcome) -> None:
+    dropped = ", ".join(f"{count} {reason}" for reason, count in outcome.dropped.items())
+    rate = "" if outcome.fps is None else f", {outcome.fps:.1f} frames/s"
+    print(f"{outcome.source}: {outcome.frames} frames{rate}" + (f", dropped {dropped}" if dropped else ""))
+    for one in outcome.intervals:
+        print(_line(outcome.units, one))
+    for gap in outcome.gaps:
+        who = "" if gap.track is None else f"face {gap.track}: "
+        print(f"  nothing said {gap.start_ms / 1000:.2f} to {gap.end_ms / 1000:.2f} s: {who}{gap.reason}")
 
 
 if __name__ == "__main__":

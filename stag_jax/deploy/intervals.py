@@ -8,16 +8,17 @@ from stag_jax.deploy.results import Gap, Interval, Result, Score
 
 LEAST = 0.5  # score of an expression
 SHORTEST, LONGEST = 40.0, 500.0  # ms that a micro-expression lasts: 1/25 to 1/2 second
+LEAD = 50.0  # ms of a window in which the face is still
 APART = 0.5  # share of the shorter of two movements that may overlap, before they are one
-EDGE = 40.0  # ms; a movement whose apex is nearer to an end of its window is seen better in another
 
 
 def merged(scores: Sequence[tuple[int, Score]], classes: Sequence[str], least: float = LEAST) -> list[Interval]:
     """The expressions of all tracks, in order of their onsets.
 
-    Of each window its largest movement counts, if its score reaches `least`, its apex lies inside the window, and it
-    lasts as long as a micro-expression can. Movements that overlap are one: that of the highest score gives the times,
-    and their answers are averaged, weighted by score.
+    Of each window its largest movement counts, if its score reaches `least`, it lasts as long as a micro-expression
+    can, begins no sooner than `LEAD` after the window and is over before the window is: a window that itself begins in
+    the middle of a movement sees a face that moves at once and does not go back. Movements that overlap are one: that
+    of the highest score gives the times, and their answers are averaged, weighted by score.
     """
     found = []
     for track in sorted({track for track, _ in scores}):
@@ -31,7 +32,7 @@ def merged(scores: Sequence[tuple[int, Score]], classes: Sequence[str], least: f
 
 
 def _counts(score: Score, least: float) -> bool:
-    inside = score.start_ms + EDGE <= score.apex_ms <= score.end_ms - EDGE
+    inside = score.start_ms + LEAD <= score.onset_ms and score.offset_ms < score.end_ms
     return score.expression >= least and inside and SHORTEST <= score.offset_ms - score.onset_ms <= LONGEST
 
 

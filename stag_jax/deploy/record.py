@@ -110,7 +110,7 @@ def write_csv(path: Path, outcome: Outcome) -> Path:
 
 def write_scores(path: Path, outcome: Outcome) -> Path:
     """One row a window of a track; NaN is an empty cell. Returns the path."""
-    names = ("start_ms", "end_ms", "expression", "onset_ms", "apex_ms", "offset_ms", "magnitude")
+    names = ("start_ms", "end_ms", "expression", "onset_ms", "apex_ms", "offset_ms", "magnitude", "travel")
     rows = (
         [track, *(getattr(score, name) for name in names), *score.probability, *score.au_probability]
         for track, score in outcome.scores

@@ -38,6 +38,7 @@ class Score(NamedTuple):
     apex_ms: float
     offset_ms: float
     magnitude: float  # of that movement, pixels of the canonical face
+    travel: float  # how far the head went in the window, pixels of the canonical face
 
 
 class FaceResult(NamedTuple):

@@ -117,6 +117,7 @@ def _score(seen: live.Window, recogniser: Recogniser, threshold: float) -> Score
         apex_ms=apex,
         offset_ms=offset,
         magnitude=peak,
+        travel=seen.travel,
     )
 
 

@@ -21,7 +21,7 @@ GREY = 90
 def score(end=1000.0, expression=0.8, leading=1, au=0.5):
     probability = np.full(3, 0.1)
     probability[leading] = 0.8
-    return Score(end - 500, end, expression, probability, np.full(5, au), end - 400, end - 200, end, 1.1)
+    return Score(end - 500, end, expression, probability, np.full(5, au), end - 400, end - 200, end, 1.1, 0.4)
 
 
 def face(track=1, box=(100, 60, 220, 180), refused="", said=None, flow=None, transform=None):

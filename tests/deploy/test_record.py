@@ -26,7 +26,7 @@ def outcome(windows=7, **changes):
         scores.append(
             (
                 index % 2,
-                Score(start, start + 500, float(rng.uniform()), probability, au, start, start + 90, math.nan, 0.7),
+                Score(start, start + 500, float(rng.uniform()), probability, au, start, start + 90, math.nan, 0.7, 0.3),
             )
         )
     interval = Interval(1, 1000 / 3, 433.0, 571.0, "positive", 0.91, scores[0][1].probability, np.full(5, np.nan))

@@ -14,7 +14,7 @@ CLASSES, UNITS = ("negative", "positive", "surprise"), (1, 4, 12, 25, 26)
 
 
 def score(end, expression=0.1, magnitude=0.3):
-    return Score(end - 500, end, expression, np.array([0.2, 0.7, 0.1]), np.zeros(5), end, end, end, magnitude)
+    return Score(end - 500, end, expression, np.array([0.2, 0.7, 0.1]), np.zeros(5), end, end, end, magnitude, 0.0)
 
 
 def interval(onset, track=1, confidence=0.9):
