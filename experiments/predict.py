@@ -19,7 +19,7 @@ from absl import flags
 from stag_experiments import cli
 from stag_jax import media
 from stag_jax.deploy import predict, record, scan, source, stream
-from stag_jax.deploy.results import Interval, Recogniser
+from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
@@ -88,9 +88,19 @@ def _show(outcome: record.Outcome) -> None:
     print(f"{outcome.source}: {outcome.frames} frames{rate}" + (f", dropped {dropped}" if dropped else ""))
     for one in outcome.intervals:
         print(_line(outcome.units, one))
-    for gap in outcome.gaps:
-        who = "" if gap.track is None else f"face {gap.track}: "
-        print(f"  nothing said {gap.start_ms / 1000:.2f} to {gap.end_ms / 1000:.2f} s: {who}{gap.reason}")
+    for (track, reason), gaps in _sorted(outcome.gaps).items():
+        who = "" if track is None else f"face {track}: "
+        seconds = sum(gap.end_ms - gap.start_ms for gap in gaps) / 1000
+        first, last = gaps[0].start_ms / 1000, max(gap.end_ms for gap in gaps) / 1000
+        print(f"  nothing said for {seconds:.2f} s between {first:.2f} and {last:.2f} s: {who}{reason}")
+
+
+def _sorted(gaps: Sequence[Gap]) -> dict[tuple[int | None, str], list[Gap]]:
+    """By face and reason: one that is half hidden comes and goes."""
+    found: dict[tuple[int | None, str], list[Gap]] = {}
+    for gap in gaps:
+        found.setdefault((gap.track, gap.reason), []).append(gap)
+    return found
 
 
 if __name__ == "__main__":

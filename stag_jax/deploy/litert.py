@@ -1,4 +1,4 @@
-"""A JAX function as a LiteRT (TFLite) file, by jax2tf and the converter of TensorFlow, with built-in operations only."""
+"""A JAX function as a LiteRT (TFLite) file of built-in operations, by jax2tf and the converter of TensorFlow."""
 
 from collections.abc import Callable
 from typing import Any
