@@ -30,10 +30,6 @@ TEST = [
 
 VIEW = ["flask>=3"]  # experiments/view.py
 SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
-# experiments/export.py, and reading what it writes. ONNX files are written by jax2onnx, which cannot stand here, since it
-# asks for an orbax-checkpoint older than ours; it needs none for this: pip install --no-deps jax2onnx
-EXPORT = ["flatbuffers>=24", "onnx>=1.20", "onnx-ir>=0.2.1", "onnxruntime>=1.24"]
-LITERT = ["tensorflow>=2.21", "ai-edge-litert>=2.1"]  # model.tflite; the first to write, the second to read
 BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
 
 setup(
@@ -79,15 +75,13 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": [*TEST, *SLURM, *VIEW, *EXPORT],
+        "test": [*TEST, *SLURM, *VIEW],
         "view": VIEW,
         "slurm": SLURM,
         "beam": BEAM,
-        "export": EXPORT,
-        "litert": LITERT,
         # The jax of setup.py with what its devices need; the versions match by themselves.
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "dev": [*TEST, *SLURM, *VIEW, *EXPORT, *BEAM, "build"],
+        "dev": [*TEST, *SLURM, *VIEW, *BEAM, "build"],
     },
 )

@@ -6,8 +6,8 @@ apex, offset, emotion, action units. Printed, and with --out written for each re
 scores over time. A recording whose JSON is there is passed over, so that a stopped run over a folder goes on. FOLDER
 holds videos, or pictures numbered at the end of their names, which need --fps. camera:0 goes on until Ctrl-C.
 
-With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --model=FOLDER takes an
-exported network instead of --workdir; --fold=NAME one fold instead of the mean of all.
+With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --fold=NAME takes one fold
+instead of the mean of all.
 """
 
 import dataclasses
@@ -23,7 +23,6 @@ from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
-MODEL = flags.DEFINE_string("model", None, "Folder of an exported network, instead of --workdir.")
 FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are averaged if missing.")
 VIDEO = flags.DEFINE_string("video", None, "File, folder, pattern or camera:N.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is found.")
@@ -39,14 +38,11 @@ THRESHOLD = flags.DEFINE_float("threshold", DEFAULT.threshold, "Movement of an e
 
 def main() -> None:
     """Predicts, prints and writes."""
-    if not VIDEO.value or bool(WORKDIR.value) == bool(MODEL.value):
-        raise UserError("--video=PATH and one of --workdir=DIR and --model=DIR are needed")
+    if not WORKDIR.value or not VIDEO.value:
+        raise UserError("--workdir=DIR and --video=PATH are both needed")
     camera = source.camera_index(VIDEO.value)
     paths = [] if camera is not None else source.find(VIDEO.value)
-    if MODEL.value:
-        recogniser = load_export(Path(MODEL.value))
-    else:
-        recogniser = predict.from_run(Path(WORKDIR.value), FOLD.value)
+    recogniser = predict.from_run(Path(WORKDIR.value), FOLD.value)
     out = Path(OUT.value) if OUT.value else None
     if CLIP.value:
         for path in paths:
