@@ -13,39 +13,7 @@ from PIL import Image
 
 from stag_jax import media
 from stag_jax.types import UserError
-
-HEIGHT, WIDTH = 46, 62
-
-
-def picture(f, height=HEIGHT, width=WIDTH):
-    """Smooth, and different in every frame and corner."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 4 % 256, y * 5 % 256, np.full((height, width), 17 * f % 256)], axis=-1).astype(np.uint8)
-
-
-def write(path, frames, codec="ffv1", pixels="bgr0", rate=Fraction(50), times=None, matrix=None, shape=None, **options):
-    """A video; `times` in milliseconds, `matrix` the nine 16.16 numbers of an MP4 display matrix."""
-    container_options = {"movflags": options.pop("movflags")} if "movflags" in options else {}
-    with av.open(str(path), "w", options=container_options) as container:
-        stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        if shape:
-            stream.codec_context.sample_aspect_ratio = shape
-        for index, pixels_ in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels_, format="rgb24")
-            if times is not None:
-                stream.codec_context.time_base = frame.time_base = Fraction(1, 1000)
-                frame.pts = times[index]
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    if matrix is not None:
-        identity = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-        data = path.read_bytes()
-        at = data.index(identity, data.index(b"tkhd"))
-        path.write_bytes(data[:at] + struct.pack(">9i", *matrix) + data[at + 36 :])
-    return path
-
+from tests.films import HEIGHT, WIDTH, assert_one_line, bad_video, picture, write
 
 MPEG4 = {"codec": "mpeg4", "pixels": "yuv420p", "bf": "2", "g": "5", "qmin": "1", "qmax": "2"}
 KINDS = {
@@ -220,38 +188,6 @@ def test_names_that_ffmpeg_would_take_for_something_else(tmp_path, monkeypatch):
     assert len(media.read_clip(Path(path.name)).frames) == 3
 
 
-def audio(path, cover=False):
-    with av.open(str(path), "w") as container:
-        sound = container.add_stream("aac", rate=44100, layout="mono")
-        if cover:
-            image = container.add_stream("mjpeg", rate=1)
-            image.height, image.width, image.pix_fmt = 48, 64, "yuvj420p"
-            image.disposition = media.Disposition.attached_pic.value
-            container.mux(image.encode(av.VideoFrame.from_ndarray(picture(0, 48, 64), format="rgb24")))
-            container.mux(image.encode())
-        for index in range(5):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = 44100, index * 1024
-            container.mux(sound.encode(frame))
-        container.mux(sound.encode())
-
-
-def bad_video(folder, name):
-    path = folder / name
-    if name.startswith("text"):
-        path.write_text("not a video\n" * 2000)
-    elif name == "empty.mp4":
-        path.touch()
-    elif name == "folder":
-        path.mkdir()
-        (path / "notes.txt").write_text("no pictures here")
-    elif name == "photo.png":
-        Image.fromarray(picture(0)).save(path)
-    elif name != "missing.mp4":
-        audio(path, cover=name == "song.mp4")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -266,11 +202,7 @@ def bad_video(folder, name):
     ],
 )
 def test_what_is_no_clip_is_one_line(name, reason, tmp_path, capfd):
-    path = bad_video(tmp_path, name)
-    with pytest.raises(UserError, match=reason) as caught:
-        media.read_clip(path, fps=25.0)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+    assert_one_line(lambda path: media.read_clip(path, fps=25.0), bad_video(tmp_path, name), reason, capfd)
 
 
 @pytest.mark.parametrize("fps", [0.0, -5.0, float("nan"), float("inf")])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from stag_jax import media
-from stag_jax.types import UserError
+from tests.films import assert_one_line
 
 GREY = np.arange(7 * 11, dtype=np.uint8).reshape(7, 11) * 3
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
@@ -173,8 +173,4 @@ def bad_picture(folder, name):
     ],
 )
 def test_a_bad_picture_is_one_line(name, reason, tmp_path, capfd):
-    path = bad_picture(tmp_path, name)
-    with pytest.raises(UserError, match=reason) as caught:
-        media.read_image(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+    assert_one_line(media.read_image, bad_picture(tmp_path, name), reason, capfd)

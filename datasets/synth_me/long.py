@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from stag_datasets.synth_me import labels, long_script, render, timing
 from stag_datasets.synth_me.face import MARGIN
 from stag_datasets.synth_me.long_script import LongSpec, Turn
-from stag_datasets.synth_me.muscles import BLINK, GRID, sample_field
+from stag_datasets.synth_me.muscles import BLINK, GRID, sample_field, stage_grid
 from stag_datasets.synth_me.relief import heights
 from stag_datasets.synth_me.script import Recipe, stream
 from stag_datasets.synth_me.timing import Pulse
@@ -136,10 +136,7 @@ def _weights(pulses: Sequence[Pulse], keys: Sequence[tuple[int, str]], frames: i
 def _surface(stage: render.Stage) -> Float[np.ndarray, "gy gx 2"]:
     """Sideways displacement of the skin by a head that is turned by one radian, beside that of its outline; pixels."""
     face = stage.face
-    count = face.canvas.shape[0] // 2 // GRID + 1
-    node = np.arange(count) * GRID
-    x, y = np.meshgrid((node - face.origin[0]) / face.width, (node - face.origin[1]) / face.width)
-    out = np.clip(heights(stage.who, x, y) - AXIS, 0, None) * face.width
+    out = np.clip(heights(stage.who, *stage_grid(face)) - AXIS, 0, None) * face.width
     out = cv2.GaussianBlur(out.astype(np.float32), (0, 0), _SOFT * face.width / GRID)
     return np.dstack([out, np.zeros_like(out)])
 

@@ -96,10 +96,14 @@ def unit_field(
 
 def stage_field(who: Identity, face: Face, unit: int, side: str) -> Float[np.ndarray, "gy gx 2"]:
     """The same in pixels, at the nodes of a grid over the stage: node g lies at GRID * g pixels."""
-    count = face.canvas.shape[0] // 2 // GRID + 1
-    node = np.arange(count) * GRID
+    return (unit_field(who, unit, side, *stage_grid(face)) * face.width).astype(np.float32)
+
+
+def stage_grid(face: Face) -> tuple[Float[np.ndarray, "gy gx"], Float[np.ndarray, "gy gx"]]:
+    """Where the nodes of a grid over the stage lie, x and y in face units."""
+    node = np.arange(face.canvas.shape[0] // 2 // GRID + 1) * GRID
     x, y = np.meshgrid((node - face.origin[0]) / face.width, (node - face.origin[1]) / face.width)
-    return (unit_field(who, unit, side, x, y) * face.width).astype(np.float32)
+    return x, y
 
 
 def sample_field(field: Float[np.ndarray, "gy gx 2"], at: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:

@@ -29,9 +29,7 @@ def envelope(pulse: Pulse, frames: int) -> Float[np.ndarray, " f"]:
 def wander(rng: np.random.Generator, frames: int, span: float) -> Float[np.ndarray, " f"]:
     """A smooth random walk that starts at 0 and gets as far as `span` at some frame."""
     walk = np.cumsum(rng.standard_normal(frames + 12))
-    walk = np.convolve(walk, np.hanning(13)[1:-1] / 6, mode="valid")[:frames]
-    walk = walk - walk[0]
-    return walk * span / max(float(np.abs(walk).max()), 1e-9)
+    return _smooth(walk, frames, span)
 
 
 def sway(rng: np.random.Generator, frames: int, span: float, memory: float) -> Float[np.ndarray, " f"]:
@@ -39,6 +37,11 @@ def sway(rng: np.random.Generator, frames: int, span: float, memory: float) -> F
     past = int(4 * memory)
     fading = np.exp(-np.arange(past) / memory)
     walk = np.convolve(rng.standard_normal(frames + past + 11), fading, mode="valid")
+    return _smooth(walk, frames, span)
+
+
+def _smooth(walk: Float[np.ndarray, " f2"], frames: int, span: float) -> Float[np.ndarray, " f"]:
+    """The walk without its jitter, from 0 on, scaled to get as far as `span`."""
     walk = np.convolve(walk, np.hanning(13)[1:-1] / 6, mode="valid")[:frames]
     walk = walk - walk[0]
     return walk * span / max(float(np.abs(walk).max()), 1e-9)

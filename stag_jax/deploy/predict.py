@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from stag_jax.deploy.results import Answer, Recogniser
+from stag_jax.deploy.results import Answer, Recogniser, largest_units
 from stag_jax.motion.extract import extract
 from stag_jax.training import dataset, restore
 from stag_jax.types import Clip, ClipBatch, UserError
@@ -40,6 +40,7 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
 
     def forward(clips: ClipBatch) -> Answer:
         shown = clips._replace(nodes=dataset.shown(clips.nodes, run.config))
+        # Not by `restore.apply`, which averages every intermediate: a third more time for each window of a stream.
         probability, aux = run.forward(together, shown)
         missing = np.full((len(clips.nodes), 1, units), np.nan)
         au = np.asarray(aux["au_probability"]).mean(axis=0) if "au_probability" in aux else missing
@@ -57,6 +58,5 @@ def predict(recogniser: Recogniser, clip: Clip) -> Prediction:
     config = recogniser.config
     batch = dataset.one(extract(clip, config), config)
     answer = recogniser.forward(batch)
-    mask, au = batch.frame_mask[0], answer.au_probability[0]
-    units = np.max(au[mask] if len(mask) == len(au) else au, axis=0)
+    units = largest_units(answer, batch.frame_mask)[0]
     return Prediction(config.data.classes, answer.probability[0], config.graph.units, units)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from stag_jax.config import Config
 from stag_jax.face.landmarks import Box
@@ -16,6 +16,16 @@ class Answer(NamedTuple):
 
     probability: Float[np.ndarray, "b k"]
     au_probability: Float[np.ndarray, "b t u"]  # NaN from a network without an AU head a frame
+
+
+def largest_units(answer: Answer, frame_mask: Bool[np.ndarray, "b t"]) -> Float[np.ndarray, "b u"]:
+    """The largest probability of each action unit over the frames that were looked at, padding left out.
+
+    A network that keeps one frame speaks of that one, whatever the mask says.
+    """
+    au = answer.au_probability
+    mask = frame_mask if au.shape[1] == frame_mask.shape[1] else np.ones(au.shape[:2], bool)
+    return np.max(au, axis=1, where=mask[..., None], initial=-np.inf)
 
 
 class Recogniser(NamedTuple):

@@ -116,10 +116,7 @@ def file(
                     shown = notes.recent()
                 drawn = overlay.draw(frame.pixels, result, config.data.classes, config.graph.units, notes.scores, shown)
                 writer.add(drawn, frame.time_ms)
-    outcome = notes.outcome()
-    if out:
-        write(out, name, outcome)
-    return outcome
+    return _finished(notes, out)
 
 
 def camera(
@@ -152,9 +149,13 @@ def camera(
         live.run(step, stream.State(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop)
     finally:
         signal.signal(signal.SIGINT, before)
+    return _finished(notes, out)
+
+
+def _finished(notes: Notes, out: Path | None) -> record.Outcome:
     outcome = notes.outcome()
     if out:
-        write(out, recording.name, outcome)
+        write(out, notes.name, outcome)
     return outcome
 
 

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score
+from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score, largest_units
 from stag_jax.face import crowd
 from stag_jax.motion import flow as flows
 from stag_jax.motion import live
 from stag_jax.types import UserError
 
-BACKWARDS, NO_PICTURE = "time stamp does not go forward", "no picture"
+BACKWARDS = "time stamp does not go forward"
 TURNING = 0.15  # of the head's own way in the window that may be left in the movement: a head is not flat
 SPARE = 1.5  # so much of a window is kept, for frames that come late
 
@@ -103,8 +103,6 @@ def make_step(recogniser: Recogniser, settings: Settings) -> Step:
 
 def _score(seen: live.Window, recogniser: Recogniser, threshold: float) -> Score:
     answer = recogniser.forward(seen.clips)
-    mask, au = seen.clips.frame_mask[0], answer.au_probability[0]
-    units = np.max(au[mask] if len(mask) == len(au) else au, axis=0)
     peak = float(seen.magnitude[seen.phases.apex])
     onset, apex, offset = (float(seen.times_ms[index]) for index in seen.phases)
     return Score(
@@ -112,7 +110,7 @@ def _score(seen: live.Window, recogniser: Recogniser, threshold: float) -> Score
         end_ms=float(seen.times_ms[-1]),
         expression=moves(peak, threshold + TURNING * seen.travel),
         probability=answer.probability[0],
-        au_probability=units,
+        au_probability=largest_units(answer, seen.clips.frame_mask)[0],
         onset_ms=onset,
         apex_ms=apex,
         offset_ms=offset,

@@ -1,9 +1,9 @@
 """Recordings written here, then cut, turned, broken or stamped backwards, and read frame by frame."""
 
+import functools
 import struct
 import threading
 import time
-from fractions import Fraction
 
 import av
 import cv2
@@ -13,8 +13,9 @@ from PIL import Image
 
 from stag_jax.deploy import source
 from stag_jax.types import UserError
+from tests import films
+from tests.films import HEIGHT, WIDTH, assert_one_line, bad_video, write
 
-HEIGHT, WIDTH = 46, 62
 MPEG4 = {
     "codec": "mpeg4",
     "pixels": "yuv420p",
@@ -26,30 +27,11 @@ MPEG4 = {
 }
 
 
-def picture(f, height=HEIGHT, width=WIDTH):
-    """Different in every frame: its number is its blue."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 4 % 256, y * 5 % 256, np.full((height, width), 11 * f % 256)], axis=-1).astype(np.uint8)
+picture = functools.partial(films.picture, step=11)
 
 
 def noise(f):
     return np.random.default_rng(f).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-
-
-def write(path, frames, codec="ffv1", pixels="bgr0", rate=50, times=None, **options):
-    """A video; `times` in milliseconds."""
-    head = {"movflags": options.pop("movflags")} if "movflags" in options else {}
-    with av.open(str(path), "w", options=head) as container:
-        stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pixels
-        for index, each in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(each, format="rgb24")
-            if times is not None:
-                stream.codec_context.time_base = frame.time_base = Fraction(1, 1000)
-                frame.pts = times[index]
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def packets(path):
@@ -204,27 +186,14 @@ def test_8k_goes_through_frame_by_frame(tmp_path):
     assert [frame.pixels.shape for frame in source.ahead(found.frames(), 1)] == [big.shape] * 2
 
 
-def bad_video(folder, name):
-    path = folder / name
-    if name.startswith("text"):
-        path.write_text("not a video\n" * 2000)
-    elif name == "empty.mp4":
-        path.touch()
-    elif name == "photo.png":
-        Image.fromarray(picture(0)).save(path)
-    elif name == "speech.m4a":
-        with av.open(str(path), "w") as container:
-            sound = container.add_stream("aac", rate=44100, layout="mono")
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
-            frame.sample_rate, frame.pts = 44100, 0
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode())
-    elif name == "headless.mkv":
-        write(path, [noise(f) for f in range(3)], **MPEG4)
-        data = bytearray(path.read_bytes())
-        for content, _, _ in packets(path):
-            data[data.index(content) : data.index(content) + len(content)] = bytes(len(content))
-        path.write_bytes(data)
+def no_video(folder, name):
+    if name != "headless.mkv":
+        return bad_video(folder, name)
+    path = write(folder / name, [noise(f) for f in range(3)], **MPEG4)
+    data = bytearray(path.read_bytes())
+    for content, _, _ in packets(path):
+        data[data.index(content) : data.index(content) + len(content)] = bytes(len(content))
+    path.write_bytes(data)
     return path
 
 
@@ -241,11 +210,8 @@ def bad_video(folder, name):
     ],
 )
 def test_what_is_no_video_is_one_line(name, reason, tmp_path, capfd):
-    path = bad_video(tmp_path, name)
-    with pytest.raises(UserError, match=reason) as caught:
-        source.open_video(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+    path = no_video(tmp_path, name)
+    assert_one_line(source.open_video, path, reason, capfd)
     with pytest.raises(UserError, match="--fps must be a number above 0"):
         source.open_video(path, fps=-1.0)
 

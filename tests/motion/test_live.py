@@ -7,7 +7,7 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import crowd
-from stag_jax.motion import live, nodes, observe
+from stag_jax.motion import flow, live, nodes, observe
 from stag_jax.types import Clip
 
 STEP_MS = 10.0
@@ -62,8 +62,6 @@ def test_features_are_laid_out_as_those_of_a_clip(rendered, watched, config):
     clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
     first = found.times_ms[0] / STEP_MS
     seen = observe.observe(clip, config, keep=np.rint(first).astype(int))
-    from stag_jax.motion import flow
-
     expected = nodes.node_features(
         seen.flow, flow.strain(seen.flow), seen.centres, config.motion.patch, config.motion.spacing
     )
