@@ -41,6 +41,8 @@ def main() -> None:
     if not WORKDIR.value or not VIDEO.value:
         raise UserError("--workdir=DIR and --video=PATH are both needed")
     camera = source.camera_index(VIDEO.value)
+    if CLIP.value and camera is not None:
+        raise UserError(f"--clip needs files, not {VIDEO.value}")
     paths = [] if camera is not None else source.find(VIDEO.value)
     recogniser = predict.from_run(Path(WORKDIR.value), FOLD.value)
     out = Path(OUT.value) if OUT.value else None

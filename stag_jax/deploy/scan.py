@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import signal
 import threading
 from collections import Counter
@@ -131,17 +132,17 @@ def camera(
     Raises:
       UserError: the camera, or an output that cannot be written.
     """
-    notes, stop, told = Notes(recogniser, settings, recording.name), threading.Event(), -float("inf")
+    notes, stop = Notes(recogniser, settings, recording.name), threading.Event()
+    told: dict[int, float] = {}  # onset of the latest that was told, by track
 
     def on_result(result: Result) -> None:
-        nonlocal told
         notes.add(result)
         if not any(face.score for face in result.faces):
             return
         for one in notes.recent():
-            if one.onset_ms > told and one.offset_ms + settings.window_ms < result.time_ms:
+            if one.onset_ms > told.get(one.track, -math.inf) and one.offset_ms + settings.window_ms < result.time_ms:
                 on_interval(one)
-                told = one.onset_ms
+                told[one.track] = one.onset_ms
 
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
