@@ -39,6 +39,8 @@ def get_config() -> ConfigDict:
                 "selection": "magnitude",
                 "patch": 4,
                 "spacing": 3.0,
+                "window_ms": 500.0,
+                "hop_ms": 40.0,
                 "clip_norm": False,
             },
             "graph": {"kind": "roi", "grid": 6, "units": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)},

@@ -30,10 +30,13 @@ CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expressi
 FPS = flags.DEFINE_float("fps", None, "Frames a second; of a video, instead of its time stamps.")
 FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
 DEFAULT = stream.Settings()
-WINDOW = flags.DEFINE_float("window_ms", DEFAULT.window_ms, "Length of a window.")
-HOP = flags.DEFINE_float("hop_ms", DEFAULT.hop_ms, "Time between windows.")
+HOP = flags.DEFINE_float("hop_ms", None, "Time between windows; as the network was trained if missing.")
 FACES = flags.DEFINE_integer("faces", 4, "Faces that are followed at most.")
-THRESHOLD = flags.DEFINE_float("threshold", DEFAULT.threshold, "Movement of an expression, pixels of a 128-pixel face.")
+THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    DEFAULT.threshold,
+    "Of a network that was not trained to spot: movement of an expression, pixels of a 128-pixel face.",
+)
 
 
 def main() -> None:
@@ -50,9 +53,7 @@ def main() -> None:
         for path in paths:
             _clip(recogniser, path)
         return
-    settings = dataclasses.replace(
-        DEFAULT, window_ms=WINDOW.value, hop_ms=HOP.value, faces=FACES.value, threshold=THRESHOLD.value
-    )
+    settings = dataclasses.replace(DEFAULT, hop_ms=HOP.value, faces=FACES.value, threshold=THRESHOLD.value)
     if camera is not None:
         units = recogniser.config.graph.units
         recording = source.open_camera(camera, FPS.value)

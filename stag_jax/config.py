@@ -59,6 +59,8 @@ class MotionConfig:
     selection: str  # "magnitude" or "uniform"
     patch: int  # P, samples a side of a node's patch
     spacing: float  # distance of the samples, pixels of the canonical face
+    window_ms: float  # of recordings and cameras: length of the windows that they are cut into
+    hop_ms: float  # from one window to the next
     clip_norm: bool  # flow images only: remove each clip's median motion and divide by its spread
 
 

@@ -60,6 +60,29 @@ class FlowClip(NamedTuple):
     group: str = ""
 
 
+class Event(NamedTuple):
+    """One expression in a recording, as it was annotated. Frames are indices into those of the recording."""
+
+    onset: int
+    offset: int
+    emotion: str
+    action_units: str | None = None  # the annotators' own text
+
+
+class Recording(NamedTuple):
+    """A recording with any number of expressions in it, as the corpus has it."""
+
+    id: str
+    subject: str
+    dataset: str
+    fps: float
+    frames: UInt8[np.ndarray, "f y x 3"]  # RGB
+    events: tuple[Event, ...]
+    numbers: Int[np.ndarray, " f"] | None = None  # as in Clip
+    part: str = ""
+    group: str = ""
+
+
 class ClipFeatures(NamedTuple):
     """What the network sees of one clip, and what is known of it."""
 

@@ -50,6 +50,11 @@ class Builder(tfds.core.ShardBasedBuilder):
             recipe=Recipe(clips=1, frames=(1200, 2000), task=long_script.TASK),
         ),
         SynthConfig(
+            name="spotting",
+            description="The same with three recordings each, the first of which is that of long: to learn from.",
+            recipe=Recipe(clips=3, frames=(1200, 2000), task=long_script.TASK),
+        ),
+        SynthConfig(
             name="long_tiny",
             description="3 subjects with one recording of 4 s and 2 expressions each, for tests.",
             recipe=Recipe(subjects=3, clips=1, frames=(400, 400), expressions=(2, 2), task=long_script.TASK),

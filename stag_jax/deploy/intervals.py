@@ -3,32 +3,77 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
-from stag_jax.deploy.results import Gap, Interval, Result, Score
+from stag_jax.deploy.results import Gap, Interval, Recogniser, Result, Score
 
 LEAST = 0.5  # score of an expression
 SHORTEST, LONGEST = 40.0, 500.0  # ms that a micro-expression lasts: 1/25 to 1/2 second
 LEAD = 50.0  # ms of a window in which the face is still
 APART = 0.5  # share of the shorter of two movements that may overlap, before they are one
 
+# Of a network that was trained to spot.
+AROUND = 50.0  # ms to either side over which its scores are averaged
+CONTINUES = 120.0  # ms from one window to the next, beyond which a row of windows is over
+TYPICAL = 320.0  # ms from onset to offset of an expression
 
-def merged(scores: Sequence[tuple[int, Score]], classes: Sequence[str], least: float = LEAST) -> list[Interval]:
-    """The expressions of all tracks, in order of their onsets.
+Scores = Sequence[tuple[int, Score]]  # track and what is said of a window of it, in order of time
+
+
+def found(scores: Scores, recogniser: Recogniser, least: float = LEAST) -> list[Interval]:
+    """The expressions of all tracks, in order of their onsets: by `rows` if the network spots, else by `merged`."""
+    return (rows if recogniser.spots else merged)(scores, recogniser.emotions, least)
+
+
+def rows(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list[Interval]:
+    """The expressions of all tracks, in order of their onsets, from windows that were scored by a network.
+
+    A window scores high where it holds an expression whole. So the windows that do are a row, and in the middle of the
+    row is the middle of the expression; that is exact, while the ends of a row are blurred, and an expression lasts
+    `TYPICAL` here whatever the row says. Two windows in a row at least must reach `least`, after averaging over
+    `AROUND`. The apex is that of the largest movement in the surest window, if it lies within.
+    """
+    each = []
+    for track in sorted({track for track, _ in scores}):
+        own = [score for other, score in scores if other == track]
+        ends = np.array([score.end_ms for score in own])
+        total = np.cumsum([0.0, *(score.expression for score in own)])
+        first, last = np.searchsorted(ends, ends - AROUND), np.searchsorted(ends, ends + AROUND, side="right")
+        sure = (total[last] - total[first]) / (last - first)
+        high = np.flatnonzero(sure >= least)
+        breaks = np.flatnonzero((np.diff(high) > 1) | (np.diff(ends[high]) > CONTINUES)) + 1
+        for row in np.split(high, breaks):
+            if len(row) > 1:
+                each.append(_of_row(track, [own[index] for index in row], sure[row], classes))
+    return sorted(_disjoint(each), key=lambda interval: (interval.onset_ms, interval.track))
+
+
+def _of_row(track: int, row: Sequence[Score], sure: Float[np.ndarray, " row"], classes: Sequence[str]) -> Interval:
+    middle = float(np.average([(score.start_ms + score.end_ms) / 2 for score in row], weights=sure))
+    onset, offset = middle - TYPICAL / 2, middle + TYPICAL / 2
+    apex = row[int(sure.argmax())].apex_ms
+    return _interval(track, (onset, apex if onset < apex < offset else middle, offset), row, sure, classes)
+
+
+def merged(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list[Interval]:
+    """The expressions of all tracks, in order of their onsets, from windows that were scored by size of movement.
 
     Of each window its largest movement counts, if its score reaches `least`, it lasts as long as a micro-expression
     can, begins no sooner than `LEAD` after the window and is over before the window is: a window that itself begins in
     the middle of a movement sees a face that moves at once and does not go back. Movements that overlap are one: that
     of the highest score gives the times, and their answers are averaged, weighted by score.
     """
-    found = []
+    each = []
     for track in sorted({track for track, _ in scores}):
         own = [score for other, score in scores if other == track and _counts(score, least)]
         while own:
             best = max(own, key=lambda score: score.expression)
             same = [score for score in own if _overlap(best, score) > APART]
             own = [score for score in own if _overlap(best, score) <= APART]
-            found.append(_interval(track, best, same, classes))
-    return sorted(_disjoint(found), key=lambda interval: (interval.onset_ms, interval.track))
+            times = float(best.onset_ms), float(best.apex_ms), float(best.offset_ms)
+            sure = np.array([score.expression for score in same])
+            each.append(_interval(track, times, same, sure, classes))
+    return sorted(_disjoint(each), key=lambda interval: (interval.onset_ms, interval.track))
 
 
 def _counts(score: Score, least: float) -> bool:
@@ -41,25 +86,29 @@ def _overlap(one: Score | Interval, other: Score | Interval) -> float:
     return both / min(one.offset_ms - one.onset_ms, other.offset_ms - other.onset_ms)
 
 
-def _interval(track: int, best: Score, same: Sequence[Score], classes: Sequence[str]) -> Interval:
-    weight = [score.expression for score in same]
-    probability = np.average([score.probability for score in same], axis=0, weights=weight)
+def _interval(
+    track: int,
+    times: tuple[float, float, float],
+    windows: Sequence[Score],
+    sure: Float[np.ndarray, " row"],
+    classes: Sequence[str],
+) -> Interval:
+    """One expression, from what was said of its windows, weighted by how sure each is."""
+    probability = np.average([score.probability for score in windows], axis=0, weights=sure)
     return Interval(
-        track=track,
-        onset_ms=best.onset_ms,
-        apex_ms=best.apex_ms,
-        offset_ms=best.offset_ms,
+        track,
+        *times,
         emotion=classes[int(np.argmax(probability))],
-        confidence=best.expression,
+        confidence=float(sure.max()),
         probability=probability,
-        au_probability=np.average([score.au_probability for score in same], axis=0, weights=weight),
+        au_probability=np.average([score.au_probability for score in windows], axis=0, weights=sure),
     )
 
 
-def _disjoint(found: Sequence[Interval]) -> list[Interval]:
+def _disjoint(intervals: Sequence[Interval]) -> list[Interval]:
     """Of those of a track that still overlap the surer one."""
     kept: list[Interval] = []
-    for one in sorted(found, key=lambda interval: -interval.confidence):
+    for one in sorted(intervals, key=lambda interval: -interval.confidence):
         if all(one.track != other.track or _overlap(one, other) <= 0 for other in kept):
             kept.append(one)
     return kept

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 
 from stag_jax.config import Config
 from stag_jax.face.landmarks import Box
+from stag_jax.motion.windows import NONE
 from stag_jax.types import ClipBatch
 
 
@@ -34,6 +35,16 @@ class Recogniser(NamedTuple):
     name: str  # where it comes from
     config: Config
     forward: Callable[[ClipBatch], Answer]  # of raw (not normalised) features; numpy in, numpy out
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Its classes but the one of windows without an expression."""
+        return tuple(name for name in self.config.data.classes if name != NONE)
+
+    @property
+    def spots(self) -> bool:
+        """Whether it was trained to tell windows without an expression."""
+        return NONE in self.config.data.classes
 
 
 class Score(NamedTuple):

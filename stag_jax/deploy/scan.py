@@ -1,7 +1,6 @@
 """A recording from its first frame to its last: what is said of it, gathered and written."""
 
 import contextlib
-import dataclasses
 import math
 import signal
 import threading
@@ -49,7 +48,7 @@ class Notes:
         start = len(self.scores)
         while start and self.scores[start - 1][1].end_ms > self.last_ms - RECENT:
             start -= 1
-        return intervals.merged(self.scores[start:], self.recogniser.config.data.classes)
+        return intervals.found(self.scores[start:], self.recogniser)
 
     def outcome(self) -> record.Outcome:
         """All of it."""
@@ -62,12 +61,17 @@ class Notes:
             seconds=seconds,
             fps=(self.frames - 1) / seconds if seconds > 0 else None,
             dropped=dict(self.dropped),
-            classes=config.data.classes,
+            classes=self.recogniser.emotions,
             units=config.graph.units,
             scores=self.scores,
-            intervals=intervals.merged(self.scores, config.data.classes),
+            intervals=intervals.found(self.scores, self.recogniser),
             gaps=sorted([*self._gaps, *self._open.values()], key=lambda gap: gap.start_ms),
-            settings=dataclasses.asdict(self.settings),
+            settings={
+                "window_ms": config.motion.window_ms,
+                "hop_ms": self.settings.hop_ms or config.motion.hop_ms,
+                "faces": self.settings.faces,
+                **({} if self.recogniser.spots else {"threshold": self.settings.threshold}),
+            },
         )
 
 
@@ -100,22 +104,17 @@ def file(
     Raises:
       UserError: the recording cannot be read, or an output cannot be written; then no half of it is left.
     """
-    step, state, notes = stream.make_step(recogniser, settings), stream.State(), Notes(recogniser, settings, name)
-    config = recogniser.config
+    notes, units = Notes(recogniser, settings, name), recogniser.config.graph.units
     shown: list[Interval] = []
     with contextlib.ExitStack() as stack:
-        frames = stack.enter_context(contextlib.closing(source.ahead(recording.frames())))
+        found = stack.enter_context(contextlib.closing(stream.results(recogniser, settings, recording.frames())))
         writer = stack.enter_context(Film(out / f"{name}.mp4")) if out and film else None
-        for frame in tqdm(frames, desc=name, total=recording.count, unit="frame"):
-            if frame.pixels is None:
-                result = Result(frame.time_ms, (), frame.problem)
-            else:
-                state, result = step(state, frame.pixels, frame.time_ms)
+        for frame, result in tqdm(found, desc=name, total=recording.count, unit="frame"):
             notes.add(result)
             if writer and frame.pixels is not None:
                 if any(face.score for face in result.faces):
                     shown = notes.recent()
-                drawn = overlay.draw(frame.pixels, result, config.data.classes, config.graph.units, notes.scores, shown)
+                drawn = overlay.draw(frame.pixels, result, recogniser.emotions, units, notes.scores, shown)
                 writer.add(drawn, frame.time_ms)
     return _finished(notes, out)
 
@@ -133,6 +132,7 @@ def camera(
       UserError: the camera, or an output that cannot be written.
     """
     notes, stop = Notes(recogniser, settings, recording.name), threading.Event()
+    window_ms = recogniser.config.motion.window_ms
     told: dict[int, float] = {}  # onset of the latest that was told, by track
 
     def on_result(result: Result) -> None:
@@ -140,7 +140,7 @@ def camera(
         if not any(face.score for face in result.faces):
             return
         for one in notes.recent():
-            if one.onset_ms > told.get(one.track, -math.inf) and one.offset_ms + settings.window_ms < result.time_ms:
+            if one.onset_ms > told.get(one.track, -math.inf) and one.offset_ms + window_ms < result.time_ms:
                 on_interval(one)
                 told[one.track] = one.onset_ms
 

@@ -2,49 +2,45 @@
 
 `make_step` gives the pure step (state, frame, timestamp) -> (state, result). A file, a folder and a camera all go
 through it. Each frame costs a landmark fit and one flow a face; each `hop_ms` a window that ends there goes through the
-network. Memory is bounded by `window_ms`, `faces` and the frame rate.
+network. Memory is bounded by `config.motion.window_ms`, `faces` and the frame rate.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
+from stag_jax.config import Config, replace
 from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score, largest_units
+from stag_jax.deploy.source import Frame, ahead
 from stag_jax.face import crowd
 from stag_jax.motion import flow as flows
-from stag_jax.motion import live
+from stag_jax.motion import live, watch
+from stag_jax.motion.windows import NONE
 from stag_jax.types import UserError
 
 BACKWARDS = "time stamp does not go forward"
 TURNING = 0.15  # of the head's own way in the window that may be left in the movement: a head is not flat
-SPARE = 1.5  # so much of a window is kept, for frames that come late
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How a recording is looked at."""
 
-    window_ms: float = 500.0  # as long as a micro-expression can last
-    hop_ms: float = 40.0  # between windows
+    hop_ms: float | None = None  # between windows; None: as the network was trained
     faces: int = 1  # that are followed at most
-    threshold: float = 0.2  # pixels of the canonical face by which an expression moves it, of a head that is still
-
-
-class Following(NamedTuple):
-    """One face."""
-
-    motion: live.State = live.State()
-    next_ms: float = -np.inf  # when a window is due
+    # Of a network that was not trained to spot: pixels of the canonical face by which an expression moves it, of a
+    # head that is still.
+    threshold: float = 0.2
 
 
 class State(NamedTuple):
     """All that is remembered from one frame to the next. `State()` has seen nothing."""
 
-    people: crowd.Crowd = crowd.Crowd()
-    following: tuple[tuple[int, Following], ...] = ()  # by track
+    watched: watch.State = watch.State()
     time_ms: float = -np.inf
 
 
@@ -59,64 +55,115 @@ def make_step(recogniser: Recogniser, settings: Settings) -> Step:
     Raises:
       UserError: a setting out of range, or a network for flow images.
     """
-    config = recogniser.config
-    for name in ("window_ms", "hop_ms", "threshold"):
-        if not getattr(settings, name) > 0:
-            raise UserError(f"--{name} must be above 0, got {getattr(settings, name)}")
-    if settings.faces < 1:
-        raise UserError(f"--faces must be at least 1, got {settings.faces}")
-    if config.graph.kind != "roi":
-        raise UserError(f"{recogniser.name} is for flow images (graph.kind={config.graph.kind!r}), not for video")
-    motion = dataclasses.replace(config.motion, first_look=flows.resolve(config.motion.first_look, "first_look"))
-    config = dataclasses.replace(config, motion=motion)
+    config = prepared(recogniser, settings)
 
     def step(state: State, frame: UInt8[np.ndarray, "y x 3"], time_ms: float) -> tuple[State, Result]:
         if not time_ms > state.time_ms:
             return state, Result(time_ms, (), BACKWARDS)
-        people, found = crowd.step(state.people, frame, time_ms, config.face, settings.faces)
-        known = dict(state.following)
-        following, faces = [], []
-        for one in found:
-            own = known.get(one.track, Following())
-            keep = SPARE * settings.window_ms
-            moved, field = live.step(own.motion, frame, one.seen, time_ms, config, broken=one.broken, keep_ms=keep)
-            own, score = own._replace(motion=moved), None
-            if time_ms >= own.next_ms and (seen := live.window(moved, settings.window_ms, config)):
-                score = _score(seen, recogniser, settings.threshold)
-                own = own._replace(next_ms=time_ms + settings.hop_ms)
-            following.append((one.track, own))
-            faces.append(
-                FaceResult(
-                    track=one.track,
-                    box=one.seen.box,
-                    landmarks=one.seen.landmarks,
-                    refused=one.seen.refused,
-                    score=score,
-                    flow=field and field.flow,
-                    transform=field and field.transform,
-                )
-            )
-        return State(people, tuple(following), time_ms), Result(time_ms, tuple(faces), "")
+        watched, found = watch.step(state.watched, frame, time_ms, config, settings.faces)
+        return State(watched, time_ms), Result(time_ms, _told(found, recogniser, settings), "")
 
     return step
 
 
-def _score(seen: live.Window, recogniser: Recogniser, threshold: float) -> Score:
-    answer = recogniser.forward(seen.clips)
-    peak = float(seen.magnitude[seen.phases.apex])
-    onset, apex, offset = (float(seen.times_ms[index]) for index in seen.phases)
+def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
+    """The frames of a recording with what the step says of each, as fast as can be.
+
+    Decoding, finding the faces, and measuring their motion with all that follows are three threads, so that a frame is
+    decoded and another searched while one is measured. What comes out is that of `make_step`, to the last digit.
+    Closing the iterator ends the threads.
+
+    Raises:
+      UserError: as `make_step`, and what `frames` raises.
+    """
+    config = prepared(recogniser, settings)
+    following: watch.Everyone = ()
+    with contextlib.closing(ahead(_found(ahead(frames), config, settings.faces))) as seen:
+        for frame, dropped, found in seen:
+            told: tuple[FaceResult, ...] = ()
+            if not dropped:
+                following, watched = watch.measure(following, found, frame.pixels, frame.time_ms, config)
+                told = _told(watched, recogniser, settings)
+            yield frame, Result(frame.time_ms, told, dropped)
+
+
+def _found(
+    frames: Iterator[Frame], config: Config, faces: int
+) -> Iterator[tuple[Frame, str, tuple[crowd.Followed, ...]]]:
+    """Each frame with why it is dropped, or else with its faces."""
+    people, latest = crowd.Crowd(), -np.inf
+    with contextlib.closing(frames):
+        for frame in frames:
+            found: tuple[crowd.Followed, ...] = ()
+            dropped = frame.problem if frame.pixels is None else "" if frame.time_ms > latest else BACKWARDS
+            if not dropped:
+                people, found = crowd.step(people, frame.pixels, frame.time_ms, config.face, faces)
+                latest = frame.time_ms
+            yield frame, dropped, found
+
+
+def _told(watched: Sequence[watch.Watched], recogniser: Recogniser, settings: Settings) -> tuple[FaceResult, ...]:
+    return tuple(
+        FaceResult(
+            track=face.track,
+            box=face.seen.box,
+            landmarks=face.seen.landmarks,
+            refused=face.seen.refused,
+            score=score(window, recogniser, settings.threshold) if window else None,
+            flow=field and field.flow,
+            transform=field and field.transform,
+        )
+        for face, field, window in watched
+    )
+
+
+def prepared(recogniser: Recogniser, settings: Settings) -> Config:
+    """The config of a recogniser as a stream needs it; raises as `make_step`."""
+    for name in ("hop_ms", "threshold"):
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} must be above 0, got {value}")
+    if settings.faces < 1:
+        raise UserError(f"--faces must be at least 1, got {settings.faces}")
+    config = recogniser.config
+    if config.graph.kind != "roi":
+        raise UserError(f"{recogniser.name} is for flow images (graph.kind={config.graph.kind!r}), not for video")
+    return replace(
+        config,
+        {
+            "motion.first_look": flows.resolve(config.motion.first_look, "first_look"),
+            "motion.hop_ms": settings.hop_ms or config.motion.hop_ms,
+        },
+    )
+
+
+def score(window: live.Window, recogniser: Recogniser, threshold: float) -> Score:
+    """What a recogniser says of a window. `threshold` is used where it was not trained to spot."""
+    answer = recogniser.forward(window.clips)
+    peak = float(window.magnitude[window.phases.apex])
+    onset, apex, offset = (float(window.times_ms[index]) for index in window.phases)
+    probability, expression = answer.probability[0], moves(peak, threshold + TURNING * window.travel)
+    if recogniser.spots:
+        probability, expression = spotted(probability, recogniser.config.data.classes)
     return Score(
-        start_ms=float(seen.times_ms[0]),
-        end_ms=float(seen.times_ms[-1]),
-        expression=moves(peak, threshold + TURNING * seen.travel),
-        probability=answer.probability[0],
-        au_probability=largest_units(answer, seen.clips.frame_mask)[0],
+        start_ms=window.start_ms,
+        end_ms=float(window.times_ms[-1]),
+        expression=expression,
+        probability=probability,
+        au_probability=largest_units(answer, window.clips.frame_mask)[0],
         onset_ms=onset,
         apex_ms=apex,
         offset_ms=offset,
         magnitude=peak,
-        travel=seen.travel,
+        travel=window.travel,
     )
+
+
+def spotted(probability: Float[np.ndarray, " k"], classes: Sequence[str]) -> tuple[Float[np.ndarray, " k2"], float]:
+    """Of each emotion if there is an expression, and that there is one, from a network with a class for none."""
+    emotion = np.array([name != NONE for name in classes])
+    there = float(probability[emotion].sum())
+    return probability[emotion] / max(there, np.finfo(np.float32).tiny), there
 
 
 def moves(magnitude: float, threshold: float) -> float:

@@ -66,7 +66,8 @@ class Window(NamedTuple):
     """A stretch of frames as the network takes it. Times are of the recording, in ms."""
 
     clips: ClipBatch  # b = 1
-    times_ms: Float[np.ndarray, " f"]  # of all its frames but the first, from which it is measured
+    start_ms: float  # of the frame from which it is measured
+    times_ms: Float[np.ndarray, " f"]  # of all its other frames
     magnitude: Float[np.ndarray, " f"]  # pixels of the canonical face
     phases: selection.Phases  # of the largest movement; indices of `times_ms`
     travel: float  # how far the head went from where it was in the first frame, pixels
@@ -170,7 +171,7 @@ def window(state: State, span_ms: float, config: Config) -> Window | None:
     )
     way = np.stack([moment.head for moment in state.moments[first:]])
     travel = float(np.linalg.norm(way - way[0], axis=1).max())
-    return Window(clips, after, magnitude, selection.phases(magnitude), travel)
+    return Window(clips, float(times[0]), after, magnitude, selection.phases(magnitude), travel)
 
 
 def _around(times: Float[np.ndarray, " f"], place: int, reach: float) -> Int[np.ndarray, " g"]:

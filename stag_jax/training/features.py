@@ -28,22 +28,23 @@ from stag_jax import config as config_lib
 from stag_jax import media
 from stag_jax.config import Config
 from stag_jax.face.landmarks import NoFaceError
-from stag_jax.motion import extract, flow, quality
+from stag_jax.motion import extract, flow, quality, windows
 from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
 from stag_jax.training.files import write_atomically
-from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
+from stag_jax.types import Clip, ClipFeatures, Event, FlowClip, Recording, UserError
 
 SPLIT = "clips"
 FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
 CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
+RECORDINGS = 4  # and recordings
 INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
 TILE_QUALITY = 90  # of JPEG
 TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
 class Seen(NamedTuple):
-    """One clip. Without a report where the corpus has flow images only."""
+    """One clip. Without a report where it is a flow image, or a window of a recording."""
 
     features: ClipFeatures
     report: ClipReport | None
@@ -55,7 +56,7 @@ class Prepared(NamedTuple):
 
     clips: list[ClipFeatures]
     faceless: list[str]  # the messages of the clips without a usable face
-    reports: list[ClipReport]  # of the same clips; empty for flow images
+    reports: list[ClipReport]  # of the same clips; empty for flow images and windows
     tiles: list[bytes]
 
 
@@ -75,8 +76,9 @@ def prepare(folder: Path, config: Config) -> Prepared:
     parts = []
     count = _count(folder)
     with tqdm(total=count, desc="features", unit="clip") as bar, _extractor(folder, config) as extract_all:
-        for start in range(0, count, CHUNK):
-            own = range(start, min(start + CHUNK, count))
+        step = RECORDINGS if _long(folder) else CHUNK
+        for start in range(0, count, step):
+            own = range(start, min(start + step, count))
             part = _read_cache(chunks / f"{start}.npz")
             if part is None:
                 part = _collected(extract_all(own), bar)
@@ -92,10 +94,14 @@ def prepare(folder: Path, config: Config) -> Prepared:
     return prepared
 
 
-def _collected(results: Iterable[Seen | str], bar: tqdm) -> Prepared:
-    found, faceless = [], []
+def _collected(results: Iterable[list[Seen] | str], bar: tqdm) -> Prepared:
+    found: list[Seen] = []
+    faceless: list[str] = []
     for result in results:
-        (faceless if isinstance(result, str) else found).append(result)
+        if isinstance(result, str):
+            faceless.append(result)
+        else:
+            found += result
         bar.update()
     return Prepared(
         clips=[seen.features for seen in found],
@@ -158,8 +164,8 @@ def about(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def to_clip(record: dict[str, Any]) -> Clip | FlowClip:
-    """A record of datasets/corpus.py as the clip that `extract` takes."""
+def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
+    """A record of datasets/corpus.py as the clip that `extract` takes, or the recording that `windows.cut` does."""
     text = {key: record[key].decode() for key in TEXTS}
     if not record["au_annotated"]:
         text["action_units"] = None
@@ -172,7 +178,26 @@ def to_clip(record: dict[str, Any]) -> Clip | FlowClip:
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(f"{text['id']}: frames differ in size")
     numbers = np.asarray(record["numbers"], int)
+    if "events" in record:
+        return _recording(record, text, np.stack(frames), numbers)
     return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
+
+
+def _recording(
+    record: dict[str, Any], text: dict[str, str | None], frames: np.ndarray, numbers: np.ndarray
+) -> Recording:
+    events = record["events"]
+    columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
+    return Recording(
+        **{name: text[name] for name in ("id", "subject", "dataset", "part", "group")},
+        fps=float(record["fps"]),
+        frames=frames,
+        events=tuple(
+            Event(int(on), int(off), emotion.decode(), au.decode())
+            for on, off, emotion, au in zip(*columns, strict=True)
+        ),
+        numbers=numbers,
+    )
 
 
 def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x 3"]:
@@ -209,17 +234,26 @@ def _count(folder: Path) -> int:
     return len(_source(folder))
 
 
-def _work(folder: Path, config: Config, index: int) -> Seen | str:
-    """What is seen in one clip, or the message of why it has no usable face."""
+@functools.cache
+def _long(folder: Path) -> bool:
+    """Whether the corpus is one of recordings."""
+    return "events" in tfds.builder_from_directory(str(folder)).info.features
+
+
+def _work(folder: Path, config: Config, index: int) -> list[Seen] | str:
+    """What is seen in one clip, or in each window of a recording; or the message of why it has no usable face."""
     clip = to_clip(_source(folder)[index])
     if isinstance(clip, FlowClip):
-        return Seen(extract.from_flow_image(clip, config), None, b"")
+        return [Seen(extract.from_flow_image(clip, config), None, b"")]
+    if isinstance(clip, Recording):
+        cut = windows.cut(clip, config)
+        return [Seen(one, None, b"") for one in cut] or f"{clip.id}: no face is seen for as long as a window"
     try:
         seen = observe(clip, config)
     except NoFaceError as error:
         return str(error)
     _, tile = cv2.imencode(".jpg", quality.tile(clip, seen)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, TILE_QUALITY))
-    return Seen(extract.from_frames(clip, seen, config), quality.report(clip, seen, config.motion), tile.tobytes())
+    return [Seen(extract.from_frames(clip, seen, config), quality.report(clip, seen, config.motion), tile.tobytes())]
 
 
 def _start_worker() -> None:
@@ -228,7 +262,7 @@ def _start_worker() -> None:
 
 
 @contextlib.contextmanager
-def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[Seen | str]]]:
+def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[list[Seen] | str]]]:
     """What sees the clips of a range of indices, on as many processes as there are cores."""
     workers = min(config.data.workers or os.cpu_count() or 1, _count(folder))
     work = functools.partial(_work, folder, config)
@@ -238,7 +272,9 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
         return
     context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        yield lambda indices: pool.map(work, indices, chunksize=4)
+        # A recording is as long as many clips, and there may be few of them.
+        size = 1 if _long(folder) else 4
+        yield lambda indices: pool.map(work, indices, chunksize=size)
 
 
 def _write_cache(path: Path, prepared: Prepared) -> None:

@@ -3,9 +3,12 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
+from stag_configs import base
+from stag_jax.config import from_config_dict, replace
 from stag_jax.deploy import intervals
-from stag_jax.deploy.results import FaceResult, Gap, Result, Score
+from stag_jax.deploy.results import FaceResult, Gap, Recogniser, Result, Score
 from stag_jax.face.landmarks import Box
 
 CLASSES = ("negative", "positive", "surprise")
@@ -47,6 +50,55 @@ def test_what_is_no_micro_expression_does_not_count():
     ]
     assert intervals.merged([(0, each) for each in windows], CLASSES) == []
     assert intervals.merged([], CLASSES) == []
+
+
+def test_a_row_of_windows_is_one_expression_in_the_middle_of_it():
+    """Windows that hold 700 to 1010 ms whole score high, others low."""
+    starts = np.arange(0, 1500, 40)
+    whole = (starts <= 700) & (starts + 500 >= 1010)
+    windows = [
+        (0, score(float(s), 690.0, 830.0, 1020.0, 0.9 if there else 0.1))
+        for s, there in zip(starts, whole, strict=True)
+    ]
+    (found,) = intervals.rows(windows, CLASSES)
+    assert abs((found.onset_ms + found.offset_ms) / 2 - 855) < 21 and found.apex_ms == 830
+    assert found.offset_ms - found.onset_ms == intervals.TYPICAL
+    assert found.emotion == "positive" and found.confidence == pytest.approx(0.9)
+    np.testing.assert_allclose(found.probability, (0.1, 0.7, 0.2))
+
+
+def test_one_window_alone_is_no_row_and_a_break_in_time_ends_one():
+    def at(*pairs):
+        return intervals.rows([(0, score(float(s), s + 90.0, s + 200.0, s + 300.0, e)) for s, e in pairs], CLASSES)
+
+    assert at((0, 0.1), (40, 1.0), (80, 0.1)) == []
+    assert at() == []
+    first = [(0, 0.9), (40, 0.9), (80, 0.9)]
+    assert len(at(*first, (120, 0.9), (160, 0.9))) == 1
+    assert len(at(*first, (1000, 0.9), (1040, 0.9))) == 2
+
+
+def test_averaging_is_that_of_the_windows_around():
+    rng = np.random.default_rng(3)
+    ends = np.cumsum(rng.uniform(5, 60, 211))
+    said = rng.uniform(0, 1, 211)
+    windows = [(0, score(end - 500, end - 400, end - 300, end - 200, e)) for end, e in zip(ends, said, strict=True)]
+    slow = np.array([said[np.abs(ends - end) <= intervals.AROUND].mean() for end in ends])
+    found = intervals.rows(windows, CLASSES, least=0.55)
+    assert found
+    assert all(np.isclose(slow, one.confidence).any() and one.confidence >= 0.55 for one in found)
+    assert max(one.confidence for one in found) == pytest.approx(slow.max())
+
+
+def test_the_kind_of_network_decides():
+    windows = [(0, score(float(s), 690.0, 830.0, 1020.0)) for s in range(440, 640, 40)]
+    made = from_config_dict(base.get_config())
+    sized = Recogniser("sized", made, None)
+    learned = Recogniser("learned", replace(made, {"data.classes": ("none", *CLASSES)}), None)
+    assert learned.emotions == sized.emotions == CLASSES and learned.spots and not sized.spots
+    (one,), (other,) = intervals.found(windows, sized), intervals.found(windows, learned)
+    assert (one.onset_ms, one.offset_ms) == (690, 1020)
+    assert other.offset_ms - other.onset_ms == intervals.TYPICAL
 
 
 def test_intervals_of_a_track_are_disjoint():

@@ -114,10 +114,10 @@ def test_frames_of_any_kind_are_survived(recogniser, recording):
 def test_memory_is_bounded(recogniser, recording):
     items = [(recording[0][f % COUNT], 10.0 * f) for f in range(2 * COUNT)]
     state, _ = watch(recogniser, items)
-    assert all(len(own.motion.moments) <= 76 for _, own in state.following)
+    assert all(len(own.motion.moments) <= 76 for _, own in state.watched.following)
 
 
-@pytest.mark.parametrize("change", [{"window_ms": 0.0}, {"hop_ms": -1.0}, {"faces": 0}, {"threshold": 0.0}])
+@pytest.mark.parametrize("change", [{"hop_ms": -1.0}, {"faces": 0}, {"threshold": 0.0}])
 def test_settings_out_of_range_are_named(recogniser, change):
     with pytest.raises(UserError, match=f"--{next(iter(change))} must"):
         stream.make_step(recogniser, dataclasses.replace(stream.Settings(), **change))
@@ -127,6 +127,48 @@ def test_flow_images_have_no_video(recogniser):
     other = recogniser._replace(config=replace(recogniser.config, {"graph.kind": "grid"}))
     with pytest.raises(UserError, match="constant is for flow images"):
         stream.make_step(other, stream.Settings())
+
+
+def test_threads_say_what_the_step_says(recogniser, recording):
+    """One frame is damaged, one comes with the time of an earlier one."""
+    frames = [source.Frame(pixels, 10.0 * f, "") for f, pixels in enumerate(recording[0][:90])]
+    frames[7] = source.Frame(None, 70.0, "damaged")
+    frames[41] = frames[41]._replace(time_ms=230.0)
+    settings = stream.Settings(hop_ms=70.0)
+    threaded = list(stream.results(recogniser, settings, iter(frames)))
+    assert [frame for frame, _ in threaded] == frames
+    assert [result.dropped for _, result in threaded if result.dropped] == ["damaged", stream.BACKWARDS]
+    _, expected = watch(recogniser, [(f.pixels, f.time_ms) for f in frames if f.pixels is not None], hop_ms=70.0)
+    given = [result for frame, result in threaded if frame.pixels is not None]
+    assert any(face.score for result in given for face in result.faces)
+    for one, other in zip(given, expected, strict=True):
+        assert (one.time_ms, one.dropped) == (other.time_ms, other.dropped)
+        for face, same in zip(one.faces, other.faces, strict=True):
+            assert (face.track, face.refused, face.box) == (same.track, same.refused, same.box)
+            for a, b in ((face.flow, same.flow), (face.landmarks, same.landmarks)):
+                assert (a is None) == (b is None)
+                if a is not None:
+                    np.testing.assert_array_equal(a, b)
+            assert (face.score is None) == (same.score is None)
+            if face.score:
+                assert face.score.magnitude == same.score.magnitude and face.score.onset_ms == same.score.onset_ms
+
+
+def test_what_the_source_raises_comes_through_the_threads(recogniser, recording):
+    def torn():
+        yield source.Frame(recording[0][0], 0.0, "")
+        raise UserError("the disk is gone")
+
+    with pytest.raises(UserError, match="the disk is gone"):
+        list(stream.results(recogniser, stream.Settings(), torn()))
+
+
+def test_a_network_that_spots_says_how_likely_an_expression_is():
+    probability, there = stream.spotted(np.array((0.6, 0.3, 0.1)), ("none", "negative", "positive"))
+    assert there == pytest.approx(0.4)
+    np.testing.assert_allclose(probability, (0.75, 0.25))
+    probability, there = stream.spotted(np.array((0.0, 1.0, 0.0)), ("negative", "none", "positive"))
+    assert there == 0 and np.isfinite(probability).all()
 
 
 def test_a_file_is_written_whole(recogniser, recording, video, tmp_path):

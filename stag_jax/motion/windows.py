@@ -1,0 +1,87 @@
+"""Windows of a recording as clips, to learn from what an expression is and what is none.
+
+Each window is as a stream would see it. One that holds an expression from onset to offset has its emotion and action
+units; one that holds next to nothing of any is of the class `NONE`, whatever else the face does: it blinks, speaks,
+turns away. Windows in between are left out, since nobody could say what they are.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from stag_jax.config import Config
+from stag_jax.face import action_units
+from stag_jax.motion import live, watch
+from stag_jax.types import ClipFeatures, Event, Recording, UserError
+
+NONE = "none"  # the class of windows without an expression
+WHOLE, TRACE = 0.9, 0.3  # shares of an expression: from the first on it is there, up to the second it is not
+
+
+def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
+    """The windows of a recording that can be learned from, in order of time; one face is followed.
+
+    Their ids are the recording's and the time of their first frame in ms. Of windows without an expression nothing is
+    known of action units, since speech and laughter move them too. Empty where no stretch of a face is as long as a
+    window.
+
+    Raises:
+      UserError: no frame rate, an event that is not within the recording, unreadable action units, or a setting out of
+        range; the recording is named.
+    """
+    if not recording.fps > 0:
+        raise UserError(f"{recording.id}: frame rate {recording.fps} is not positive")
+    count = len(recording.frames)
+    for event in recording.events:
+        if not 0 <= event.onset < event.offset < count:
+            raise UserError(
+                f"{recording.id}: an event from frame {event.onset} to {event.offset} of a recording of {count}"
+            )
+    numbers = np.arange(count) if recording.numbers is None else recording.numbers - recording.numbers[0]
+    times = numbers * (1000 / recording.fps)
+    state, found = watch.State(), []
+    for frame, time_ms in zip(recording.frames, times.tolist(), strict=True):
+        state, faces = watch.step(state, frame, time_ms, config, 1)
+        for face in faces:
+            if face.window:
+                found += _learnable(recording, times, face.window, config)
+    return found
+
+
+def _learnable(recording: Recording, times: np.ndarray, window: live.Window, config: Config) -> list[ClipFeatures]:
+    """The window as a clip; none where it holds a part of an expression."""
+    start, end = window.start_ms, float(window.times_ms[-1])
+    shares = [_share(times[event.onset], times[event.offset], start, end) for event in recording.events]
+    if any(TRACE < share < WHOLE for share in shares):
+        return []
+    whole = [event for event, share in zip(recording.events, shares, strict=True) if share >= WHOLE]
+    if len({event.emotion for event in whole}) > 1:
+        return []
+    clips = window.clips
+    return [
+        ClipFeatures(
+            id=f"{recording.id}@{start:07.0f}",
+            subject=recording.subject,
+            dataset=recording.dataset,
+            emotion=whole[0].emotion if whole else NONE,
+            objective="",
+            part=recording.part,
+            group=recording.group or recording.subject,
+            nodes=np.asarray(clips.nodes[0]),
+            times_ms=np.asarray(clips.times_ms[0]),
+            magnitude=np.asarray(clips.magnitude[0]),
+            frame_mask=np.asarray(clips.frame_mask[0]),
+            frame_index=np.abs(times[:, None] - start - np.asarray(clips.times_ms[0])).argmin(axis=0),
+            **_units(whole, config, recording.id),
+        )
+    ]
+
+
+def _share(onset: float, offset: float, start: float, end: float) -> float:
+    """Of the time from onset to offset, how much lies between start and end."""
+    return max(min(offset, end) - max(onset, start), 0.0) / (offset - onset)
+
+
+def _units(whole: list[Event], config: Config, name: str) -> dict[str, Any]:
+    au, au_mask = action_units.labels(whole[0].action_units if whole else None, config.graph.units, clip=name)
+    return {"au": au, "au_mask": au_mask}
