@@ -12,7 +12,7 @@ import matplotlib
 from absl import flags
 
 from stag_experiments import cli
-from stag_jax.analysis import load_run, report
+from stag_jax.analysis import load_run, report, require_clips
 from stag_jax.training import stepping
 from stag_jax.types import UserError
 
@@ -30,6 +30,7 @@ def main() -> None:
     cli.connect(run.config)
     against = load_run(Path(COMPARE.value)) if COMPARE.value else None
     prepared = cli.build(run.config)
+    require_clips(run, prepared)
     stepping.keep_programs(run.folder)
     paths = report.write(run, prepared, against=against)
     print(f"{paths[0]} and {len(paths) - 1} files beside it, in {time.perf_counter() - begin:.0f} s")

@@ -8,7 +8,8 @@
     members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
                 PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
-    spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir
+    spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir, by size of
+                movement, and by those of runs that were trained to spot, in --against
     report      time and size of the report of a run of 60 folds over more than 500 clips, kept in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
@@ -43,7 +44,7 @@ CLIPS = flags.DEFINE_integer(
     lower_bound=0,
 )
 MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
-AGAINST = flags.DEFINE_list("against", [], "accuracy: workdirs of finished runs to compare with, by commas.")
+AGAINST = flags.DEFINE_list("against", [], "accuracy, spotting: finished runs to compare with, by commas.")
 OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv; for members_*.csv.")
 STEPS = flags.DEFINE_integer("steps", 8, "members: steps a dispatch.", lower_bound=1)
 CHUNKS = flags.DEFINE_list(
@@ -88,7 +89,8 @@ def main(part: str = "") -> None:
         print(comparison.markdown(("what", "figure"), report_speed.measure(out)))
         return
     if part == "spotting":
-        print(comparison.markdown(spotting.HEADER, spotting.measure(cli.read_workdir(WORKDIR), CLIPS.value)))
+        folder, learned = cli.read_workdir(WORKDIR), [Path(each) for each in AGAINST.value]
+        print(comparison.markdown(spotting.HEADER, spotting.measure(folder, learned, CLIPS.value)))
         return
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))

@@ -1,14 +1,14 @@
-"""Spotting on long rendered recordings: each by the networks that never saw its person, thresholds from the others.
+"""Spotting on long rendered recordings: each by the networks that never saw its person.
 
-Two ways to call a movement an expression, on the same movements: by its size, and by its size less what the movement of
-the head may have left in it. Nothing is trained to spot: the one number that is chosen, the threshold, is for each
-person the one that does best on all other persons' recordings.
+Ways to call a movement an expression, in the same windows: by its size; by its size less what the movement of the head
+may have left in it; and by networks that were trained to spot. A threshold is either fixed or, for each person, the one
+that does best on all other persons' recordings.
 """
 
 import functools
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +20,18 @@ from tqdm import tqdm
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
 from stag_jax.deploy import intervals, predict, stream
-from stag_jax.deploy.results import Score
+from stag_jax.deploy.results import Interval, Recogniser, Score
+from stag_jax.motion import watch, windows
 from stag_jax.protocol import spotting
 from stag_jax.training import restore, workdir
 from stag_jax.types import UserError
 
 THRESHOLDS = tuple(np.geomspace(0.05, 1.0, 14))  # pixels
+SCORES = tuple(np.linspace(0.1, 0.9, 17))
 RESAMPLES = 2000
+
+
+FIRST = "size of the movement"
 
 
 class Watched(NamedTuple):
@@ -34,72 +39,121 @@ class Watched(NamedTuple):
 
     subject: str
     truth: tuple[spotting.Span, ...]
-    scores: tuple[tuple[int, Score], ...]
+    scores: tuple[tuple[tuple[int, Score], ...], ...]  # by run
 
 
-def measure(folder: Path, subjects: int) -> list[tuple[str, ...]]:
-    """Rows (method, F1, STRS, found, false, missed, UF1 of those found) of the run in `folder`.
+def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[str, ...]]:
+    """Rows of `HEADER`: size of movement, by the run of clips in `folder`, and the runs that spot in `learned`.
 
     Raises:
-      UserError: no run of synth_me, or none of its folds is finished.
+      UserError: a run that is none of synth_me, or has not the folds of the first, or does not spot where it should.
     """
-    config = workdir.read_config(folder)
-    names = [name for name in restore.fold_names(restore.open_run(folder)) if name.startswith("synth_me_s")]
-    if config.data.dataset != "synth_me" or not names:
-        raise UserError(f"{folder} is no finished run of synth_me, whose people the long recordings show")
-    names = names[: subjects or None]
-    work = functools.partial(_watch, folder)
+    runs = [folder, *learned]
+    names = _folds(folder)[: subjects or None]
+    for run in learned:
+        if missing := sorted(set(names) - set(_folds(run))):
+            raise UserError(f"{run} has no fold {missing[0]}, which {folder} has")
+        if windows.NONE not in workdir.read_config(run).data.classes:
+            raise UserError(f"{run} has no class {windows.NONE!r}: it was not trained to spot")
+    work = functools.partial(_watch, runs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(names)), mp_context=context) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
-    rows = []
-    for name, turning in (("size of the movement", 0.0), ("less what the head leaves", stream.TURNING)):
-        found = _chosen(watched, config.data.classes, turning)
-        rows.append(_row(name, found, config.data.classes))
-    return rows
+    makers = [predict.from_run(run, names[:1]) for run in runs]
+    found = {
+        FIRST: _chosen([_sized(one, makers[0], 0.0) for one in watched], THRESHOLDS),
+        "size less what the head leaves": _chosen(
+            [_sized(one, makers[0], stream.TURNING) for one in watched], THRESHOLDS
+        ),
+    }
+    for index, run in enumerate(learned, start=1):
+        each = [functools.partial(_learned, one, index, makers[index]) for one in watched]
+        found[f"{run.name}, score of {intervals.LEAST}"] = [find(intervals.LEAST) for find in each]
+        found[f"{run.name}, score from the others"] = _chosen(each, SCORES)
+    classes = makers[0].emotions
+    return [_row(name, each, found[FIRST], classes) for name, each in found.items()]
 
 
-def _watch(folder: Path, name: str) -> Watched:
+def _folds(folder: Path) -> list[str]:
+    """The folds of a finished run of synth_me, one a person."""
+    config = workdir.read_config(folder)
+    names = [name for name in restore.fold_names(restore.open_run(folder)) if name.startswith("synth_me_s")]
+    if config.data.dataset.partition("/")[0] != "synth_me" or not names:
+        raise UserError(f"{folder} is no finished run of synth_me, whose people the long recordings show")
+    return names
+
+
+def _watch(runs: Sequence[Path], name: str) -> Watched:
     cv2.setNumThreads(1)
     recipe = corpus.builder("synth_me/long", data_dir="").builder_config.recipe
     number = int(name.rpartition("s")[2]) - 1
     recording = long.recording(recipe, number)
-    # The threshold and what the head leaves come in afterwards: both only change `expression`.
-    step, state = stream.make_step(predict.from_run(folder, [name]), stream.Settings()), stream.State()
-    scores = []
+    makers = [predict.from_run(run, [name]) for run in runs]
+    configs = [stream.prepared(maker, stream.Settings()) for maker in makers]
+    if any(config.motion != configs[0].motion or config.face != configs[0].face for config in configs):
+        raise UserError(f"{runs[0]} and {', '.join(map(str, runs[1:]))} differ in config.face or config.motion")
+    state, scores = watch.State(), [[] for _ in runs]
     for f, frame in enumerate(recording.frames):
-        state, result = step(state, frame, 1000 * f / recording.fps)
-        scores += [(face.track, face.score) for face in result.faces if face.score is not None]
+        state, faces = watch.step(state, frame, 1000 * f / recording.fps, configs[0], 1)
+        for face, _, window in faces:
+            for maker, said in zip(makers, scores, strict=True):
+                if window:
+                    # The threshold and what the head leaves come in afterwards.
+                    said.append((face.track, stream.score(window, maker, stream.Settings.threshold)))
     tick = 1000 / recording.fps
     truth = tuple(spotting.Span(e.onset * tick, e.offset * tick, e.emotion) for e in recording.events)
-    return Watched(name, truth, tuple(scores))
+    return Watched(name, truth, tuple(map(tuple, scores)))
 
 
-def _chosen(watched: Sequence[Watched], classes: Sequence[str], turning: float) -> list[spotting.Recording]:
+Find = Callable[[float], spotting.Recording]  # what is found in a recording at a threshold
+
+
+def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.Recording]:
     """What is found in each recording at the threshold that does best on the others."""
-    found = {t: [_found(one, classes, turning, t) for one in watched] for t in THRESHOLDS}
+    found = {t: [find(t) for find in each] for t in thresholds}
     chosen = []
-    for index in range(len(watched)):
-        others = {t: [r for i, r in enumerate(each) if i != index] for t, each in found.items()}
-        best = max(THRESHOLDS, key=lambda t: spotting.spotting(others[t]).f1)
+    for index in range(len(each)):
+        others = {t: [r for i, r in enumerate(row) if i != index] for t, row in found.items()}
+        best = max(thresholds, key=lambda t: spotting.spotting(others[t]).f1)
         chosen.append(found[best][index])
     return chosen
 
 
-def _found(one: Watched, classes: Sequence[str], turning: float, threshold: float) -> spotting.Recording:
-    scores = [
-        (track, score._replace(expression=stream.moves(score.magnitude, threshold + turning * score.travel)))
-        for track, score in one.scores
-    ]
-    spans = [spotting.Span(i.onset_ms, i.offset_ms, i.emotion) for i in intervals.merged(scores, classes)]
-    return spotting.Recording(one.subject, one.truth, spans)
+def _sized(one: Watched, maker: Recogniser, turning: float) -> Find:
+    def find(threshold: float) -> spotting.Recording:
+        scores = [
+            (track, score._replace(expression=stream.moves(score.magnitude, threshold + turning * score.travel)))
+            for track, score in one.scores[0]
+        ]
+        return _recording(one, intervals.found(scores, maker))
+
+    return find
 
 
-def _row(name: str, found: Sequence[spotting.Recording], classes: Sequence[str]) -> tuple[str, ...]:
+def _learned(one: Watched, index: int, maker: Recogniser, least: float) -> spotting.Recording:
+    return _recording(one, intervals.found(one.scores[index], maker, least))
+
+
+def _recording(one: Watched, found: Sequence[Interval]) -> spotting.Recording:
+    return spotting.Recording(
+        one.subject, one.truth, [spotting.Span(i.onset_ms, i.offset_ms, i.emotion) for i in found]
+    )
+
+
+def _row(
+    name: str, found: Sequence[spotting.Recording], first: Sequence[spotting.Recording], classes: Sequence[str]
+) -> tuple[str, ...]:
     ends, scores = spotting.intervals(found, classes, resamples=RESAMPLES), spotting.scores(found, classes)
     counts = spotting.spotting(found)
     told = [f"{scores[key]:.3f} [{ends[key][0]:.3f}, {ends[key][1]:.3f}]" for key in ("f1", "strs")]
-    return (name, *told, str(counts.tp), str(counts.fp), str(counts.fn), f"{scores['uf1']:.3f}")
+    apart = ""
+    if found is not first:
+        more = spotting.differences(found, first, classes, resamples=RESAMPLES)["f1"]
+        apart = f"{more.mean:+.3f} [{more.low:+.3f}, {more.high:+.3f}]"
+    return (name, *told, apart, str(counts.tp), str(counts.fp), str(counts.fn), f"{scores['uf1']:.3f}")
 
 
-HEADER = ("an expression is told by", "F1", "STRS", "found", "false", "missed", "UF1 of those found")
+HEADER = (
+    "an expression is told by", "F1", "STRS", "F1 more than the first", "found", "false", "missed",
+    "UF1 of those found",
+)  # fmt: skip

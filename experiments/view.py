@@ -13,7 +13,7 @@ import webbrowser
 from absl import flags
 
 from stag_experiments import cli
-from stag_jax.analysis import load_run
+from stag_jax.analysis import load_run, require_clips
 from stag_jax.training import stepping
 from stag_jax.types import UserError
 
@@ -31,6 +31,7 @@ def main() -> None:
 
     run = load_run(folder)
     prepared = cli.build(run.config)
+    require_clips(run, prepared)
     stepping.keep_programs(folder)
     with contextlib.suppress(KeyboardInterrupt):
         viewer.serve(viewer.create_app(run, prepared), PORT.value, _tell)

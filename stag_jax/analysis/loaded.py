@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from stag_jax.config import Config
-from stag_jax.training import checkpoint, dataset, history, restore, workdir
+from stag_jax.training import checkpoint, dataset, features, history, restore, workdir
 from stag_jax.types import ClipBatch, UserError
 
 SEPARATOR = "|"  # between the folds of a cell of splits.csv
@@ -154,6 +154,12 @@ def load_run(folder: Path | str) -> LoadedRun:
         missing=tuple(missing),
         changed=tuple(_changed(folder, done)),
     )
+
+
+def require_clips(run: LoadedRun, corpora: Sequence[Path]) -> None:
+    """Raises UserError for a run on windows of recordings: report and viewer show clips as the corpus has them."""
+    if any(features.holds_recordings(folder) for folder in corpora):
+        raise UserError(f"{run.folder} is a run on windows of recordings: see benchmark.py spotting")
 
 
 def labels(frame: pd.DataFrame, classes: Sequence[str], column: str = "label") -> np.ndarray:

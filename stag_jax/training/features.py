@@ -76,7 +76,7 @@ def prepare(folder: Path, config: Config) -> Prepared:
     parts = []
     count = _count(folder)
     with tqdm(total=count, desc="features", unit="clip") as bar, _extractor(folder, config) as extract_all:
-        step = RECORDINGS if _long(folder) else CHUNK
+        step = RECORDINGS if holds_recordings(folder) else CHUNK
         for start in range(0, count, step):
             own = range(start, min(start + step, count))
             part = _read_cache(chunks / f"{start}.npz")
@@ -235,7 +235,7 @@ def _count(folder: Path) -> int:
 
 
 @functools.cache
-def _long(folder: Path) -> bool:
+def holds_recordings(folder: Path) -> bool:
     """Whether the corpus is one of recordings."""
     return "events" in tfds.builder_from_directory(str(folder)).info.features
 
@@ -273,7 +273,7 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
     context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         # A recording is as long as many clips, and there may be few of them.
-        size = 1 if _long(folder) else 4
+        size = 1 if holds_recordings(folder) else 4
         yield lambda indices: pool.map(work, indices, chunksize=size)
 
 
