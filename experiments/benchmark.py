@@ -10,6 +10,8 @@
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
     spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir, by size of
                 movement, and by those of runs that were trained to spot, in --against
+    stream      640 x 480 video through everything: frames a second, delay of a frame in real time, and their parts
+    soak        the same for --minutes of video; and predict.py killed --kills times over a folder, in --out
     report      time and size of the report of a run of 60 folds over more than 500 clips, kept in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
@@ -32,8 +34,10 @@ from stag_experiments import (
     rehearsal,
     report_speed,
     spotting,
+    stream_speed,
 )
 from stag_jax.analysis import comparison
+from stag_jax.deploy import predict
 from stag_jax.training import dataset, files
 from stag_jax.types import UserError
 
@@ -53,10 +57,12 @@ CHUNKS = flags.DEFINE_list(
 PMAP = flags.DEFINE_bool("pmap", False, "members: by pmap as well.")
 CURVES = flags.DEFINE_bool("curves", False, "members: the cost against the number of members and of clips instead.")
 CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch of --curves.", lower_bound=1)
-KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
+KILLS = flags.DEFINE_integer("kills", 20, "kills, soak: how many.", lower_bound=0)
+FOLD = flags.DEFINE_list("fold", [], "stream, soak: folds of the run, by commas; all are averaged if missing.")
+MINUTES = flags.DEFINE_float("minutes", 60.0, "soak: minutes of video; 0 = none.", lower_bound=0.0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "report")
+PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "stream", "soak", "report")
 
 
 def main(part: str = "") -> None:
@@ -91,6 +97,19 @@ def main(part: str = "") -> None:
     if part == "spotting":
         folder, learned = cli.read_workdir(WORKDIR), [Path(each) for each in AGAINST.value]
         print(comparison.markdown(spotting.HEADER, spotting.measure(folder, learned, CLIPS.value)))
+        return
+    if part in ("stream", "soak"):
+        if out is None:
+            raise UserError("--out=DIR is missing: where the films are kept")
+        recogniser = predict.from_run(cli.read_workdir(WORKDIR), FOLD.value)
+        if part == "stream":
+            print(comparison.markdown(("what", "figure"), stream_speed.measure(recogniser, out)))
+            return
+        rows = stream_speed.soak(recogniser, out, MINUTES.value) if MINUTES.value else []
+        given = [f"--workdir={WORKDIR.value}", *(f"--fold={name}" for name in FOLD.value)]
+        if KILLS.value:
+            rows += stream_speed.kills(given, out, KILLS.value, files=12)
+        print(comparison.markdown(("what", "figure"), rows))
         return
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))
