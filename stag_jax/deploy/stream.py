@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from stag_jax.config import Config, replace
 from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score, largest_units
 from stag_jax.deploy.source import Frame, ahead
-from stag_jax.face import crowd
 from stag_jax.motion import flow as flows
 from stag_jax.motion import live, watch
 from stag_jax.motion.windows import NONE
@@ -61,60 +60,40 @@ def make_step(recogniser: Recogniser, settings: Settings) -> Step:
         if not time_ms > state.time_ms:
             return state, Result(time_ms, (), BACKWARDS)
         watched, found = watch.step(state.watched, frame, time_ms, config, settings.faces)
-        return State(watched, time_ms), Result(time_ms, _told(found, recogniser, settings), "")
+        faces = tuple(
+            FaceResult(
+                track=face.track,
+                box=face.seen.box,
+                landmarks=face.seen.landmarks,
+                refused=face.seen.refused,
+                score=score(window, recogniser, settings.threshold) if window else None,
+                flow=field and field.flow,
+                transform=field and field.transform,
+            )
+            for face, field, window in found
+        )
+        return State(watched, time_ms), Result(time_ms, faces, "")
 
     return step
 
 
 def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
-    """The frames of a recording with what the step says of each, as fast as can be.
+    """The frames of a recording with what the step says of each, as fast as can be; closing it closes `frames`.
 
-    Decoding, finding the faces, and measuring their motion with all that follows are three threads, so that a frame is
-    decoded and another searched while one is measured. What comes out is that of `make_step`, to the last digit.
-    Closing the iterator ends the threads.
+    Decoding is a thread of its own. Finding the face and measuring its motion are not: both are many small calls that
+    Python lets only one thread do at a time, and three threads are slower than two.
 
     Raises:
       UserError: as `make_step`, and what `frames` raises.
     """
-    config = prepared(recogniser, settings)
-    following: watch.Everyone = ()
-    with contextlib.closing(ahead(_found(ahead(frames), config, settings.faces))) as seen:
-        for frame, dropped, found in seen:
-            told: tuple[FaceResult, ...] = ()
-            if not dropped:
-                following, watched = watch.measure(following, found, frame.pixels, frame.time_ms, config)
-                told = _told(watched, recogniser, settings)
-            yield frame, Result(frame.time_ms, told, dropped)
-
-
-def _found(
-    frames: Iterator[Frame], config: Config, faces: int
-) -> Iterator[tuple[Frame, str, tuple[crowd.Followed, ...]]]:
-    """Each frame with why it is dropped, or else with its faces."""
-    people, latest = crowd.Crowd(), -np.inf
-    with contextlib.closing(frames):
-        for frame in frames:
-            found: tuple[crowd.Followed, ...] = ()
-            dropped = frame.problem if frame.pixels is None else "" if frame.time_ms > latest else BACKWARDS
-            if not dropped:
-                people, found = crowd.step(people, frame.pixels, frame.time_ms, config.face, faces)
-                latest = frame.time_ms
-            yield frame, dropped, found
-
-
-def _told(watched: Sequence[watch.Watched], recogniser: Recogniser, settings: Settings) -> tuple[FaceResult, ...]:
-    return tuple(
-        FaceResult(
-            track=face.track,
-            box=face.seen.box,
-            landmarks=face.seen.landmarks,
-            refused=face.seen.refused,
-            score=score(window, recogniser, settings.threshold) if window else None,
-            flow=field and field.flow,
-            transform=field and field.transform,
-        )
-        for face, field, window in watched
-    )
+    step, state = make_step(recogniser, settings), State()
+    with contextlib.closing(ahead(frames)) as decoded:
+        for frame in decoded:
+            if frame.pixels is None:
+                yield frame, Result(frame.time_ms, (), frame.problem)
+            else:
+                state, result = step(state, frame.pixels, frame.time_ms)
+                yield frame, result
 
 
 def prepared(recogniser: Recogniser, settings: Settings) -> Config:

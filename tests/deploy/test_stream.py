@@ -129,17 +129,17 @@ def test_flow_images_have_no_video(recogniser):
         stream.make_step(other, stream.Settings())
 
 
-def test_threads_say_what_the_step_says(recogniser, recording):
+def test_results_are_those_of_the_step(recogniser, recording):
     """One frame is damaged, one comes with the time of an earlier one."""
     frames = [source.Frame(pixels, 10.0 * f, "") for f, pixels in enumerate(recording[0][:90])]
     frames[7] = source.Frame(None, 70.0, "damaged")
     frames[41] = frames[41]._replace(time_ms=230.0)
     settings = stream.Settings(hop_ms=70.0)
-    threaded = list(stream.results(recogniser, settings, iter(frames)))
-    assert [frame for frame, _ in threaded] == frames
-    assert [result.dropped for _, result in threaded if result.dropped] == ["damaged", stream.BACKWARDS]
+    told = list(stream.results(recogniser, settings, iter(frames)))
+    assert [frame for frame, _ in told] == frames
+    assert [result.dropped for _, result in told if result.dropped] == ["damaged", stream.BACKWARDS]
     _, expected = watch(recogniser, [(f.pixels, f.time_ms) for f in frames if f.pixels is not None], hop_ms=70.0)
-    given = [result for frame, result in threaded if frame.pixels is not None]
+    given = [result for frame, result in told if frame.pixels is not None]
     assert any(face.score for result in given for face in result.faces)
     for one, other in zip(given, expected, strict=True):
         assert (one.time_ms, one.dropped) == (other.time_ms, other.dropped)
@@ -154,7 +154,7 @@ def test_threads_say_what_the_step_says(recogniser, recording):
                 assert face.score.magnitude == same.score.magnitude and face.score.onset_ms == same.score.onset_ms
 
 
-def test_what_the_source_raises_comes_through_the_threads(recogniser, recording):
+def test_what_the_source_raises_comes_through(recogniser, recording):
     def torn():
         yield source.Frame(recording[0][0], 0.0, "")
         raise UserError("the disk is gone")
