@@ -102,6 +102,14 @@ def claim(folder: Path, plan: Plan) -> None:
         files.write_text(path, json.dumps(about, indent=2) + "\n")
 
 
+def trial_names(folder: Path) -> tuple[str, ...]:
+    """The trials of a sweep, in their order. Raises UserError where there is none."""
+    path = folder / PLAN
+    if not path.exists():
+        raise UserError(f"{folder} is no folder of a sweep: {PLAN} is missing")
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["trials"])
+
+
 def run_group(
     group: Group, plan: Plan, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False
 ) -> GroupResult:
