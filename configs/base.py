@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
                 "hop_ms": 40.0,
                 "clip_norm": False,
             },
-            "graph": {"kind": "roi", "grid": 6, "units": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)},
+            "graph": {"kind": "roi", "grid": 6, "units": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17), "nodes": ()},
             "model": {
                 "name": "stag",
                 "width": 32,
@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
                 "strain": True,
             },
             "loss": {"gamma": 2.0, "class_balance": 0.5, "label_smoothing": 0.0, "lambda_au": 3.0},
+            "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0},
             "train": {
                 "steps": 600,
                 "batch_size": 32,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
 from stag_jax.model.baselines import key_frame
-from stag_jax.protocol.splits import Splits, make_splits
+from stag_jax.protocol.splits import ALL, Splits, make_splits
 from stag_jax.training import augment, dataset, loop, workdir
 from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch, UserError
@@ -47,6 +47,8 @@ def measure(config: Config, folder: Path, corpora: Path | Sequence[Path], agains
       UserError: whatever `loop.run` raises; one of `against` is no finished run, was split otherwise or is about other
         clips; or a fold's training clips are all of one class.
     """
+    if config.protocol.split == ALL:
+        raise UserError("config.protocol.split='all' tests no clip: there is nothing to compare")
     corpus = dataset.load(corpora, config)
     splits = make_splits(config.protocol, corpus.clips)
     tested = corpus.take(splits.test_mask.any(axis=0))

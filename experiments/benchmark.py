@@ -8,6 +8,8 @@
     members     ways of training all members of --config: one after the other, vmapped, over all devices, in eager
                 PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
+    smaller     students of the finished run in --workdir, as --config, a sweep such as configs/sweeps/smaller.py, has
+                them: trained into the folder --out, compared with their teacher, counted and timed on one core
     spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir, by size of
                 movement, and by those of runs that were trained to spot, in --against
     stream      640 x 480 video through everything: frames a second, delay of a frame in real time, and their parts
@@ -33,6 +35,7 @@ from stag_experiments import (
     members_speed,
     rehearsal,
     report_speed,
+    smaller,
     spotting,
     stream_speed,
 )
@@ -49,7 +52,7 @@ CLIPS = flags.DEFINE_integer(
 )
 MEDIA = flags.DEFINE_string("media", None, "frontend: folder of videos to track as well, frame by frame.")
 AGAINST = flags.DEFINE_list("against", [], "accuracy, spotting: finished runs to compare with, by commas.")
-OUT = flags.DEFINE_string("out", None, "Folder for the contact sheets of --media; for accuracy.csv; for members_*.csv.")
+OUT = flags.DEFINE_string("out", None, "Folder of what a part leaves: contact sheets of --media, tables, runs.")
 STEPS = flags.DEFINE_integer("steps", 8, "members: steps a dispatch.", lower_bound=1)
 CHUNKS = flags.DEFINE_list(
     "chunks", None, "members: sizes of chunks on one device, e.g. 1,4,all; all sizes if missing."
@@ -62,7 +65,19 @@ FOLD = flags.DEFINE_list("fold", [], "stream, soak: folds of the run, by commas;
 MINUTES = flags.DEFINE_float("minutes", 60.0, "soak: minutes of video; 0 = none.", lower_bound=0.0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "stream", "soak", "report")
+PARTS = (
+    "frontend",
+    "accuracy",
+    "builder",
+    "twin",
+    "members",
+    "kills",
+    "smaller",
+    "spotting",
+    "stream",
+    "soak",
+    "report",
+)
 
 
 def main(part: str = "") -> None:
@@ -93,6 +108,17 @@ def main(part: str = "") -> None:
         if out is None:
             raise UserError("--out=DIR is missing: where the corpus, the run and its report are kept")
         print(comparison.markdown(("what", "figure"), report_speed.measure(out)))
+        return
+    if part == "smaller":
+        cli.read_settings(CONFIG, "configs/sweeps/smaller.py")
+        if out is None:
+            raise UserError("--out=DIR is missing: where the students are kept")
+        given = [arg for arg in sys.argv[1:] if arg.startswith("--config")]
+        teacher = cli.read_workdir(WORKDIR)
+        smaller.train(given, teacher, out)
+        rows = smaller.measure(teacher, out)
+        print(comparison.markdown(smaller.HEADER, map(smaller.cells, rows)))
+        print(smaller.write(rows, out))
         return
     if part == "spotting":
         folder, learned = cli.read_workdir(WORKDIR), [Path(each) for each in AGAINST.value]

@@ -1,7 +1,6 @@
 """What every script does around its work: flags, one-line errors, exit codes."""
 
 import ast
-import dataclasses
 import importlib.util
 import os
 import sys
@@ -14,13 +13,14 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from stag_datasets import corpus
+from stag_jax import config as config_lib
 from stag_jax.config import Config, from_config_dict
 from stag_jax.training import hosts, workdir
 from stag_jax.types import Preempted, UserError
 
 USAGE_ERROR = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
-PLACES = ("data_dir", "manual_dir")
+PLACES = ("data.data_dir", "data.manual_dir", "distil.teacher")
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
@@ -94,8 +94,8 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
 
 def absolute(config: Config) -> Config:
     """The config with its folders noted whole, so that the run can be analysed from any folder."""
-    places = {key: str(Path(value).absolute()) for key in PLACES if (value := getattr(config.data, key))}
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **places))
+    places = {key: str(Path(value).absolute()) for key in PLACES if (value := config_lib.get(config, key))}
+    return config_lib.replace(config, places)
 
 
 def build(config: Config) -> list[Path]:

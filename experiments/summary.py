@@ -17,7 +17,7 @@ def main() -> None:
     print(f"| {'block':12} | parameters | MFLOP a clip |\n| --- | ---: | ---: |")
     for row in rows:
         print(f"| {row.name:12} | {row.parameters:10,} | {row.flops / 1e6:12.3f} |")
-    print(f"\none clip: {cost.forward_ms(config):.2f} ms (median of {cost.REPEATS})", end="")
+    print(f"\none clip: {cost.forward(config).ms:.2f} ms (median of {cost.REPEATS})", end="")
     print(", both its sides" if config.model.symmetric else "")
 
 

@@ -71,6 +71,7 @@ class GraphConfig:
     kind: str  # "roi": named regions at the landmarks; "grid": overlapping patches of a flow image
     grid: int  # nodes a side of the grid
     units: tuple[int, ...]  # action units scored
+    nodes: tuple[str, ...]  # "roi" only: names of the regions kept (stag_jax/face/regions.py); empty: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +111,15 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistilConfig:
+    """A teacher, from whose answers members learn beside the labels (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    teacher: str  # workdir of a finished run; each fold learns from its fold of the same name; empty = no teacher
+    weight: Tunable  # share of the loss that is the teacher's, 0 to 1; 0 = no teacher
+    temperature: Tunable  # that answers are compared at; above 1 the less likely classes count more
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One member's optimisation."""
 
@@ -137,7 +147,8 @@ class ProtocolConfig:
     """Who is held out, and the interval."""
 
     # "loso": leave one subject out; "group": groups of subjects; "stratified_group": the same, classes alike;
-    # "stratified": clips by class, NOT subject-independent; "dataset": whole corpora; "part": official parts of one
+    # "stratified": clips by class, NOT subject-independent; "dataset": whole corpora; "part": official parts of one;
+    # "all": one fold that trains on every clip and tests none, for a network that is to be used
     split: str
     folds: int  # of those that have a number of them
     seed: int  # of those that are drawn
@@ -177,6 +188,7 @@ class Config:
     graph: GraphConfig
     model: ModelConfig
     loss: LossConfig
+    distil: DistilConfig
     train: TrainConfig
     augment: AugmentConfig
     protocol: ProtocolConfig

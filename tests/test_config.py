@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 import stag_configs.sweeps
 from stag_configs import base
-from stag_configs.sweeps import ablation
+from stag_configs.sweeps import ablation, smaller
 from stag_datasets import corpus
 from stag_experiments import cli, sweep
+from stag_jax.analysis import cost
 from stag_jax.config import Config, from_config_dict, get, is_off, replace, to_dict, tunable_keys
+from stag_jax.motion import nodes
 from stag_jax.protocol import labels
 from stag_jax.types import UserError
 
@@ -169,6 +171,22 @@ def test_what_may_differ_between_members_of_a_program():
     assert dataclasses.replace(changed.model, dropout=0.2) == config.model
     assert [get(config, key) for key in ("loss.gamma", "seeds")] == [2.0, (0,)]
     assert is_off(0.0) and not is_off(0.1) and not is_off(jax.numpy.zeros(()))
+
+
+@pytest.mark.parametrize("study", smaller.STUDIES)
+def test_every_student_is_there_taught_and_alone_and_no_larger_than_its_teacher(study):
+    plan = sweep.read_plan(smaller.get_config(study))
+    names = list(plan.trials)
+    assert names[::2] == [f"{name}_alone" for name in smaller.STUDENTS] and len(names) == 2 * len(smaller.STUDENTS)
+    sizes = []
+    for alone, taught in zip(names[::2], names[1::2], strict=True):
+        one, other = plan.trials[alone], plan.trials[taught]
+        assert one.distil.weight == 0 < other.distil.weight and one.distil.teacher == other.distil.teacher != ""
+        assert replace(one, {"distil.weight": other.distil.weight}) == other
+        nodes.graph(one.graph, one.motion)  # no unit is left without a region
+        sizes.append(cost.parameters(one))
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0] / 5
+    assert plan.inner_folds == 0 and plan.export_all
 
 
 @pytest.mark.parametrize("name", ["recipe", "widths"])

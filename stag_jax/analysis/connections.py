@@ -11,6 +11,7 @@ from stag_jax.analysis.drawing import ACCENT, INK, MUTED, WARM
 from stag_jax.analysis.face_plot import OUTLINES
 from stag_jax.config import GraphConfig
 from stag_jax.face import regions, template
+from stag_jax.motion import nodes
 from stag_jax.types import FaceGraph
 
 LINES = 16  # links drawn in each face, the strongest
@@ -50,7 +51,7 @@ def symmetric(links: Float[np.ndarray, "k n n2"]) -> Float[np.ndarray, "k n n2"]
 def region_places(config: GraphConfig, graph: FaceGraph) -> Float[np.ndarray, "n 2"]:
     """Where the nodes lie on the mean face, in outer eye distances."""
     if config.kind == "roi":
-        return regions.roi_centres(template.mean_face())
+        return nodes.kept(regions.roi_centres(template.mean_face()), config)
     return (graph.position - (0.5, template.FLOW_EYE_LINE)) / np.asarray(template.FLOW_OUTER_EYES)
 
 

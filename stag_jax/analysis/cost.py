@@ -70,20 +70,33 @@ def blocks(config: Config) -> list[Block]:
     return [*found, Block("all", _size(params), _flops(forward, params, clip))]
 
 
-def forward_ms(config: Config) -> float:
-    """Median time of the answer to one clip in milliseconds: normalisation, network, mirror image if it is averaged."""
+class Forward(NamedTuple):
+    """The answer to one clip: normalisation, network, mirror image if it is averaged."""
+
+    ms: float  # median time
+    temporary: int | None  # bytes that XLA sets aside for what is computed in between; None where it does not tell
+
+
+def forward(config: Config) -> Forward:
+    """What one answer costs on the first device."""
     task, clip = _setting(config)
     d = clip.nodes.shape[-1]
     statistics = fold.Statistics(jnp.zeros(d), jnp.ones(d), jnp.ones(task.classes))
     params = _params(task, clip)
-    forward = jax.jit(lambda params, clip: fold.forward(task, clip, params, statistics)[0])
-    forward(params, clip).block_until_ready()
+    answer = jax.jit(lambda params, clip: fold.forward(task, clip, params, statistics)[0]).lower(params, clip).compile()
+    answer(params, clip).block_until_ready()
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        forward(params, clip).block_until_ready()
+        answer(params, clip).block_until_ready()
         times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e3
+    memory = answer.memory_analysis()
+    return Forward(float(np.median(times)) * 1e3, memory and int(memory.temp_size_in_bytes))
+
+
+def parameters(config: Config) -> int:
+    """How many parameters the network has."""
+    return _size(jax.eval_shape(lambda: _params(*_setting(config))))
 
 
 def _setting(config: Config) -> tuple[fold.Task, ClipBatch]:

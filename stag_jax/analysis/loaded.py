@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from stag_jax.config import Config
+from stag_jax.protocol import splits as splits_lib
 from stag_jax.training import checkpoint, dataset, features, history, restore, workdir
 from stag_jax.types import ClipBatch, UserError
 
@@ -116,10 +117,13 @@ def load_run(folder: Path | str) -> LoadedRun:
     are missing and tables that were changed are named in the fields of those names.
 
     Raises:
-      UserError: no run is there, or not enough of one; a newer version wrote it; a table is damaged.
+      UserError: no run is there, or not enough of one, or one that tests nothing; a newer version wrote it; a table
+        is damaged.
     """
     folder = Path(folder)
     config = workdir.read_config(folder)
+    if config.protocol.split == splits_lib.ALL:
+        raise UserError(f"{folder} tested no clip (config.protocol.split='all'): there is nothing to report")
     splits = _table(folder / workdir.SPLITS)
     past = history.read(folder)
     done = workdir.finished(folder) or {}

@@ -103,7 +103,7 @@ def faces(run: LoadedRun, corpora: Sequence[Path], clip_id: str, keep: Int[np.nd
     tracking.require(track, clip=clip.id)
     transform, points = placed(track, config.face)
     pictures = np.stack([alignment.warp(clip.frames[f], transform, config.face.size) for f in keep])
-    return Faces(pictures, regions.roi_centres(points), _marks(clip))
+    return Faces(pictures, nodes.kept(regions.roi_centres(points), config.graph), _marks(clip))
 
 
 def find_clip(corpora: Sequence[Path], clip_id: str) -> Clip | FlowClip:
@@ -142,7 +142,7 @@ def _from_frames(clip: Clip, config: Config) -> dict[str, Any]:
         "magnitude": seen.magnitude[raw],
         "kept": np.searchsorted(raw, seen.index),
         "flow_pictures": np.stack([quality.coloured(flow, seen.reference) for flow in seen.flow]),
-        "centres": seen.centres,
+        "centres": nodes.kept(seen.centres, config.graph),
         "marks_ms": _marks(clip),
     }
 
@@ -157,7 +157,7 @@ def _from_flow_image(clip: FlowClip, config: Config) -> dict[str, Any]:
     if config.graph.kind == "grid":
         places = nodes.graph(config.graph, config.motion).position
     else:
-        places = template.in_flow_image(regions.roi_centres(template.mean_face()))
+        places = template.in_flow_image(nodes.kept(regions.roi_centres(template.mean_face()), config.graph))
     paper = np.full((height, width), 255, np.uint8)
     return {
         "features": extract.from_flow_image(clip, config),

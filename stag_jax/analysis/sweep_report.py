@@ -11,6 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from stag_jax import config as config_lib
 from stag_jax.analysis import comparison
+from stag_jax.config import Config
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import Splits, make_splits
 from stag_jax.training import dataset, files, hosts, outcome, sweep, workdir
@@ -46,11 +47,16 @@ def collect(
       UserError: the trials do not see the same clips.
     """
     corpus = hosts.in_turn(lambda: dataset.load(corpora, plan.settings))
+    # Trials may differ in their features too, and each workdir notes the data of its own.
+    shown = {_features(plan.settings): corpus}
+    for config in plan.trials.values():
+        if _features(config) not in shown:
+            shown[_features(config)] = hosts.in_turn(lambda config=config: dataset.load(corpora, config))
     splits = make_splits(plan.settings.protocol, corpus.clips)
     found = {name: (results[group.name], index) for group in groups for index, name in enumerate(group.tuned)}
     names = tuple(plan.trials)
     for name in names:
-        if found[name][0].probability.shape[2] != len(corpus.ids):
+        if shown[_features(plan.trials[name])].ids != corpus.ids:
             raise UserError(f"trial {name} sees other clips than the settings of the sweep do")
 
     def of(name: str, field: str) -> Float[np.ndarray, "..."]:
@@ -70,7 +76,8 @@ def collect(
         for name in names:
             place, config = folder / sweep.TRIALS / name, plan.trials[name]
             probability = of(name, "probability")
-            metrics[name] = _score(config, place, corpus, splits, probability, of(name, "au_probability"))
+            own, au = shown[_features(config)], of(name, "au_probability")
+            metrics[name] = _score(config, place, own, splits, probability, au)
             models.append(comparison.Model(name, probability[:, tested]))
         rows = comparison.compare_all(models, corpus.take(tested), plan.settings)[: len(names)]
         together = None
@@ -85,6 +92,11 @@ def collect(
         return Findings(names, rows, scores, chosen, metrics, together)
 
     return hosts.in_turn(lambda: write() if hosts.first() else Findings(names, [], scores, chosen, {}, None))
+
+
+def _features(config: Config) -> tuple[Any, ...]:
+    """What the clips of a config, and their features, follow from."""
+    return config.data, config.face, config.motion, config.graph, config.model.strain
 
 
 def _score(

@@ -8,12 +8,14 @@ landmarks and how far is chosen here, so that the regions lie apart. `stag_jax.f
 it is imported.
 """
 
+import difflib
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from stag_jax.face import template
+from stag_jax.types import UserError
 
 INNER_EYES = (39, 42)
 
@@ -76,6 +78,25 @@ def table() -> dict[str, Region]:
         regions[f"{name}_r"] = right
         regions[f"{name}_l"] = _mirrored(right)
     return regions | MIDLINE
+
+
+def places(names: tuple[str, ...]) -> Int[np.ndarray, " n"]:
+    """Places in `table` of the regions that are kept, in its order; all of them where none is named.
+
+    Raises UserError for a name that is none, is there twice, or is one side of a pair without the other.
+    """
+    known = list(table())
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise UserError(f"config.graph.nodes: no region is named {name!r}; {hint}")
+        other = name[:-2] + {"_l": "_r", "_r": "_l"}.get(name[-2:], name[-2:])
+        if other not in names:
+            raise UserError(f"config.graph.nodes has {name} without {other}: faces are mirrored, so sides go together")
+    if len(set(names)) < len(names):
+        raise UserError(f"config.graph.nodes must name each region once, got {names}")
+    return np.flatnonzero([not names or name in names for name in known])
 
 
 def roi_centres(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "n 2"]:

@@ -26,10 +26,10 @@ class Topology(NamedTuple):
     position: Float[np.ndarray, "n 2"]
 
 
-def roi_topology(units: tuple[int, ...]) -> Topology:
-    """The named regions at their places in the canonical face.
+def roi_topology(units: tuple[int, ...], kept: tuple[str, ...] = ()) -> Topology:
+    """The named regions at their places in the canonical face; of these those in `kept`, all where it is empty.
 
-    Raises UserError for a unit that moves none of them, or is named twice.
+    Raises UserError for a unit that moves none of them, or is named twice, and whatever `regions.places` raises.
     """
     table = regions.table()
     names = tuple(table)
@@ -45,7 +45,24 @@ def roi_topology(units: tuple[int, ...]) -> Topology:
         position=template.in_canonical(centres).astype(np.float32),
     )
     validate(topology)
-    return topology
+    return _part(topology, regions.places(kept))
+
+
+def _part(whole: Topology, kept: Int[np.ndarray, " n"]) -> Topology:
+    """Some of the nodes, whose mirror images are among them. They may fall apart: attention reaches over gaps."""
+    for unit, left in zip(whole.units, whole.incidence[:, kept].any(axis=1), strict=True):
+        if not left:
+            raise UserError(
+                f"config.graph.nodes leaves AU {unit} no region; keep one of them, or take it out of config.graph.units"
+            )
+    return Topology(
+        node_names=tuple(whole.node_names[i] for i in kept),
+        units=whole.units,
+        adjacency=whole.adjacency[np.ix_(kept, kept)],
+        incidence=whole.incidence[:, kept],
+        mirror=np.searchsorted(kept, whole.mirror[kept]),
+        position=whole.position[kept],
+    )
 
 
 def grid_topology(units: tuple[int, ...], grid: int) -> Topology:

@@ -1,4 +1,4 @@
-"""Focal losses over classes and over action units (Lin et al. 2017, arXiv 1708.02002)."""
+"""Focal losses over classes and over action units (Lin et al. 2017, arXiv 1708.02002); the loss of distillation."""
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,17 @@ def focal(
     # 1 - p from the other classes' probabilities: exact near p = 1, and its power has a finite gradient there.
     miss = jnp.sum(jnp.exp(log_prob) * (1 - jax.nn.one_hot(label, classes)), axis=-1)
     return alpha[label] * jnp.power(miss + 1e-8, gamma) * -jnp.sum(target * log_prob, axis=-1)
+
+
+def distillation(*, logits: Float[Array, "b k"], soft: Float[Array, "b k"], temperature: Tunable) -> Float[Array, " b"]:
+    """T^2 KL(teacher || student), both softened by the temperature T, one value a clip (arXiv 1503.02531).
+
+    `soft` are the teacher's logits, or the logarithms of its probabilities, which come to the same. Its gradient is of
+    the same size whatever T is, by T^2.
+    """
+    said = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    wanted = jax.nn.log_softmax(soft.astype(jnp.float32) / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(wanted) * (wanted - said), axis=-1)
 
 
 def binary_focal(

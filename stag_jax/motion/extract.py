@@ -32,7 +32,8 @@ def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
     """The features of a clip that has been observed."""
     motion = config.motion
     shown = seen.mask.astype(np.float32)
-    features = nodes.node_features(seen.flow, flow.strain(seen.flow), seen.centres, motion.patch, motion.spacing)
+    centres = nodes.kept(seen.centres, config.graph)
+    features = nodes.node_features(seen.flow, flow.strain(seen.flow), centres, motion.patch, motion.spacing)
     return ClipFeatures(
         **_known(clip, config),
         nodes=features * shown[:, None, None],
@@ -48,7 +49,7 @@ def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
     features = nodes.flow_image_nodes(clip.flow, config.graph, config.motion)
     return ClipFeatures(
         **_known(clip, config),
-        nodes=features,
+        nodes=nodes.kept(features, config.graph),
         times_ms=np.zeros(1, np.float32),
         magnitude=selection.frame_magnitude(features[..., nodes.MEAN_MAGNITUDE]),
         frame_mask=np.ones(1, bool),

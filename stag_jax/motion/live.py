@@ -161,7 +161,7 @@ def window(state: State, span_ms: float, config: Config) -> Window | None:
     chosen = np.stack([moved[_around(after, p, config.motion.average_ms)].mean(axis=0) for p in place.tolist()])
     shown = mask.astype(np.float32)
     clips = ClipBatch(
-        nodes=(_features(chosen) * shown[:, None, None])[None],
+        nodes=(nodes.kept(_features(chosen), config.graph) * shown[:, None, None])[None],
         times_ms=(after[place] - times[0])[None].astype(np.float32),
         magnitude=(magnitude[place] * shown)[None].astype(np.float32),
         frame_mask=mask[None],

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from stag_jax.config import GraphConfig, MotionConfig
 from stag_jax.face import regions, template, topology
@@ -56,6 +56,15 @@ def with_statistics(patches: Float[np.ndarray, "t n rows columns 4"]) -> Float[n
     samples = patches.reshape(t, n, -1, CHANNELS)
     parts = (patches.reshape(t, n, -1), samples.mean(axis=2), samples[..., :2].std(axis=2))
     return np.concatenate(parts, axis=-1).astype(np.float32)
+
+
+def kept(each: Shaped[np.ndarray, "*t n d"], cfg: GraphConfig) -> Shaped[np.ndarray, "*t n2 d"]:
+    """Of what belongs to every node of the face, that of the nodes kept (`cfg.nodes`), in the order of the graph.
+
+    Everything is measured on all regions, and frames are chosen by all of them, so that a network of few regions sees
+    the frames that one of all of them sees.
+    """
+    return each[..., regions.places(cfg.nodes), :] if cfg.nodes else each
 
 
 def patch_mirror(patch: int) -> tuple[Int[np.ndarray, " d"], Float[np.ndarray, " d"]]:
@@ -123,13 +132,17 @@ def _grid_patches(field: Float[np.ndarray, "y x 4"], grid: int, patch: int) -> F
 def graph(cfg: GraphConfig, motion: MotionConfig) -> FaceGraph:
     """The graph that the model is built for: topology of the face, layout of the features.
 
-    Raises UserError for an unknown kind, an unknown or repeated unit, and a patch or grid too small.
+    Raises UserError for an unknown kind, an unknown or repeated unit, a patch or grid too small, and regions in
+    `cfg.nodes` that cannot be kept alone, or of a grid.
     """
     if motion.patch < 1:
         raise UserError(f"config.motion.patch must be at least 1, got {motion.patch}")
     if cfg.kind not in ("roi", "grid"):
         raise _unknown_kind(cfg.kind)
-    made = topology.roi_topology(cfg.units) if cfg.kind == "roi" else topology.grid_topology(cfg.units, cfg.grid)
+    if cfg.kind == "grid" and cfg.nodes:
+        raise UserError("config.graph.nodes names regions of the face; config.graph.kind='grid' has none")
+    roi = cfg.kind == "roi"
+    made = topology.roi_topology(cfg.units, cfg.nodes) if roi else topology.grid_topology(cfg.units, cfg.grid)
     index, sign = patch_mirror(motion.patch)
     return FaceGraph(**made._asdict(), feature_mirror=index, feature_sign=sign, pooled=POOLED)
 

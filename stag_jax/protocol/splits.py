@@ -10,6 +10,8 @@ from jaxtyping import Bool, Int
 from stag_jax.config import ProtocolConfig
 from stag_jax.types import UserError
 
+ALL = "all"  # the split that holds nobody out, and its one fold
+
 
 class Clips(NamedTuple):
     """What a split may depend on; one entry a clip."""
@@ -42,12 +44,21 @@ def make_splits(protocol: ProtocolConfig, clips: Clips) -> Splits:
         "stratified": lambda: stratified_kfold(clips.labels, protocol.folds, protocol.seed),
         "dataset": lambda: across(clips.datasets, clips.subjects, protocol.test, "corpus"),
         "part": lambda: across(clips.parts, clips.subjects, protocol.test, "part"),
+        ALL: lambda: nobody_out(len(clips.subjects)),
     }
     if protocol.split not in kinds:
         raise UserError(f"config.protocol.split {protocol.split!r} is none of {', '.join(kinds)}")
     if protocol.test and protocol.split not in ("dataset", "part"):
         raise UserError("config.protocol.test names corpora or parts, so config.protocol.split must be dataset or part")
     return kinds[protocol.split]()
+
+
+def nobody_out(clips: int) -> Splits:
+    """One fold, "all", that trains on every clip and tests none: for a network that is to be used.
+
+    There is no estimate of it but that of the same settings under a split that holds people out.
+    """
+    return Splits((ALL,), np.zeros((1, clips), bool), np.ones((1, clips), bool))
 
 
 def loso(subjects: Sequence[str]) -> Splits:

@@ -19,6 +19,8 @@ class Mixed(NamedTuple):
     clips: ClipBatch
     other_label: Int[Array, " b"]
     share: Float[Array, " b"]  # of its own, from a half to 1
+    soft: Float[Array, "b k"] | None = None  # what a teacher says of its own; None without a teacher
+    other_soft: Float[Array, "b k"] | None = None  # ... and of the other
 
 
 def augment(batch: ClipBatch, graph: FaceGraph, key: Array, config: AugmentConfig) -> ClipBatch:
@@ -54,25 +56,25 @@ def drop_frames(batch: ClipBatch, key: Array, rate: Tunable) -> Array:
     return kept | (jnp.arange(kept.shape[1])[None] == strongest[:, None])
 
 
-def mixup(batch: ClipBatch, key: Array, alpha: Tunable) -> Mixed:
+def mixup(batch: ClipBatch, key: Array, alpha: Tunable, soft: Float[Array, "b k"] | None = None) -> Mixed:
     """Each clip with some of the next one added: mixup (Zhang et al. 2018, arXiv 1710.09412).
 
     The share of a clip's own is the larger part of a Beta(alpha, alpha) draw; frames are mixed one by one in order, and
     keep the times and the mask of the clip whose share is the larger. Action units are mixed like the features, as far
-    as both clips are labelled. alpha = 0 mixes nothing.
+    as both clips are labelled; what a teacher says of them, `soft`, is kept apart. alpha = 0 mixes nothing.
     """
     clips = batch.label.shape[0]
     if is_off(alpha):
-        return Mixed(batch, batch.label, jnp.ones(clips))
+        return Mixed(batch, batch.label, jnp.ones(clips), soft, soft)
     share = larger_share(key, alpha, clips)
-    other = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), batch)
+    other, other_soft = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (batch, soft))
     own = share[:, None]
     mixed = batch._replace(
         nodes=own[:, :, None, None] * batch.nodes + (1 - own)[:, :, None, None] * other.nodes,
         au=own * batch.au + (1 - own) * other.au,
         au_mask=batch.au_mask & other.au_mask,
     )
-    return Mixed(mixed, other.label, share)
+    return Mixed(mixed, other.label, share, soft, other_soft)
 
 
 def larger_share(key: Array, alpha: Tunable, clips: int) -> Float[Array, " b"]:

@@ -113,7 +113,7 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     stacked = {
         name: np.stack([getattr(clip, name) for clip, _ in scored]) for name in ClipBatch._fields if name != "label"
     }
-    stacked["nodes"] = shown(stacked["nodes"], config)
+    stacked["nodes"] = shown(nodes.kept(stacked["nodes"], config.graph), config)
     batch = ClipBatch(label=np.asarray([classes.index(name) for _, name in scored], np.int32), **stacked)
     ids = tuple(clip.id for clip, _ in scored)
     digest = hashlib.sha256("\n".join(ids).encode())

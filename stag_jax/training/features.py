@@ -61,7 +61,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(folder: Path, config: Config) -> Prepared:
-    """What is seen in every clip of the corpus prepared in `folder`.
+    """What is seen in every clip of the corpus prepared in `folder`, at all regions of the face.
 
     Cached in `config.data.data_dir`, keyed by the corpus' bytes and every setting that shapes features. Processes that
     build at the same time do the work twice and leave one whole file. A run that is stopped leaves the clips it has
@@ -126,6 +126,7 @@ def _sorted(parts: list[Prepared]) -> Prepared:
 def cache_path(folder: Path, config: Config) -> Path:
     """Where the features of this corpus under these settings lie."""
     settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
+    del settings["graph"]["nodes"]  # of all regions in any case
     key = json.dumps([FEATURES_VERSION, corpus_digest(folder), settings], sort_keys=True)
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     of = "-".join(info[key] for key in ("name", "configName") if info.get(key))
@@ -134,9 +135,13 @@ def cache_path(folder: Path, config: Config) -> Path:
 
 
 def _resolved(config: Config) -> Config:
-    """With the flow backends that "auto" stands for here, which worker processes must not have to find out."""
+    """With the flow backends that "auto" stands for here, which worker processes must not have to find out.
+
+    And with all regions: those that a network is given are picked in `dataset`, so that all share one cache.
+    """
     names = {name: flow.resolve(getattr(config.motion, name), name) for name in ("first_look", "flow")}
-    return dataclasses.replace(config, motion=dataclasses.replace(config.motion, **names))
+    graph = dataclasses.replace(config.graph, nodes=())
+    return dataclasses.replace(config, motion=dataclasses.replace(config.motion, **names), graph=graph)
 
 
 def corpus_digest(folder: Path) -> str:

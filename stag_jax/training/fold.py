@@ -47,6 +47,7 @@ class Member(NamedTuple):
     seed: Int[Array, ""]
     fold: Int[Array, ""]
     tuned: dict[str, Float[Array, ""]]  # by dotted key of `config`; those of `config.tunable_keys`
+    soft: Float[Array, "b k"] | None = None  # log-probabilities of a teacher; 0 where it was not asked; None without
 
 
 class Statistics(NamedTuple):
@@ -146,7 +147,10 @@ def batch_rows(key: Array, train_mask: Float[Array, " b"], step: Int[Array, ""],
 def loss_fn(
     task: Task, params: optax.Params, mixed: augment.Mixed, statistics: Statistics, key: Array
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Focal loss over classes plus lambda_au times the binary focal loss over action units; clips are normalised."""
+    """Focal loss over classes plus lambda_au times the binary focal loss over action units; clips are normalised.
+
+    With a teacher the share `distil.weight` of it gives way to the distance from what the teacher says.
+    """
     config, clips = task.config.loss, mixed.clips
     logits, aux = _apply(task, params, clips, train=True, rngs={"dropout": key})
     own, other = (
@@ -163,7 +167,17 @@ def loss_fn(
     au = losses.binary_focal(logits=aux["au_logits"], target=clips.au, mask=clips.au_mask, gamma=config.gamma)
     loss = jnp.mean(each) + config.lambda_au * au
     hit = jnp.mean((jnp.argmax(logits, axis=-1) == clips.label).astype(jnp.float32))
-    return loss, {"loss": loss, "au_loss": au, "train_accuracy": hit}
+    metrics = {"au_loss": au, "train_accuracy": hit}
+    if mixed.soft is not None:
+        weight, temperature = task.config.distil.weight, task.config.distil.temperature
+        own, other = (
+            losses.distillation(logits=logits, soft=soft, temperature=temperature)
+            for soft in (mixed.soft, mixed.other_soft)
+        )
+        # As with labels: what is said of both clips, in their shares.
+        metrics["teacher_loss"] = jnp.mean(mixed.share * own + (1 - mixed.share) * other)
+        loss = (1 - weight) * loss + weight * metrics["teacher_loss"]
+    return loss, {"loss": loss, **metrics}
 
 
 def training_clips(task: Task, batch: ClipBatch, member: Member, state: MemberState) -> tuple[augment.Mixed, Array]:
@@ -175,7 +189,9 @@ def training_clips(task: Task, batch: ClipBatch, member: Member, state: MemberSt
     clips = augment.augment(clips, task.graph, augment_key, task.config.augment)
     clips = normalise(clips, state.statistics)
     noise = task.config.augment.noise * jax.random.normal(noise_key, clips.nodes.shape)
-    mixed = augment.mixup(clips._replace(nodes=clips.nodes + noise), mix_key, task.config.augment.mixup)
+    # A teacher's answers are the same for a clip and its mirror image, and are those to the clip as it was recorded.
+    soft = None if member.soft is None or config_lib.is_off(task.config.distil.weight) else member.soft[rows]
+    mixed = augment.mixup(clips._replace(nodes=clips.nodes + noise), mix_key, task.config.augment.mixup, soft)
     return mixed, dropout_key
 
 

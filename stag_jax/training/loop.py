@@ -10,20 +10,22 @@ from absl import logging
 
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, fold, history, hosts, outcome, stepping, workdir
+from stag_jax.training import checkpoint, dataset, fold, history, hosts, outcome, stepping, teacher, workdir
 from stag_jax.training.roster import by_fold, make_roster, pool
 
 
 def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False) -> dict[str, Any]:
     """Trains and scores every fold of `config` on what is prepared in `corpora`, and returns the metrics.
 
+    Folds learn from those of `config.distil.teacher` as well, where it names a run (`teacher.answers`).
+
     Everything is written to the workdir `folder`; what is there is gone on with, and a finished run is left as it is.
     With `profile` a trace of two dispatches is written to `<folder>/profile`. Several processes do this together, on a
     disk that they share.
 
     Raises:
-      UserError: the workdir belongs to another config or other data, the corpus cannot be used, or a loss is not
-        finite; the line names the thing at fault.
+      UserError: the workdir belongs to another config or other data, the corpus or the teacher cannot be used, or a
+        loss is not finite; the line names the thing at fault.
       Preempted: the machine is wanted for something else; the same call goes on.
     """
     hosts.in_turn(lambda: workdir.check(folder, config))
@@ -37,7 +39,8 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
     splits = splits_lib.make_splits(config.protocol, corpus.clips)
     for name, missing in splits_lib.untrained_classes(splits, corpus.batch.label, config.data.classes):
         logging.warning("fold %s has no training clip of class %s and cannot predict it", name, missing)
-    who = make_roster(splits, config.seeds)
+    soft = teacher.answers(config, corpus, splits, corpora)
+    who = make_roster(splits, config.seeds, soft=soft)
     task = fold.make_task(config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
     # The workdir is taken only now, when all that could be wrong with the settings has had its say.
     hosts.in_turn(lambda: workdir.claim(folder, config, corpus, splits))

@@ -13,6 +13,11 @@ from stag_jax.protocol import metrics as metrics_lib
 from stag_jax.protocol import splits as splits_lib
 from stag_jax.training import dataset, workdir
 
+UNTESTED = (
+    'nothing was tested (config.protocol.split="all"): what these networks are worth is what the same settings reach '
+    'under config.protocol.split="loso"'
+)
+
 
 def score(
     config: Config,
@@ -24,10 +29,20 @@ def score(
 ) -> dict[str, Any]:
     """Writes what the members say of the clips that they did not see, and returns how good that is.
 
-    Probabilities are those of the fold that tests a clip; of clips that none tests they are not looked at.
+    Probabilities are those of the fold that tests a clip; of clips that none tests they are not looked at. Where no
+    clip is tested there are no tables, and what is returned says so.
     """
     tested = splits.test_mask.any(axis=0)
     subjects = corpus.subjects
+    if not tested.any():
+        return {
+            "n_clips": 0,
+            "note": UNTESTED,
+            "n_trained": len(subjects),
+            "classes": list(config.data.classes),
+            "n_subjects": len(set(subjects)),
+            "n_folds": len(splits.names),
+        }
     corpus, probability = corpus.take(tested), probability[:, tested]
     if np.isnan(probability).any():
         raise ValueError("a clip was predicted by no fold")
@@ -63,7 +78,12 @@ def independence(splits: splits_lib.Splits, subjects: Sequence[str]) -> dict[str
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The short table at the end of a run: of the ensemble of seeds and, where there are several, of their mean."""
+    """The short table at the end of a run: of the ensemble of seeds and, where there are several, of their mean.
+
+    Where nothing was tested, a line that says so.
+    """
+    if not result["n_clips"]:
+        return f"trained on {result['n_trained']} clips of {result['n_subjects']} subjects; {result['note']}"
     rows = [f"{'':12}{'UF1':>8}{'UAR':>8}{'accuracy':>10}{'clips':>8}"]
     parts = {"all": result, **result["per_dataset"]}
     if len(result["per_dataset"]) == 1:

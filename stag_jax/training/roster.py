@@ -22,7 +22,10 @@ class Roster(NamedTuple):
 
 
 def make_roster(
-    splits: Splits, seeds: Sequence[int], trials: Mapping[str, Mapping[str, float]] | None = None
+    splits: Splits,
+    seeds: Sequence[int],
+    trials: Mapping[str, Mapping[str, float]] | None = None,
+    soft: Float[np.ndarray, "s b k"] | None = None,
 ) -> Roster:
     """One member a trial, seed and fold.
 
@@ -31,6 +34,7 @@ def make_roster(
       seeds: the seeds.
       trials: of each trial its own values, by dotted key of the config; all trials must name the same keys. None: one
         trial that has none.
+      soft: what a teacher says to each fold, as in `fold.Member`; None without one.
 
     Raises:
       UserError: seeds repeat or there is none.
@@ -39,7 +43,8 @@ def make_roster(
         raise UserError(f"config.seeds must name each seed once and at least one, got {tuple(seeds)}")
     plan = dict(trials or {"": {}})
     folds, repeats = len(splits.names), len(plan) * len(seeds)
-    longest = int(splits.test_mask.sum(axis=1).max())
+    # A fold that tests nothing is asked about a clip all the same, as padding, so that no program has empty arrays.
+    longest = max(1, int(splits.test_mask.sum(axis=1).max()))
     rows = np.stack([np.resize(np.flatnonzero(mask), longest) for mask in splits.test_mask])
     real = np.stack([np.arange(longest) < mask.sum() for mask in splits.test_mask])
     keys = next(iter(plan.values()))
@@ -52,6 +57,7 @@ def make_roster(
                 key: np.repeat(np.asarray([values[key] for values in plan.values()], np.float32), len(seeds) * folds)
                 for key in keys
             },
+            soft=None if soft is None else np.tile(soft, (repeats, 1, 1)),
         ),
         names=tuple(
             " ".join(filter(None, (f"trial {trial}," if trial else "", name, f"seed {seed}")))

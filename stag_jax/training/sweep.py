@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.protocol import nested
-from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import checkpoint, dataset, files, fold, hosts, stepping, workdir
+from stag_jax.protocol.splits import ALL, Splits, make_splits
+from stag_jax.training import checkpoint, dataset, files, fold, hosts, stepping, teacher, workdir
 from stag_jax.training.roster import Roster, by_fold, make_roster, pool
 from stag_jax.types import UserError
 
@@ -77,8 +77,16 @@ def claim(folder: Path, plan: Plan) -> None:
     """Makes the folder this sweep's own.
 
     Raises:
-      UserError: it belongs to another sweep.
+      UserError: it belongs to another sweep, or is one of which nothing could be told.
     """
+    for name, config in plan.trials.items():
+        teacher.check(config)
+        if config.protocol.split == ALL:
+            raise UserError(f"trial {name} has config.protocol.split='all', which tests nothing to compare trials by")
+        if config.distil.teacher and plan.inner_folds:
+            raise UserError(
+                f"trial {name} has a teacher, whose networks have seen the subjects of inner folds: use inner_folds=0"
+            )
     about = {
         "settings": config_lib.to_dict(plan.settings),
         "trials": plan.changed,
@@ -92,6 +100,14 @@ def claim(folder: Path, plan: Plan) -> None:
         workdir.check_same(path, about, "sweep")
     else:
         files.write_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def trial_names(folder: Path) -> tuple[str, ...]:
+    """The trials of a sweep, in their order. Raises UserError where there is none."""
+    path = folder / PLAN
+    if not path.exists():
+        raise UserError(f"{folder} is no folder of a sweep: {PLAN} is missing")
+    return tuple(json.loads(path.read_text(encoding="utf-8"))["trials"])
 
 
 def run_group(
@@ -120,7 +136,11 @@ def run_group(
             np.concatenate([outer.test_mask, inner.test_mask]),
             np.concatenate([outer.train_mask, inner.train_mask]),
         )
-    who = make_roster(splits, group.config.seeds, group.tuned)
+    # Of trials without a teacher's share, which may be the first, the program is the same.
+    share = max(own.get("distil.weight", group.config.distil.weight) for own in group.tuned.values())
+    asked = config_lib.replace(group.config, {"distil.weight": share})
+    soft = teacher.answers(asked, corpus, splits, corpora)
+    who = make_roster(splits, group.config.seeds, group.tuned, soft)
     task = fold.make_task(group.config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
     hosts.in_turn(lambda: workdir.claim(place, group.config, corpus, outer))
     trained = stepping.train(task, corpus.batch, who, place, profile=profile)

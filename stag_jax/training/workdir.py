@@ -28,6 +28,8 @@ TABLES = (SPLITS, PREDICTIONS, BY_SEED, AU_PREDICTIONS)
 FORMAT = 2  # of a workdir; raise it when a reader of the one before would misread it
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
+# Settings that came after format 2, by group, with what runs did before.
+LATER = {"graph": {"nodes": []}, "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0}}
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -55,7 +57,7 @@ def check_same(path: Path, now: Any, kind: str) -> None:
 
     Settings that change nothing of what is computed may differ.
     """
-    for key, (old, new) in _differences(_read_json(path), now).items():
+    for key, (old, new) in _differences(_completed(_read_json(path)), now).items():
         bare = key.removeprefix("settings.")
         if not any(bare == free or bare.startswith(f"{free}.") for free in FREE):
             raise UserError(f"{path.parent} belongs to another {kind}: {key} is {old!r} there and {new!r} here")
@@ -65,16 +67,21 @@ def claim(workdir: Path, config: Config, corpus: Corpus, splits: Splits) -> None
     """Makes the workdir this config's and this data's own, and notes who is held out, versions, revision and devices.
 
     Raises:
-      UserError: it belongs to another config, or was begun with other data.
+      UserError: it belongs to another config, or was begun with other data or another teacher.
     """
     check(workdir, config)
     check_data(workdir, corpus)
+    taught = config.distil.teacher and not config_lib.is_off(config.distil.weight)
+    taught_by = digest(Path(config.distil.teacher) / METRICS) if taught else ""
     if (workdir / RUN).exists():
+        if read_about(workdir).get("teacher", "") != taught_by:
+            raise UserError(f"{workdir} was begun with another teacher: {config.distil.teacher} has changed since")
         return
     about = {
         "format": FORMAT,
         "data_fingerprint": corpus.fingerprint,
         "n_clips": len(corpus.ids),
+        "teacher": taught_by,  # hash of its metrics
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "git_revision": _git_revision(),
@@ -99,7 +106,7 @@ def read_config(workdir: Path) -> Config:
         raise UserError(f"{workdir} is no workdir of a run: {CONFIG} is missing")
     if (workdir / RUN).exists() and (format := read_about(workdir).get("format", 1)) > FORMAT:
         raise UserError(f"{workdir} has format {format}, of a newer stag-jax; this one reads up to {FORMAT}")
-    return config_lib.from_config_dict(_read_json(path))
+    return config_lib.from_config_dict(_completed(_read_json(path)))
 
 
 def read_about(workdir: Path) -> dict[str, Any]:
@@ -222,6 +229,13 @@ def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, A
     for key in sorted(old.keys() | new.keys()):
         found |= _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
     return found
+
+
+def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, or of a sweep, with those that it was made too early to have."""
+    if "settings" in tree:
+        return tree | {"settings": _completed(tree["settings"])}
+    return tree | {group: values | tree.get(group, {}) for group, values in LATER.items()}
 
 
 def _read_json(path: Path) -> Any:

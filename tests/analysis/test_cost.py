@@ -15,6 +15,7 @@ def test_the_blocks_add_up_to_the_network(name, make_config):
     assert sum(row.parameters for row in rows) <= whole.parameters == sum(x.size for x in jax.tree.leaves(params))
     # What lies between the blocks is a node's own vector in two_stream, and a few additions.
     assert whole.parameters - sum(row.parameters for row in rows) in (0, 22 * config.model.width)
+    assert cost.parameters(config) == whole.parameters
     assert 0.7 * whole.flops < sum(row.flops for row in rows) <= whole.flops
 
 
@@ -36,4 +37,4 @@ def test_a_flow_image_is_one_frame(make_config):
     config = make_config(graph={"kind": "grid", "grid": 3})
     task, clip = cost._setting(config)
     assert clip.nodes.shape == (1, 1, 9, 70)
-    assert isinstance(task, fold.Task) and 0 < cost.forward_ms(config) < 1e3
+    assert isinstance(task, fold.Task) and 0 < cost.forward(config).ms < 1e3

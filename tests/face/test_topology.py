@@ -156,3 +156,39 @@ def test_units_move_what_facs_says():
         15: {"lip_corner", "lower_lip", "chin"},
         17: {"lower_lip", "chin"},
     }
+
+
+FEW = ("chin", "inner_brow_l", "inner_brow_r", "lip_corner_r", "lip_corner_l", "lower_lip", "upper_lip")
+
+
+def test_a_part_of_the_regions_is_that_part_of_the_graph():
+    units = (1, 4, 12, 15, 17)
+    whole, part = topology.roi_topology(units), topology.roi_topology(units, FEW)
+    assert set(part.node_names) == set(FEW)
+    at = [whole.node_names.index(name) for name in part.node_names]
+    assert at == sorted(at)  # in the order of the table, whatever the order of the names
+    np.testing.assert_array_equal(regions.places(FEW), at)
+    for i, a in enumerate(at):  # slow and obvious
+        assert part.node_names[part.mirror[i]] == whole.node_names[whole.mirror[a]]
+        np.testing.assert_array_equal(part.position[i], whole.position[a])
+        np.testing.assert_array_equal(part.incidence[:, i], whole.incidence[:, a])
+        for j, b in enumerate(at):
+            assert part.adjacency[i, j] == whole.adjacency[a, b]
+    everything = topology.roi_topology(units, tuple(reversed(whole.node_names)))
+    for one, other in zip(everything, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("units", "kept", "message"),
+    [
+        ((1, 12), FEW[1:3], r"^config\.graph\.nodes leaves AU 12 no region; keep one of them, or take it out"),
+        ((1,), FEW[:2], r"has inner_brow_l without inner_brow_r"),
+        ((1,), ("inner_brow_l", "inner_brow_r", "chinn"), r"no region is named 'chinn'; did you mean 'chin'\?$"),
+        ((1,), ("qqq",), r"no region is named 'qqq'; there are inner_brow_r, "),
+        ((1,), (*FEW, "chin"), r"must name each region once"),
+    ],
+)
+def test_regions_that_cannot_be_kept_alone(units, kept, message):
+    with pytest.raises(UserError, match=message):
+        topology.roi_topology(units, kept)

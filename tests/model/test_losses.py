@@ -115,3 +115,31 @@ def test_what_has_no_label_has_no_influence():
     assert (grad[~mask] == 0).all() and (grad[mask] != 0).all()
     value, grad = jax.value_and_grad(loss)(logits, jnp.zeros_like(mask))
     assert value == 0 and (grad == 0).all()
+
+
+def test_distillation_is_the_divergence_from_the_softened_teacher():
+    rng = np.random.default_rng(2)
+    logits, soft = (jnp.asarray(rng.normal(0, 3, (7, 5)), jnp.float32) for _ in range(2))
+    for temperature in (1.0, 2.5):
+        found = losses.distillation(logits=logits, soft=soft, temperature=temperature)
+        for row in range(7):  # slow and obvious
+            p, q = (
+                np.exp(x[row] / temperature) / np.exp(x[row] / temperature).sum()
+                for x in map(np.asarray, (soft, logits))
+            )
+            expected = temperature**2 * sum(p[k] * (np.log(p[k]) - np.log(q[k])) for k in range(5))
+            np.testing.assert_allclose(found[row], expected, rtol=1e-4)
+        # Logarithms of probabilities are logits up to a number a clip, which changes nothing.
+        shifted = losses.distillation(logits=logits + 3, soft=jax.nn.log_softmax(soft), temperature=temperature)
+        np.testing.assert_allclose(shifted, found, rtol=1e-4)
+        np.testing.assert_allclose(losses.distillation(logits=soft, soft=soft, temperature=temperature), 0, atol=1e-5)
+
+
+def test_the_gradient_of_distillation_hardly_depends_on_the_temperature():
+    """For logits that are small beside T it is (student - teacher) / k: equation 4 of arXiv 1503.02531."""
+    rng = np.random.default_rng(3)
+    logits, soft = (jnp.asarray(rng.normal(0, 0.1, (3, 5)), jnp.float32) for _ in range(2))
+    logits, soft = (x - jnp.mean(x, axis=1, keepdims=True) for x in (logits, soft))
+    for temperature in (20.0, 200.0):
+        grad = jax.grad(lambda x, t=temperature: losses.distillation(logits=x, soft=soft, temperature=t).sum())(logits)
+        np.testing.assert_allclose(grad, (logits - soft) / 5, atol=5e-4)

@@ -7,7 +7,7 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import crowd
-from stag_jax.motion import flow, live, nodes, observe
+from stag_jax.motion import extract, flow, live, nodes, observe
 from stag_jax.types import Clip
 
 STEP_MS = 10.0
@@ -68,6 +68,23 @@ def test_features_are_laid_out_as_those_of_a_clip(rendered, watched, config):
     assert found.nodes.shape == (1, *expected.shape)
     each = [np.corrcoef(found.nodes[0][..., d].ravel(), expected[..., d].ravel())[0, 1] for d in range(70)]
     assert np.median(each) > 0.85
+
+
+def test_a_few_regions_are_those_of_the_whole_face(rendered, watched, config):
+    """In a stream and in a clip alike: the same frames, the same features, in the order of the graph."""
+    names = ("upper_lid_l", "upper_lid_r", "chin", "inner_brow_l", "inner_brow_r", "glabella")
+    few = replace(config, {"graph.nodes": names, "graph.units": (1, 4, 5, 17)})
+    graph = nodes.graph(few.graph, few.motion)
+    at = [nodes.graph(config.graph, config.motion).node_names.index(name) for name in graph.node_names]
+    assert set(graph.node_names) == set(names)
+    whole, part = (live.window(watched[-1], 46 * STEP_MS, each) for each in (config, few))
+    np.testing.assert_array_equal(part.clips.nodes, whole.clips.nodes[:, :, at])
+    np.testing.assert_array_equal(part.magnitude, whole.magnitude)
+    clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
+    seen = observe.observe(clip, few)
+    whole, part = (extract.from_frames(clip, seen, each) for each in (config, few))
+    np.testing.assert_allclose(part.nodes, whole.nodes[:, at], atol=1e-6)
+    np.testing.assert_array_equal(part.magnitude, whole.magnitude)
 
 
 def test_the_gradient_of_a_linear_flow_is_its_matrix(config):

@@ -6,10 +6,10 @@ import pytest
 from stag_configs import base
 from stag_jax.config import from_config_dict
 from stag_jax.face import regions, template
+from stag_jax.motion import extract, nodes
 from stag_jax.motion import flow as flows
-from stag_jax.motion import nodes
 from stag_jax.motion.sampling import bilinear
-from stag_jax.types import UserError
+from stag_jax.types import FlowClip, UserError
 
 CONFIG = from_config_dict(base.get_config())
 MOTION = CONFIG.motion
@@ -138,6 +138,18 @@ def test_the_graph_fits_the_features():
         assert len(graph.node_names) == n
         assert graph.units == CONFIG.graph.units
         assert len(graph.feature_mirror) == 4 * MOTION.patch**2 + 6
+
+
+def test_a_flow_image_gives_the_regions_that_are_kept():
+    few = dataclasses.replace(CONFIG.graph, nodes=("chin", "lip_corner_r", "lip_corner_l"), units=(12, 17))
+    names = nodes.graph(few, MOTION).node_names
+    at = [nodes.graph(CONFIG.graph, MOTION).node_names.index(name) for name in names]
+    clip = FlowClip("a/b/c", "b", "a", "", None, image(28, 31))
+    whole, part = (extract.extract(clip, dataclasses.replace(CONFIG, graph=each)) for each in (CONFIG.graph, few))
+    np.testing.assert_array_equal(part.nodes, whole.nodes[:, at])
+    np.testing.assert_array_equal(part.magnitude, whole.magnitude)
+    with pytest.raises(UserError, match=r"^config\.graph\.nodes names regions of the face; config\.graph\.kind='grid'"):
+        nodes.graph(dataclasses.replace(few, kind="grid"), MOTION)
 
 
 def test_unknown_kind_and_empty_patch():

@@ -86,3 +86,14 @@ def test_strain_can_be_hidden(prepared):
     field = np.zeros((1, 8, 8))
     made = nodes.node_features(np.zeros((1, 8, 8, 2)), field + 1, np.array([[4.0, 4.0]]), config.motion.patch, 1.0)
     np.testing.assert_array_equal(made[0, 0] != 0, strain)
+
+
+def test_regions_are_picked_in_the_order_of_the_graph(prepared):
+    folder, config = prepared
+    data = {"data__data_dir": config.data.data_dir, "graph__kind": "roi", "graph__units": (12, 17)}
+    few = makers.tiny_config(**data, graph__nodes=("chin", "lip_corner_l", "lip_corner_r"))
+    whole, part = dataset.load(folder, makers.tiny_config(**data)), dataset.load(folder, few)
+    at = [whole.graph.node_names.index(name) for name in part.graph.node_names]
+    assert part.batch.nodes.shape[2] == 3
+    np.testing.assert_array_equal(part.batch.nodes, whole.batch.nodes[:, :, at])
+    assert part.fingerprint != whole.fingerprint

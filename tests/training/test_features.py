@@ -92,6 +92,8 @@ def test_what_shapes_the_features_changes_the_key_and_nothing_else_does(prepared
     assert features.cache_path(folder, makers.tiny_config(**data, train__steps=99)) == path
     assert features.cache_path(folder, makers.tiny_config(**data, motion__patch=2)) != path
     assert features.cache_path(folder, makers.tiny_config(**data, graph__grid=4)) != path
+    # Every region is measured, whichever a network is given.
+    assert features.cache_path(folder, makers.tiny_config(**data, graph__nodes=("chin",))) == path
 
 
 def test_a_folder_without_a_corpus(tmp_path):

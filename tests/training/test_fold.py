@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stag_jax import config as config_lib
 from stag_jax.motion import nodes
 from stag_jax.training import augment, fold, optim
 from stag_jax.types import ClipBatch
@@ -271,3 +272,75 @@ def test_the_loss_of_mixed_clips_is_shared_between_both_labels(setting):
     au = loss(one, one, 0.7) - loss(one, one, 1.0)
     np.testing.assert_allclose(au, 0, atol=1e-6)
     np.testing.assert_allclose(loss(one, two, 0.7), 0.7 * loss(one, one, 1.0) + 0.3 * loss(two, two, 1.0), rtol=1e-5)
+
+
+def taught(setting, seed=1):
+    """Log-probabilities that a teacher might have, of each clip."""
+    return np.log(np.random.default_rng(seed).dirichlet((1, 1, 1), 23)).astype(np.float32)
+
+
+def with_weight(setting, weight, **changes):
+    values = {"distil.weight": weight, "distil.temperature": 3.0, **changes}
+    return setting.task._replace(config=config_lib.replace(setting.task.config, values))
+
+
+def steps(task, batch, member, count=4):
+    batch, member = on_device(batch), on_device(member)
+    state = jax.jit(lambda m: fold.init(task, batch, m))(member)
+    return jax.jit(lambda m, s: fold.train_steps(task, batch, m, s, jnp.int32(count)))(member, state)
+
+
+def test_a_teacher_without_a_share_changes_no_bit(setting):
+    alone, _ = train(setting, 4)
+    member = setting.member._replace(soft=taught(setting))
+    for one, two in zip(
+        jax.tree.leaves(alone), jax.tree.leaves(steps(with_weight(setting, 0.0), setting.batch, member)[0]), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+    some, metrics = steps(with_weight(setting, 0.5), setting.batch, member)
+    assert metrics["teacher_loss"] > 0
+    assert any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(alone), jax.tree.leaves(some), strict=True))
+
+
+def test_what_a_teacher_would_say_of_held_out_clips_changes_no_bit(setting):
+    soft = taught(setting)
+    dirty = np.where(setting.member.train_mask[:, None] > 0, soft, np.float32(np.nan))
+    task = with_weight(setting, 0.7, **{"augment.mixup": 0.4})
+    one, two = (steps(task, setting.batch, setting.member._replace(soft=each))[0] for each in (soft, dirty))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert int(two.bad_step) == -1
+
+
+def test_the_share_of_the_teacher(setting):
+    state, batch, soft = start(setting), on_device(setting.batch), jnp.asarray(taught(setting))
+
+    def loss(weight, share=1.0):
+        mixed = augment.Mixed(batch, batch.label, jnp.full(23, share), soft, jnp.roll(soft, 1, axis=0))
+        task, key = with_weight(setting, weight), jax.random.key(0)
+        return fold.loss_fn(task, state.params, mixed, state.statistics, key)[0]
+
+    labels = augment.Mixed(batch, batch.label, jnp.ones(23))
+    alone = fold.loss_fn(setting.task, state.params, labels, state.statistics, jax.random.key(0))[0]
+    np.testing.assert_allclose(loss(0.0), alone, rtol=1e-6)
+    np.testing.assert_allclose(loss(0.3), 0.7 * alone + 0.3 * loss(1.0), rtol=1e-5)
+    # Of clips mixed, both their answers count by their shares.
+    np.testing.assert_allclose(loss(1.0, 0.6), 0.6 * loss(1.0, 1.0) + 0.4 * loss(1.0, 0.0), rtol=1e-5)
+
+
+def test_mixup_keeps_the_answers_with_their_clips(setting):
+    soft = jnp.asarray(taught(setting))
+    mixed = augment.mixup(on_device(setting.batch), jax.random.key(3), 0.4, soft)
+    for index in range(23):
+        np.testing.assert_array_equal(mixed.soft[index], soft[index])
+        np.testing.assert_array_equal(mixed.other_soft[index], soft[(index - 1) % 23])
+        assert mixed.other_label[index] == setting.batch.label[(index - 1) % 23]
+
+
+def test_the_answers_of_a_step_are_those_to_its_clips(setting):
+    """Told by a number of its own in each row."""
+    soft = jnp.tile(jnp.arange(23, dtype=jnp.float32)[:, None], (1, 3))
+    batch = setting.batch._replace(times_ms=np.tile(np.arange(23, dtype=np.float32)[:, None], (1, 3)))
+    batch, member = on_device(batch), on_device(setting.member)._replace(soft=soft)
+    mixed, _ = fold.training_clips(with_weight(setting, 0.5), batch, member, start(setting))
+    np.testing.assert_array_equal(mixed.soft[:, 0], mixed.clips.times_ms[:, 0])

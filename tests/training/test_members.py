@@ -122,6 +122,8 @@ TRIALS = {
         "augment.noise": 0.2,
         "augment.frame_drop": 0.3,
         "augment.mixup": 0.4,
+        "distil.weight": 0.3,
+        "distil.temperature": 3.0,
     },
     "high": {
         "train.learning_rate": 1e-2,
@@ -138,6 +140,8 @@ TRIALS = {
         "augment.noise": 0.05,
         "augment.frame_drop": 0.1,
         "augment.mixup": 1.0,
+        "distil.weight": 0.8,
+        "distil.temperature": 1.5,
     },
 }
 
@@ -147,7 +151,8 @@ def test_members_that_differ_in_settings_are_each_a_run_with_these_settings(stud
     assert sorted(TRIALS["low"]) == sorted(config_lib.tunable_keys()) == sorted(TRIALS["high"])
     config = makers.tiny_config(train__steps=STEPS, model__gat_layers=1)
     task, batch, held_out = makers.random_study(config, frames=3, counts=(7, 5, 6))
-    who = make_roster(held_out, (4,), TRIALS)
+    soft = np.log(np.random.default_rng(8).dirichlet((1, 1, 1), (3, 18))).astype(np.float32)
+    who = make_roster(held_out, (4,), TRIALS, soft)
     built = members.build(task, batch, who, config.parallel, 6, jax.devices()[:1])
     states, metrics = built.train(built.init(), STEPS)
     said = built.predict(states)

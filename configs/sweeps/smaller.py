@@ -1,0 +1,43 @@
+"""Students of a finished run, smaller and smaller, each with its teacher and without; on the corpus that is named.
+
+    python experiments/benchmark.py smaller --config=configs/sweeps/smaller.py --workdir=runs/synth_me --out=DIR
+
+The workdir is that of the teacher, a finished run of the study: synth_me, or what a colon and a name behind the file
+say, one of STUDIES. A student with a teacher and the one without are members of one program. By
+experiments/sweep.py they can be trained as well, with --config.settings.distil.teacher=DIR.
+"""
+
+from ml_collections import ConfigDict
+
+from stag_configs import synth_me, synth_me_order
+
+STUDIES = {"synth_me": synth_me, "synth_me_order": synth_me_order}
+# Without jaw, lower lids, nose root and nose wings; every action unit of the defaults still has a region.
+FEW = (
+    *("inner_brow_r", "inner_brow_l", "outer_brow_r", "outer_brow_l", "upper_lid_r", "upper_lid_l", "cheek_r"),
+    *("cheek_l", "nasolabial_r", "nasolabial_l", "lip_corner_r", "lip_corner_l", "glabella", "upper_lip"),
+    *("lower_lip", "chin"),
+)
+SHALLOW = {"width": 16, "gat_layers": 1}
+SMALL = {"width": 8, "gat_layers": 1, "readout_dim": 4}
+STUDENTS = {
+    "same": {},
+    "narrow": {"model": {"width": 16}},
+    "shallow": {"model": SHALLOW},
+    "small": {"model": SMALL},
+    "small_half_frames": {"model": SMALL, "motion": {"frames": 4}},
+    "small_few_nodes": {"model": SMALL, "motion": {"frames": 4}, "graph": {"nodes": FEW}},
+}
+
+
+def get_config(study: str = "synth_me") -> ConfigDict:
+    """`settings`: those of the study. `trials`: every student, taught and alone."""
+    settings = STUDIES[study].get_config()
+    settings.distil.teacher = f"runs/{study}"
+    share = settings.distil.weight
+    trials = tuple(
+        (f"{name}{ending}", {**changes, "distil": {"weight": weight}})
+        for name, changes in STUDENTS.items()
+        for ending, weight in (("_alone", 0.0), ("_taught", share))
+    )
+    return ConfigDict({"settings": settings, "trials": trials, "export_all": True})

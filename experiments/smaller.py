@@ -1,0 +1,169 @@
+"""The table of `benchmark.py smaller`: students of a run, how far they are from it, and what they cost."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from stag_experiments import cli
+from stag_jax import config as config_lib
+from stag_jax.analysis import comparison, cost
+from stag_jax.config import Config
+from stag_jax.protocol import compare, metrics, splits
+from stag_jax.training import dataset, files, sweep, workdir
+from stag_jax.types import Preempted, UserError
+
+TABLE = "smaller.csv"
+HEADER = (
+    *("network", "what is smaller", "UF1, mean over seeds", "less the teacher", "less the same untaught"),
+    *("parameters", "kB", "ms a clip, one core", "temporary kB"),
+)
+BYTES = 4  # of a parameter
+
+
+class Row(NamedTuple):
+    """One network; scores are UF1, mean over seeds, with 95% intervals over subjects."""
+
+    name: str
+    settings: str  # what differs from the teacher
+    uf1: float
+    low: float
+    high: float
+    less_teacher: compare.Difference | None
+    less_untaught: compare.Difference | None
+    parameters: int
+    ms: float  # median time of one clip, both its sides, on one core
+    temporary: int | None  # bytes besides parameters and input
+
+
+def train(flags: Sequence[str], teacher: Path, out: Path) -> None:
+    """Runs the sweep of `flags` into `out`; what is there is gone on with.
+
+    Raises:
+      UserError: the sweep cannot be run; its own message has said why.
+      Preempted: it was stopped; the same call goes on.
+    """
+    given = [*flags, f"--config.settings.distil.teacher={teacher}", f"--workdir={out}"]
+    # Its own table, of trials against the first, is in `out` for whoever wants it.
+    command = [sys.executable, str(Path(__file__).with_name("sweep.py")), *given]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if code == cli.TRY_AGAIN:
+        raise Preempted(f"{out}: stopped; the same command goes on")
+    if code:
+        raise UserError(f"the students were not trained: sweep.py {' '.join(given)} has failed")
+
+
+def measure(teacher: Path, out: Path) -> list[Row]:
+    """The teacher and every student in `out/trials`, on the clips and folds of the teacher.
+
+    Raises:
+      UserError: a run is not finished, was split otherwise, or is about other clips.
+    """
+    folders = {"teacher": teacher} | {name: out / sweep.TRIALS / name for name in sweep.trial_names(out)}
+    configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
+    first = configs["teacher"]
+    own = next(config for name, config in configs.items() if name != "teacher")
+    # The teacher may come from another machine: folders are those of its students.
+    first = config_lib.replace(first, {"data.data_dir": own.data.data_dir, "data.manual_dir": own.data.manual_dir})
+    corpus = dataset.load(cli.build(first), first)
+    corpus = corpus.take(splits.make_splits(first.protocol, corpus.clips).test_mask.any(axis=0))
+    said = {
+        name: comparison.of_run(folder, corpus, first).probability.argmax(axis=-1) for name, folder in folders.items()
+    }
+    clips = (corpus.subjects, len(first.data.classes))
+
+    def less(name: str, other: str | None) -> compare.Difference | None:
+        if other in (None, name):
+            return None
+        both = (corpus.batch.label, said[name], said[other])
+        return compare.paired_bootstrap(*both, *clips, resamples=first.protocol.bootstrap)["uf1"]
+
+    rows = []
+    for (name, config), forward in zip(configs.items(), on_one_core(list(configs.values())), strict=True):
+        bounds = metrics.subject_bootstrap(corpus.batch.label, said[name], *clips, resamples=first.protocol.bootstrap)[
+            "uf1"
+        ]
+        rows.append(
+            Row(
+                name=name,
+                settings=differing(first, config),
+                uf1=metrics.mean_scores(corpus.batch.label, said[name], clips[1])["uf1"],
+                low=bounds[0],
+                high=bounds[1],
+                less_teacher=less(name, "teacher"),
+                less_untaught=less(name, _untaught(name, configs)),
+                parameters=cost.parameters(config),
+                ms=forward.ms,
+                temporary=forward.temporary,
+            )
+        )
+    return rows
+
+
+def _untaught(name: str, configs: dict[str, Config]) -> str | None:
+    """The student of the same settings without a teacher's share."""
+    wanted = config_lib.replace(configs[name], {"distil.weight": 0.0})
+    return next((other for other, config in configs.items() if config == wanted), None)
+
+
+def differing(one: Config, other: Config) -> str:
+    """What `other` has otherwise than `one`, of the settings that make a network smaller; nodes by their number."""
+    found = []
+    for group in ("motion", "graph", "model"):
+        for key, value in vars(getattr(other, group)).items():
+            if value != getattr(getattr(one, group), key):
+                found.append(f"{key} {len(value)}" if isinstance(value, tuple) else f"{key} {value}")
+    return ", ".join(found)
+
+
+def on_one_core(configs: Sequence[Config]) -> list[cost.Forward]:
+    """What an answer of each costs on one core of the CPU: in a process of its own, which never has another."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_keep_to_one_core) as pool:
+        return list(pool.map(cost.forward, configs))
+
+
+def _keep_to_one_core() -> None:
+    jax.config.update("jax_platforms", "cpu")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def write(rows: Sequence[Row], out: Path) -> Path:
+    """The rows as numbers, in a CSV file."""
+    pairs = ("less_teacher", "less_untaught")
+    header = [
+        cell
+        for name in Row._fields
+        for cell in ([f"{name}_{part}" for part in compare.Difference._fields] if name in pairs else [name])
+    ]
+    body = []
+    for row in rows:
+        spread = {name: getattr(row, name) or [""] * len(compare.Difference._fields) for name in pairs}
+        body.append([cell for name, value in row._asdict().items() for cell in spread.get(name, [value])])
+    return files.write_table(out / TABLE, header, body)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row under `HEADER`."""
+
+    def far(difference: compare.Difference | None) -> str:
+        return "" if difference is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference)
+
+    return (
+        row.name,
+        row.settings,
+        f"{row.uf1:.3f} [{row.low:.3f}, {row.high:.3f}]",
+        far(row.less_teacher),
+        far(row.less_untaught),
+        f"{row.parameters:,}",
+        f"{row.parameters * BYTES / 1e3:.0f}",
+        f"{row.ms:.2f}",
+        "" if row.temporary is None else f"{row.temporary / 1e3:.0f}",
+    )

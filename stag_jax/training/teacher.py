@@ -1,0 +1,139 @@
+"""What a finished run says to each fold of another that learns from it: the soft answers of distillation.
+
+The networks of a fold answer only about clips that the student of that fold trains on, and none of them has seen a
+clip that this fold tests: both are looked up in the teacher's own splits, whatever the folds are called.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from stag_jax import config as config_lib
+from stag_jax.config import Config
+from stag_jax.protocol import splits as splits_lib
+from stag_jax.training import dataset, fold, hosts, restore, workdir
+from stag_jax.types import ClipBatch, UserError
+
+CHUNK = 64  # clips that are asked about at a time
+TINY = 1e-12  # probabilities are not taken to be smaller, so that their logarithm is finite
+
+
+def answers(
+    config: Config, corpus: dataset.Corpus, splits: splits_lib.Splits, corpora: Path | Sequence[Path]
+) -> Float[np.ndarray, "s b k"] | None:
+    """Log-probabilities of every fold's training clips, by the run in `config.distil.teacher`; 0 for other clips.
+
+    The student's fold X learns from the teacher's fold X, the mean of its seeds' probabilities. A fold "all"
+    (`config.protocol.split`) learns from the mean over all folds and seeds of the teacher: of each clip most of these
+    networks have seen the subject, and those that held it out have their part in the mean like the others. Such a fold
+    tests nobody, so nobody's score gains by it. Clips are shown as they were recorded, none of them augmented, in the
+    features of the teacher's own settings.
+
+    None where there is no teacher, or its share of the loss is 0.
+
+    Raises:
+      UserError: the teacher is no finished run, has other classes or units, was trained on other clips, lacks a fold,
+        or trained a fold on a clip that the fold of this name tests here; or a setting of `config.distil` is out of
+        range. What is at fault is named.
+    """
+    check(config)
+    if not config.distil.teacher or config_lib.is_off(config.distil.weight):
+        return None
+    folder = Path(config.distil.teacher)
+    run = restore.open_run(folder)
+    there = _checked(run, config, splits)
+    # Its settings, but the folders of here: it may have been trained on another machine.
+    own = config_lib.replace(
+        run.config, {f"data.{key}": getattr(config.data, key) for key in ("data_dir", "manual_dir", "workers")}
+    )
+    theirs = hosts.in_turn(lambda: dataset.load(corpora, own))
+    _check_clips(folder, corpus, theirs, splits)
+    ask = _asker(run.task)
+    networks = {name: _network(run, name) for name in dict.fromkeys(name for names in there for name in names)}
+    found = np.zeros((len(splits.names), len(corpus.ids), len(config.data.classes)), np.float32)
+    for index, (names, rows) in enumerate(zip(there, map(np.flatnonzero, splits.train_mask), strict=True)):
+        mean = np.mean([ask(networks[name], theirs.batch, rows) for name in names], axis=0)
+        found[index, rows] = np.log(np.maximum(mean, TINY))
+    return found
+
+
+def check(config: Config) -> None:
+    """Raises UserError where a number of `config.distil` is out of range."""
+    distil = config.distil
+    if not 0 <= distil.weight <= 1:
+        raise UserError(f"config.distil.weight must be from 0 to 1, got {distil.weight}")
+    if not distil.temperature > 0:
+        raise UserError(f"config.distil.temperature must be above 0, got {distil.temperature}")
+
+
+def _checked(run: restore.Run, config: Config, splits: splits_lib.Splits) -> list[tuple[str, ...]]:
+    """The teacher's folds that each fold learns from, once the teacher has been found fit to teach."""
+    folder, names = run.folder, restore.fold_names(run)
+    if workdir.finished(folder) is None:
+        raise UserError(f"config.distil.teacher: {folder} is not finished; run experiments/train.py on it again")
+    for key in ("data.classes", "graph.units"):
+        one, other = config_lib.get(run.config, key), config_lib.get(config, key)
+        if one != other:
+            raise UserError(f"config.distil.teacher: {folder} has config.{key} {one}, not {other}")
+    if config.protocol.split == splits_lib.ALL:
+        if not names:
+            raise UserError(f"config.distil.teacher: {folder} has no trained fold")
+        return [tuple(names)]
+    for name in splits.names:
+        if name not in names:
+            raise UserError(f"config.distil.teacher: {folder} has no fold {name}; there are: {', '.join(names)}")
+    return [(name,) for name in splits.names]
+
+
+def _check_clips(folder: Path, corpus: dataset.Corpus, theirs: dataset.Corpus, splits: splits_lib.Splits) -> None:
+    """Raises UserError unless the teacher is about these clips, and knows none that a fold of its name tests."""
+    with (folder / workdir.SPLITS).open(newline="", encoding="utf-8") as file:
+        known = {row["id"]: row for row in csv.DictReader(file)}
+    for what, names in (("features", theirs.ids), ("splits", known)):
+        if odd := sorted(set(corpus.ids) ^ set(names)):
+            side = "has no" if odd[0] in corpus.ids else "has a"
+            raise UserError(f"config.distil.teacher: {folder} is about other clips: it {side} clip {odd[0]} ({what})")
+    # Both are in the order of their ids.
+    for name, label, other in zip(corpus.ids, corpus.batch.label, theirs.batch.label, strict=True):
+        if label != other:
+            raise UserError(f"config.distil.teacher: {folder} has another label for clip {name}")
+    for name, tested in zip(splits.names, splits.test_mask, strict=True):
+        for row in np.flatnonzero(tested):
+            out = known[corpus.ids[row]]
+            if name not in (*out["tested_in"].split("|"), *out["left_out_of"].split("|")):
+                raise UserError(
+                    f"config.distil.teacher: fold {name} of {folder} was trained on clip {corpus.ids[row]}, "
+                    "which the fold of this name tests here"
+                )
+
+
+def _network(run: restore.Run, name: str) -> tuple[Any, fold.Statistics]:
+    trained = restore.load_fold(run, name)
+    return jax.tree.map(jnp.asarray, (trained.params, trained.statistics))
+
+
+def _asker(
+    task: fold.Task,
+) -> Callable[[tuple[Any, fold.Statistics], ClipBatch, Int[np.ndarray, " b2"]], Float[np.ndarray, "b2 k"]]:
+    """Probabilities of the clips in some rows, averaged over the seeds of a fold; one program for all of them."""
+
+    def one(trained: tuple[Any, fold.Statistics], clips: ClipBatch) -> Float[jax.Array, "b k"]:
+        return jax.nn.softmax(fold.forward(task, clips, *trained)[0])
+
+    program = jax.jit(jax.vmap(one, in_axes=(0, None)))
+
+    def ask(
+        trained: tuple[Any, fold.Statistics], batch: ClipBatch, rows: Int[np.ndarray, " b2"]
+    ) -> Float[np.ndarray, "b2 k"]:
+        # The last chunk is filled up by asking about some clips twice.
+        chunks = np.resize(rows, (-(-len(rows) // CHUNK), CHUNK))
+        said = [np.asarray(program(trained, jax.tree.map(lambda x, at=at: x[at], batch))) for at in chunks]
+        return np.concatenate(said, axis=1).mean(axis=0)[: len(rows)]
+
+    return ask
