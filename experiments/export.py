@@ -2,8 +2,7 @@
 
 --format is stablehlo or onnx, --precision f32, bf16 (stablehlo only) or int8; what is written is
 OUT/<format>-<precision>.stag. --fold=NAME,.. takes some folds instead of the mean of all. A file is only there if its
-answers are those of the checkpoint. For ONNX in int8 the run's corpus must be at hand: ranges of activations are found
-by clips that the folds were trained on. docs/deploy.md says what is in a file, and what its user must install.
+answers are those of the checkpoint. docs/deploy.md says what is in a file, and what its user must install.
 """
 
 from pathlib import Path
@@ -12,8 +11,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax.deploy import export
-from stag_jax.training import dataset, workdir
-from stag_jax.types import ClipBatch, UserError
+from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
 OUT = flags.DEFINE_string("out", None, "Folder for the file.")
@@ -27,14 +25,7 @@ def main() -> None:
     if not OUT.value:
         raise UserError("--out=DIR is missing")
     folder = cli.read_workdir(WORKDIR)
-    export.check(FORMAT.value, PRECISION.value)
-    config = workdir.read_config(folder)
-    clips: ClipBatch | None = None
-    if export.needs_clips(FORMAT.value, PRECISION.value):
-        clips = export.calibration_clips(dataset.load(cli.build(config), config), config, FOLD.value)
-    path = export.export(
-        folder, Path(OUT.value), format=FORMAT.value, precision=PRECISION.value, folds=FOLD.value, clips=clips
-    )
+    path = export.export(folder, Path(OUT.value), format=FORMAT.value, precision=PRECISION.value, folds=FOLD.value)
     print(f"{path}: {path.stat().st_size / 1e6:.3f} MB")
 
 

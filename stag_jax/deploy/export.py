@@ -11,21 +11,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.deploy import artefact, network, onnx_file, predict
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, PROGRAMS, WEIGHTS
 from stag_jax.deploy.network import Network
-from stag_jax.protocol.splits import make_splits
 from stag_jax.training import workdir
-from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch, UserError
 
 FORMATS = {"stablehlo": ("f32", "bf16", "int8"), "onnx": ("f32", "int8")}
 PLATFORMS = ("cpu", "cuda", "tpu")
-CALIBRATION = 64  # clips by which ranges of activations are found; more change nothing that can be measured
-MADE_UP = 7  # clips that an answer is compared on where there are no others
+MADE_UP = 7  # clips that answers are compared on
 # How far the answers of a file may be from those of the checkpoint: at most, and in the mean.
 TOLERANCE, MEAN_TOLERANCE = {"f32": 1e-4, "bf16": 1.0, "int8": 1.0}, {"f32": 1e-4, "bf16": 0.05, "int8": 0.05}
 PACKAGES = ("stag-jax", "jax", "jaxlib", "numpy", "flax", "onnx", "onnxruntime", "jax2onnx")
@@ -50,11 +47,6 @@ def check(format: str, precision: str) -> None:
         onnx_file.check_installed()
 
 
-def needs_clips(format: str, precision: str) -> bool:
-    """Whether `export` must be given calibration clips."""
-    return format == "onnx" and precision == "int8"
-
-
 def export(
     folder: Path,
     out: Path,
@@ -62,7 +54,6 @@ def export(
     format: str,
     precision: str,
     folds: Sequence[str] = (),
-    clips: ClipBatch | None = None,
 ) -> Path:
     """Writes the mean over the named folds (all, if none is named) of the run in `folder`; returns the file's path.
 
@@ -74,7 +65,6 @@ def export(
       format: of `FORMATS`.
       precision: one that the format has.
       folds: by name.
-      clips: raw features that ranges of activations are found by, and answers compared on; see `calibration_clips`.
 
     Raises:
       UserError: no such run, fold, format or precision; a library is missing; or other answers than the checkpoint's.
@@ -82,26 +72,24 @@ def export(
     check(format, precision)
     made = network.load(folder, "f32" if format == "onnx" else precision, folds)
     path = out / f"{format}-{precision}.stag"
-    content = members(made, format, precision, clips)
+    content = members(made, format, precision)
     draft = path.with_name(f".{path.name}")
     try:
         artefact.write(draft, _manifest(folder, made, format, precision), content)
-        _check_answers(folder, made, draft, precision, clips)
+        _check_answers(folder, made, draft, precision)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     return path
 
 
-def members(made: Network, format: str, precision: str, clips: ClipBatch | None) -> dict[str, bytes]:
+def members(made: Network, format: str, precision: str) -> dict[str, bytes]:
     """The files of an artefact, but for its manifest. An ONNX model has its weights in it."""
     if format == "stablehlo":
         return {PROGRAMS[format]: stablehlo(made), WEIGHTS: artefact.pack(made.weights)[0]}
     content = onnx_file.bind(onnx_file.translate(made), made)
     if precision == "int8":
-        if clips is None:
-            raise UserError("ONNX in int8 needs clips to find the ranges of activations by")
-        content = onnx_file.quantise(content, clips)
+        content = onnx_file.quantise(content, len(made.weights["mean"]))
     return {PROGRAMS[format]: content}
 
 
@@ -119,30 +107,6 @@ def stablehlo(made: Network) -> bytes:
         raise UserError("StableHLO needs flatbuffers, which is not installed: pip install flatbuffers") from error
     finally:
         jax.config.update("jax_traceback_in_locations_limit", before)
-
-
-def calibration_clips(corpus: Corpus, config: config_lib.Config, folds: Sequence[str] = ()) -> ClipBatch:
-    """Some of the clips that all named folds were trained on; of those that any was, where there are no such clips.
-
-    Leaving one subject out, the folds have no clip in common that all were trained on: then no clip is held out of
-    their mean in any case.
-
-    Raises:
-      UserError: no fold of that name, or no clip that it was trained on.
-    """
-    splits = make_splits(config.protocol, corpus.clips)
-    if unknown := [name for name in folds if name not in splits.names]:
-        raise UserError(f"there is no fold {unknown[0]!r}; there are: {', '.join(splits.names)}")
-    rows = [splits.names.index(name) for name in folds or splits.names]
-    own = splits.train_mask[rows]
-    return spread(corpus.batch, own.all(axis=0) if own.all(axis=0).any() else own.any(axis=0))
-
-
-def spread(batch: ClipBatch, chosen: Bool[np.ndarray, " b"]) -> ClipBatch:
-    """At most `CALIBRATION` of the chosen clips, evenly over all of them."""
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), CALIBRATION)).astype(int))]
-    return ClipBatch(*(np.asarray(array)[rows] for array in batch))
 
 
 def made_up(made: Network) -> ClipBatch:
@@ -163,9 +127,9 @@ def made_up(made: Network) -> ClipBatch:
     )
 
 
-def _check_answers(folder: Path, made: Network, path: Path, precision: str, clips: ClipBatch | None) -> None:
+def _check_answers(folder: Path, made: Network, path: Path, precision: str) -> None:
     """Raises UserError where the file answers otherwise than the checkpoint."""
-    asked = made_up(made) if clips is None else ClipBatch(*(array[:MADE_UP] for array in clips))
+    asked = made_up(made)
     wanted = predict.from_run(folder, made.folds).forward(asked)
     said = artefact.load_export(path).forward(asked)
     for name in OUTPUTS:

@@ -20,8 +20,8 @@ CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "ca
 def plain_operations(function: Callable[..., Any], shapes: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., list]:
     """The function of arrays of these shapes, with its inner functions written out; returns a flat list.
 
-    No operation gathers or selects truth values, and products are of matrices or of stacks of them. Indices are
-    taken to be within bounds, so `function` must keep them there.
+    No operation gathers or selects truth values, and products are of matrices or of stacks of them. Indices are taken
+    to be within bounds, and slopes of leaky ReLUs to be below 1: `function` must keep to that.
     """
     closed = jax.make_jaxpr(function)(*shapes)
     return lambda *arguments: _evaluate(closed, arguments)
@@ -43,6 +43,9 @@ def _evaluate(closed: jex.ClosedJaxpr, arguments: tuple) -> list:
 def _operation(equation: jex.JaxprEqn, operands: list) -> list:
     name, params = equation.primitive.name, equation.params
     truth = equation.outvars[0].aval.dtype == jnp.bool_
+    if name in CALLS and params.get("name") == "leaky_relu":
+        x, slope = operands
+        return [lax.max(x, x * lax.convert_element_type(slope, x.dtype))]  # its slope is below 1
     if name in CALLS:
         return _evaluate(params[CALLS[name]], tuple(operands))
     if name == "select_n" and truth:
