@@ -26,6 +26,7 @@ LEVELS = 127
 SMALL = 64  # numbers of a member's weight that are not worth a scale
 SEPARATOR = "/"
 
+Number = Array | np.ndarray
 Weights = dict[str, Shaped[np.ndarray, "m *any"]]  # by path in the network
 
 
@@ -73,7 +74,7 @@ def of(config: Config, task: fold.Task, params: Any, statistics: fold.Statistics
     members, units = len(weights["mean"]), len(config.graph.units)
     hidden = None if config.model.strain else node_layout.strain_features(config.motion.patch)
 
-    def member(own: dict[str, Array], clips: ClipBatch) -> tuple[Array, Array]:
+    def member(own: dict[str, Number], clips: ClipBatch) -> tuple[Array, Array]:
         own = dict(own)
         mean, scale = own.pop("mean"), own.pop("scale")
         statistics = fold.Statistics(mean, scale, jnp.ones(task.classes))  # class weights are for training
@@ -82,7 +83,7 @@ def of(config: Config, task: fold.Task, params: Any, statistics: fold.Statistics
         return jax.nn.softmax(logits), au.astype(jnp.float32)
 
     def function(
-        weights: dict[str, Array], nodes: Array, times_ms: Array, magnitude: Array, frame_mask: Array
+        weights: dict[str, Number], nodes: Number, times_ms: Number, magnitude: Number, frame_mask: Number
     ) -> tuple[Array, Array]:
         b = nodes.shape[0]
         if hidden is not None:
@@ -111,7 +112,7 @@ def program(network: Network) -> tuple[Callable[..., list[Array]], list[jax.Shap
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in weights.values()]
     shapes += [jax.ShapeDtypeStruct((1, *shape), dtype) for shape, dtype in network.inputs]
 
-    def function(*arrays: Array) -> tuple[Array, Array]:
+    def function(*arrays: Number) -> tuple[Array, Array]:
         own = dict(zip(weights, arrays[: len(weights)], strict=True))
         return network.function(own, *arrays[len(weights) :])
 
@@ -124,7 +125,7 @@ def flat(params: Any) -> Weights:
     return {SEPARATOR.join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def nested(weights: dict[str, Array]) -> dict[str, Any]:
+def nested(weights: dict[str, Number]) -> dict[str, Any]:
     """The parameters of `flat` again."""
     tree: dict[str, Any] = {}
     for name, array in weights.items():

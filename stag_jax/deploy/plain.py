@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+Number = Array | np.ndarray
 CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
 
@@ -62,13 +64,13 @@ def _operation(equation: jex.JaxprEqn, operands: list) -> list:
     return list(found) if equation.primitive.multiple_results else [found]
 
 
-def _product(left: Array, right: Array, *, dimension_numbers: tuple, **how: Any) -> Array:
+def _product(left: Number, right: Number, *, dimension_numbers: tuple, **how: Any) -> Array:
     """`lax.dot_general` by way of at most three axes: stack, rows, columns."""
     (over_left, over_right), (stack_left, stack_right) = dimension_numbers
     rows = [axis for axis in range(left.ndim) if axis not in (*over_left, *stack_left)]
     columns = [axis for axis in range(right.ndim) if axis not in (*over_right, *stack_right)]
 
-    def grouped(array: Array, *groups: Sequence[int]) -> Array:
+    def grouped(array: Number, *groups: Sequence[int]) -> Array:
         sizes = [math.prod(array.shape[axis] for axis in group) for group in groups]
         return lax.reshape(lax.transpose(array, [axis for group in groups for axis in group]), sizes)
 
