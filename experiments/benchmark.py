@@ -9,6 +9,9 @@
                 PyTorch; with --curves the cost of 1 to 1024 members and of 300 to 10000 random clips instead
     kills       a sweep killed --kills times at random moments, against one that was left alone, in the folder --out
     spotting    expressions found in long rendered recordings by the folds of the synth_me run in --workdir
+    forward     the networks of the run in --workdir, exported in every format and precision: time of a window on one
+                core, size, memory, and UF1 beside that of the checkpoints
+    runtime     size of what must be installed to run an exported network, in a fresh environment in --out
     report      time and size of the report of a run of 60 folds over more than 500 clips, kept in the folder --out
 
 Takes minutes and the whole machine; quote medians and ratios from one run.
@@ -25,15 +28,17 @@ from stag_experiments import (
     accuracy,
     building_speed,
     cli,
+    forward_speed,
     frontend,
     kills,
     members_speed,
     rehearsal,
     report_speed,
+    runtime_size,
     spotting,
 )
 from stag_jax.analysis import comparison
-from stag_jax.training import dataset, files
+from stag_jax.training import dataset, files, workdir
 from stag_jax.types import UserError
 
 CLIPS = flags.DEFINE_integer(
@@ -55,7 +60,7 @@ CURVE_STEPS = flags.DEFINE_integer("curve_steps", 2, "members: steps a dispatch 
 KILLS = flags.DEFINE_integer("kills", 20, "kills: how many.", lower_bound=0)
 CONFIG = cli.config_flag()
 WORKDIR = cli.workdir_flag()
-PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "report")
+PARTS = ("frontend", "accuracy", "builder", "twin", "members", "kills", "spotting", "forward", "runtime", "report")
 
 
 def main(part: str = "") -> None:
@@ -90,6 +95,14 @@ def main(part: str = "") -> None:
     if part == "spotting":
         print(comparison.markdown(spotting.HEADER, spotting.measure(cli.read_workdir(WORKDIR), CLIPS.value)))
         return
+    if part == "forward":
+        _forward(cli.read_workdir(WORKDIR), out)
+        return
+    if part == "runtime":
+        if out is None:
+            raise UserError("--out=DIR is missing: where the environment is made")
+        print(comparison.markdown(("what", "figure"), runtime_size.measure(cli.read_workdir(WORKDIR), out.absolute())))
+        return
     if part == "builder":
         print(comparison.markdown(("what", "figure"), building_speed.measure(CLIPS.value or 10_000)))
         return
@@ -107,6 +120,19 @@ def main(part: str = "") -> None:
     if MEDIA.value:
         rows += frontend.measure_media(Path(MEDIA.value), out)
     print(comparison.markdown(("what", "figure"), rows))
+
+
+def _forward(folder: Path, out: Path | None) -> None:
+    """Prints the table; the exported networks and forward.csv stay in `out` where there is one."""
+    config = workdir.read_config(folder)
+    corpora = cli.build(config)
+    with tempfile.TemporaryDirectory() as temporary:
+        table = forward_speed.measure(folder, corpora, config, out or Path(temporary))
+    print(comparison.markdown(forward_speed.HEADER, table.rows))
+    for line in table.left_out:
+        print(line)
+    if out:
+        print(files.write_table(out / "forward.csv", forward_speed.HEADER, table.rows))
 
 
 def _members(out: Path | None) -> None:

@@ -70,12 +70,11 @@ def export(
       UserError: no such run, fold, format or precision; a library is missing; or other answers than the checkpoint's.
     """
     check(format, precision)
-    made = network.load(folder, "f32" if format == "onnx" else precision, folds)
+    made = load(folder, format, precision, folds)
     path = out / f"{format}-{precision}.stag"
-    content = members(made, format, precision)
     draft = path.with_name(f".{path.name}")
     try:
-        artefact.write(draft, _manifest(folder, made, format, precision), content)
+        write(draft, folder, made, format, precision, program(made, format))
         _check_answers(folder, made, draft, precision)
         draft.replace(path)
     finally:
@@ -83,11 +82,26 @@ def export(
     return path
 
 
-def members(made: Network, format: str, precision: str) -> dict[str, bytes]:
+def load(folder: Path, format: str, precision: str, folds: Sequence[str] = ()) -> Network:
+    """The network that `write` takes. Raises UserError where there is no such run or fold."""
+    return network.load(folder, "f32" if format == "onnx" else precision, folds)  # ONNX Runtime rounds by itself
+
+
+def write(path: Path, folder: Path, made: Network, format: str, precision: str, program: Any) -> Path:
+    """Writes a network of the run in `folder`, unchecked; `program` may be that of another of its folds."""
+    return artefact.write(path, _manifest(folder, made, format, precision), members(made, format, precision, program))
+
+
+def program(made: Network, format: str) -> Any:
+    """The program without weights, the same for all networks of a run of so many members and of one precision."""
+    return stablehlo(made) if format == "stablehlo" else onnx_file.translate(made)
+
+
+def members(made: Network, format: str, precision: str, program: Any) -> dict[str, bytes]:
     """The files of an artefact, but for its manifest. An ONNX model has its weights in it."""
     if format == "stablehlo":
-        return {PROGRAMS[format]: stablehlo(made), WEIGHTS: artefact.pack(made.weights)[0]}
-    content = onnx_file.bind(onnx_file.translate(made), made)
+        return {PROGRAMS[format]: program, WEIGHTS: artefact.pack(made.weights)[0]}
+    content = onnx_file.bind(program, made)
     if precision == "int8":
         content = onnx_file.quantise(content, len(made.weights["mean"]))
     return {PROGRAMS[format]: content}

@@ -156,7 +156,9 @@ def _through_a_file(made, folder, format):
         "inputs": {name: {"shape": [1, *shape]} for name, (shape, _) in shapes},
         "weights": artefact.pack(made.weights)[1],
     }
-    return load_export(artefact.write(folder / "x.stag", manifest, export.members(made, format, "f32")))
+    return load_export(
+        artefact.write(folder / "x.stag", manifest, export.members(made, format, "f32", export.program(made, format)))
+    )
 
 
 def test_hidden_strain_stays_hidden(trained, jit):
@@ -193,7 +195,7 @@ def test_8_bits_are_within_half_a_step_of_each_channel():
 
 
 def test_8_bits_take_a_third_of_32(tmp_path):
-    """Of the networks of a study at the default widths."""
+    """Of the networks of a study at the default widths; the program, 20 kB, weighs little among so many."""
     config = config_lib.from_config_dict(makers.base.get_config())
     task, clip = cost._setting(config)
     params = jax.eval_shape(lambda: task.model.init(jax.random.key(0), clip, task.graph, train=False)["params"])
@@ -203,7 +205,7 @@ def test_8_bits_take_a_third_of_32(tmp_path):
     sizes = {}
     for precision in network.PRECISIONS:
         made = network.of(config, task, params, statistics, precision)
-        path = artefact.write(tmp_path / precision, {}, export.members(made, "stablehlo", precision))
+        path = artefact.write(tmp_path / precision, {}, export.members(made, "stablehlo", precision, b""))
         sizes[precision] = path.stat().st_size
     assert sizes["int8"] * 3 <= sizes["f32"] and sizes["bf16"] * 1.7 <= sizes["f32"]
 
