@@ -33,6 +33,7 @@ SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
 # experiments/export.py --format=onnx, and to run what it writes. The writer itself, jax2onnx, cannot stand here: it
 # asks for an orbax-checkpoint older than ours, and uses none for this: pip install --no-deps jax2onnx
 ONNX = ["onnx>=1.20", "onnxruntime>=1.24", "onnx-ir>=0.2.1"]
+LITERT = ["tensorflow>=2.21", "ai-edge-litert>=2.1"]  # --format=tflite: the first writes, the second runs
 BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
 
 setup(
@@ -84,6 +85,7 @@ setup(
         "slurm": SLURM,
         "beam": BEAM,
         "onnx": ONNX,
+        "litert": LITERT,
         # The jax of setup.py with what its devices need; the versions match by themselves.
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

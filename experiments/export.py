@@ -1,6 +1,6 @@
 """A finished run as one file that runs without it: python experiments/export.py --workdir=DIR --out=DIR --format=...
 
---format is stablehlo or onnx, --precision f32, bf16 (stablehlo only) or int8; what is written is
+--format is stablehlo, onnx or tflite, --precision f32, bf16 (stablehlo only) or int8; what is written is
 OUT/<format>-<precision>.stag. --fold=NAME,.. takes some folds instead of the mean of all. A file is only there if its
 answers are those of the checkpoint. docs/deploy.md says what is in a file, and what its user must install.
 """

@@ -22,8 +22,14 @@ ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/che
 ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}
 ONLY_IN |= {"torch": "experiments/torch_reference.py", "submitit": "experiments/launch.py"}
 ONLY_IN |= {"jax2onnx": "stag_jax/deploy/onnx_file.py", "onnx": "stag_jax/deploy/onnx_file.py"}
-EXPORTING = {"network.py", "export.py", "onnx_file.py"}  # of stag_jax/deploy: those that make what runs elsewhere
-NOWHERE = {"tensorflow", "keras"}
+ONLY_IN |= {"tensorflow": "stag_jax/deploy/litert.py"}
+EXPORTING = {
+    "network.py",
+    "export.py",
+    "onnx_file.py",
+    "litert.py",
+}  # of stag_jax/deploy: those that make what runs elsewhere
+NOWHERE = {"keras"}
 
 
 def sources():
@@ -153,6 +159,8 @@ PLANTED = [
     (check_outside, "stag_jax/motion/flow.py", "import dlib"),
     (check_outside, "stag_jax/training/loop.py", "from orbax import checkpoint"),
     (check_outside, "experiments/train.py", "import tensorflow as tf"),
+    (check_outside, "stag_jax/deploy/export.py", "def f():\n    import tensorflow"),
+    (check_outside, "stag_jax/deploy/litert.py", "import keras"),
     (check_outside, "stag_jax/training/loop.py", "import torch"),
     (check_outside, "stag_jax/deploy/artefact.py", "def f():\n    import jax2onnx"),
     (check_runtime, "stag_jax/deploy/scan.py", "from stag_jax.training import restore"),
@@ -181,6 +189,7 @@ def test_what_is_allowed_is_not_complained_about():
         "stag_jax/face/landmarks.py": DOCUMENTED + "import dlib\ndef _private():\n    pass",
         "stag_jax/deploy/predict.py": DOCUMENTED
         + "from stag_jax import media\ndef _f():\n    from stag_jax.training import x",
+        "stag_jax/deploy/litert.py": DOCUMENTED + "def _f():\n    import tensorflow as tf",
         "stag_jax/deploy/film.py": DOCUMENTED + "from stag_jax.training.files import write_text",
         "stag_jax/training/checkpoint.py": DOCUMENTED + "from orbax.checkpoint import v1",
         "datasets/corpus.py": DOCUMENTED + "import tensorflow_datasets as tfds\nfrom stag_datasets import corpus",

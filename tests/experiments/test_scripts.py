@@ -208,7 +208,11 @@ def test_a_run_is_exported_and_the_file_taken_for_a_recording(place, finished, t
     [
         ("export", ("--workdir={run}",), "--out=DIR is missing"),
         ("export", ("--out={tmp}",), "--workdir=DIR is missing"),
-        ("export", ("--workdir={run}", "--out={tmp}", "--format=coreml"), "--format=coreml is none of stablehlo, onnx"),
+        (
+            "export",
+            ("--workdir={run}", "--out={tmp}", "--format=coreml"),
+            "--format=coreml is none of stablehlo, onnx, tflite",
+        ),
         ("export", ("--workdir={run}", "--out={tmp}", "--precision=f16"), "--precision=f16 is none of f32, bf16, int8"),
         ("export", ("--workdir={run}", "--out={tmp}", "--fold=s9"), "has no fold 's9'"),
         ("export", ("--workdir={tmp}", "--out={tmp}"), "is no workdir of a run"),
