@@ -30,6 +30,10 @@ TEST = [
 
 VIEW = ["flask>=3"]  # experiments/view.py
 SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
+# experiments/export.py --format=onnx, and to run what it writes. The writer itself, jax2onnx, cannot stand here: it
+# asks for an orbax-checkpoint older than ours, and uses none for this: pip install --no-deps jax2onnx
+ONNX = ["onnx>=1.20", "onnxruntime>=1.24", "onnx-ir>=0.2.1"]
+LITERT = ["tensorflow>=2.21", "ai-edge-litert>=2.1"]  # --format=tflite: the first writes, the second runs
 BEAM = ["apache-beam>=2.60"]  # for corpora too large for one machine
 
 setup(
@@ -45,12 +49,13 @@ setup(
     package_data={
         "stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"],
         "stag_jax.analysis.page": ["report.html"],
-        "stag_jax.deploy": ["predictions.schema.json"],
+        "stag_jax.deploy": ["predictions.schema.json", "requirements.txt"],
         "stag_experiments": ["analysis_tour.ipynb"],
         "stag_experiments.viewer": ["*.html", "*.css", "*.js"],
     },
     install_requires=[
         "jax>=0.10",
+        "flatbuffers>=24",  # exported programs are written with it; jax does not bring it
         "flax>=0.12",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
@@ -75,13 +80,15 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": [*TEST, *SLURM, *VIEW],
+        "test": [*TEST, *SLURM, *VIEW, *ONNX],
         "view": VIEW,
         "slurm": SLURM,
         "beam": BEAM,
+        "onnx": ONNX,
+        "litert": LITERT,
         # The jax of setup.py with what its devices need; the versions match by themselves.
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "dev": [*TEST, *SLURM, *VIEW, *BEAM, "build"],
+        "dev": [*TEST, *SLURM, *VIEW, *BEAM, *ONNX, "build"],
     },
 )

@@ -7,7 +7,7 @@ scores over time. A recording whose JSON is there is passed over, so that a stop
 holds videos, or pictures numbered at the end of their names, which need --fps. camera:0 goes on until Ctrl-C.
 
 With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --fold=NAME takes one fold
-instead of the mean of all.
+instead of the mean of all; --model=FILE.stag an exported network (experiments/export.py) instead of --workdir.
 """
 
 import dataclasses
@@ -18,11 +18,12 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax import media
-from stag_jax.deploy import predict, record, scan, source, stream
+from stag_jax.deploy import load_export, predict, record, scan, source, stream
 from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
+MODEL = flags.DEFINE_string("model", None, "File of an exported network, instead of --workdir.")
 FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are averaged if missing.")
 VIDEO = flags.DEFINE_string("video", None, "File, folder, pattern or camera:N.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is found.")
@@ -41,13 +42,15 @@ THRESHOLD = flags.DEFINE_float(
 
 def main() -> None:
     """Predicts, prints and writes."""
-    if not WORKDIR.value or not VIDEO.value:
-        raise UserError("--workdir=DIR and --video=PATH are both needed")
+    if not VIDEO.value or bool(WORKDIR.value) == bool(MODEL.value):
+        raise UserError("--video=PATH and one of --workdir=DIR and --model=FILE are needed")
+    if MODEL.value and FOLD.value:
+        raise UserError("--fold is for --workdir; an exported network has the folds that it was exported with")
     camera = source.camera_index(VIDEO.value)
     if CLIP.value and camera is not None:
         raise UserError(f"--clip needs files, not {VIDEO.value}")
     paths = [] if camera is not None else source.find(VIDEO.value)
-    recogniser = predict.from_run(Path(WORKDIR.value), FOLD.value)
+    recogniser = load_export(MODEL.value) if MODEL.value else predict.from_run(Path(WORKDIR.value), FOLD.value)
     out = Path(OUT.value) if OUT.value else None
     if CLIP.value:
         for path in paths:

@@ -21,7 +21,15 @@ ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
 ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}
 ONLY_IN |= {"torch": "experiments/torch_reference.py", "submitit": "experiments/launch.py"}
-NOWHERE = {"tensorflow", "keras"}
+ONLY_IN |= {"jax2onnx": "stag_jax/deploy/onnx_file.py", "onnx": "stag_jax/deploy/onnx_file.py"}
+ONLY_IN |= {"tensorflow": "stag_jax/deploy/litert.py"}
+EXPORTING = {
+    "network.py",
+    "export.py",
+    "onnx_file.py",
+    "litert.py",
+}  # of stag_jax/deploy: those that make what runs elsewhere
+NOWHERE = {"keras"}
 
 
 def sources():
@@ -70,6 +78,19 @@ def check_outside(files):
                 yield f"{path} imports {name}"
 
 
+def check_runtime(files):
+    """What looks at recordings needs nothing of training: an exported network runs without these packages."""
+    for path, source in files.items():
+        name = path.removeprefix("stag_jax/deploy/")
+        if name == path or name in EXPORTING:
+            continue
+        for node in ast.parse(source).body:  # `predict.from_run` asks for training when it is called
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for each in imports(path, ast.unparse(node)):
+                    if each.startswith("stag_jax.training.") and not each.startswith("stag_jax.training.files."):
+                        yield f"{path} imports {each}"
+
+
 def check_docstrings(files):
     """Packages everywhere, and public functions, classes and methods of stag_jax, say what they are."""
     for path, source in files.items():
@@ -96,7 +117,7 @@ def check_top(entries):
     yield from (entry for entry in sorted(set(entries)) if entry not in TOP and not entry.startswith("."))
 
 
-@pytest.mark.parametrize("check", [check_rooms, check_outside, check_docstrings, check_length])
+@pytest.mark.parametrize("check", [check_rooms, check_outside, check_runtime, check_docstrings, check_length])
 def test_the_house_is_in_order(check):
     files = sources()
     assert {"stag_jax/types.py", "configs/base.py", "datasets/corpus.py", "experiments/train.py"} <= set(files)
@@ -138,7 +159,11 @@ PLANTED = [
     (check_outside, "stag_jax/motion/flow.py", "import dlib"),
     (check_outside, "stag_jax/training/loop.py", "from orbax import checkpoint"),
     (check_outside, "experiments/train.py", "import tensorflow as tf"),
+    (check_outside, "stag_jax/deploy/export.py", "def f():\n    import tensorflow"),
+    (check_outside, "stag_jax/deploy/litert.py", "import keras"),
     (check_outside, "stag_jax/training/loop.py", "import torch"),
+    (check_outside, "stag_jax/deploy/artefact.py", "def f():\n    import jax2onnx"),
+    (check_runtime, "stag_jax/deploy/scan.py", "from stag_jax.training import restore"),
     (check_docstrings, "datasets/new/__init__.py", "x = 1"),
     (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "def table():\n    return 1"),
     (check_docstrings, "stag_jax/face/regions.py", DOCUMENTED + "class Table:\n    x = 1"),
@@ -162,12 +187,15 @@ def test_what_is_allowed_is_not_complained_about():
         "stag_jax/motion/nodes.py": DOCUMENTED + "from stag_jax.face import regions\nfrom stag_jax.types import Clip",
         "stag_jax/training/loop.py": DOCUMENTED + "from stag_jax import config as c\nfrom stag_jax.model import stag",
         "stag_jax/face/landmarks.py": DOCUMENTED + "import dlib\ndef _private():\n    pass",
-        "stag_jax/deploy/predict.py": DOCUMENTED + "from stag_jax import media",
+        "stag_jax/deploy/predict.py": DOCUMENTED
+        + "from stag_jax import media\ndef _f():\n    from stag_jax.training import x",
+        "stag_jax/deploy/litert.py": DOCUMENTED + "def _f():\n    import tensorflow as tf",
+        "stag_jax/deploy/film.py": DOCUMENTED + "from stag_jax.training.files import write_text",
         "stag_jax/training/checkpoint.py": DOCUMENTED + "from orbax.checkpoint import v1",
         "datasets/corpus.py": DOCUMENTED + "import tensorflow_datasets as tfds\nfrom stag_datasets import corpus",
         "configs/base.py": DOCUMENTED + "from ml_collections import ConfigDict\nfrom stag_configs import base",
         "experiments/train.py": DOCUMENTED + "from stag_jax.deploy import x\nfrom stag_datasets import corpus",
     }
-    for check in (check_rooms, check_outside, check_docstrings, check_length):
+    for check in (check_rooms, check_outside, check_runtime, check_docstrings, check_length):
         assert list(check(files)) == []
     assert list(check_top(["setup.py", ".gitignore", "stag_jax", "notes.txt"])) == ["notes.txt"]

@@ -15,7 +15,7 @@ from stag_jax.config import Config
 from stag_jax.face import alignment, regions, template, tracking
 from stag_jax.motion import extract, nodes, quality
 from stag_jax.motion.observe import observe, placed
-from stag_jax.training import dataset, features
+from stag_jax.training import features
 from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 MARKS = ("onset", "apex", "offset")
@@ -65,7 +65,7 @@ def playback(run: LoadedRun, corpora: Sequence[Path], clip_id: str) -> Playback:
     clip = find_clip(corpora, clip_id)
     seen = _from_flow_image(clip, run.config) if isinstance(clip, FlowClip) else _from_frames(clip, run.config)
     found = seen.pop("features")
-    found = found._replace(nodes=dataset.shown(found.nodes, run.config))
+    found = found._replace(nodes=nodes.shown(found.nodes, run.config))
     probability, aux = _ask(run, found)
     marks = {name: getattr(clip, name, None) for name in MARKS}
     return Playback(
@@ -176,7 +176,7 @@ def _ask(run: LoadedRun, found: ClipFeatures) -> tuple[Float[np.ndarray, " k"] |
     folds = run.predictions.loc[run.predictions["id"] == found.id, "fold"].tolist()
     if run.partial or not folds or folds[0] not in run.folds:
         return None, {}
-    probability, aux = run.model(folds[0]).apply(dataset.one(found, run.config))
+    probability, aux = run.model(folds[0]).apply(nodes.one(found, run.config))
     return probability[0], {name: value[0] for name, value in aux.items()}
 
 

@@ -1,4 +1,4 @@
-"""The folds of a finished run as a recogniser, and one clip through it."""
+"""The folds of a finished run as a recogniser, and one clip through any recogniser."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax.deploy.results import Answer, Recogniser, largest_units
+from stag_jax.motion import nodes
 from stag_jax.motion.extract import extract
-from stag_jax.training import dataset, restore
 from stag_jax.types import Clip, ClipBatch, UserError
 
 
@@ -29,6 +29,9 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
     Raises:
       UserError: no run, no such fold, or none trained.
     """
+    # Here alone, so that an exported network looks at clips without the packages of training.
+    from stag_jax.training import restore
+
     run = restore.open_run(folder)
     names = tuple(folds) or tuple(restore.fold_names(run))
     if not names:
@@ -39,7 +42,7 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
     units = len(run.config.graph.units)
 
     def forward(clips: ClipBatch) -> Answer:
-        shown = clips._replace(nodes=dataset.shown(clips.nodes, run.config))
+        shown = clips._replace(nodes=nodes.shown(clips.nodes, run.config))
         # Not by `restore.apply`, which averages every intermediate: a third more time for each window of a stream.
         probability, aux = run.forward(together, shown)
         missing = np.full((len(clips.nodes), 1, units), np.nan)
@@ -56,7 +59,7 @@ def predict(recogniser: Recogniser, clip: Clip) -> Prediction:
       UserError: a network for flow images, or a clip that features cannot be extracted from.
     """
     config = recogniser.config
-    batch = dataset.one(extract(clip, config), config)
+    batch = nodes.one(extract(clip, config), config)
     answer = recogniser.forward(batch)
     units = largest_units(answer, batch.frame_mask)[0]
     return Prediction(config.data.classes, answer.probability[0], config.graph.units, units)

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from stag_jax.config import GraphConfig, MotionConfig
+from stag_jax.config import Config, GraphConfig, MotionConfig
 from stag_jax.face import regions, template, topology
 from stag_jax.motion.sampling import bilinear
-from stag_jax.types import FaceGraph, UserError
+from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
 
 CHANNELS = 4  # u, v, strain, length of (u, v)
 STRAIN = 2  # the third channel, and the third of the pooled values
@@ -127,6 +127,26 @@ def _grid_patches(field: Float[np.ndarray, "y x 4"], grid: int, patch: int) -> F
     windows = np.lib.stride_tricks.sliding_window_view(field, (2 * patch, 2 * patch), axis=(0, 1))[::patch, ::patch]
     windows = windows.reshape(grid * grid, CHANNELS, patch, 2, patch, 2).mean(axis=(3, 5))
     return np.moveaxis(windows, 1, -1)
+
+
+def shown(features: Float[np.ndarray, "*any d"], config: Config) -> Float[np.ndarray, "*any d"]:
+    """Node features as networks of these settings are shown them: without strain where `config.model.strain` is off."""
+    if config.model.strain:
+        return features
+    return np.where(strain_features(config.motion.patch), 0, features).astype(np.float32)
+
+
+def one(clip: ClipFeatures, config: Config) -> ClipBatch:
+    """A single clip as a batch, b = 1, to be asked about; its label is 0, whatever it is."""
+    arrays = {name: np.asarray(getattr(clip, name))[None] for name in ClipBatch._fields if name != "label"}
+    arrays["nodes"] = shown(arrays["nodes"], config)
+    return ClipBatch(**arrays, label=np.zeros(1, np.int32))
+
+
+def strain_features(patch: int) -> np.ndarray:
+    """Which of a node's features are optical strain: bool [d], laid out as in `node_features`."""
+    channel = np.tile(np.arange(CHANNELS), patch * patch)
+    return np.concatenate([channel == STRAIN, np.arange(POOLED) == STRAIN])
 
 
 def graph(cfg: GraphConfig, motion: MotionConfig) -> FaceGraph:

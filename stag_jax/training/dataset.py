@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from stag_jax.config import Config
 from stag_jax.motion import nodes
@@ -113,7 +113,7 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     stacked = {
         name: np.stack([getattr(clip, name) for clip, _ in scored]) for name in ClipBatch._fields if name != "label"
     }
-    stacked["nodes"] = shown(nodes.kept(stacked["nodes"], config.graph), config)
+    stacked["nodes"] = nodes.shown(nodes.kept(stacked["nodes"], config.graph), config)
     batch = ClipBatch(label=np.asarray([classes.index(name) for _, name in scored], np.int32), **stacked)
     ids = tuple(clip.id for clip, _ in scored)
     digest = hashlib.sha256("\n".join(ids).encode())
@@ -129,23 +129,3 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
         graph=graph,
         fingerprint=digest.hexdigest(),
     )
-
-
-def shown(features: Float[np.ndarray, "*any d"], config: Config) -> Float[np.ndarray, "*any d"]:
-    """Node features as networks of these settings are shown them: without strain where `config.model.strain` is off."""
-    if config.model.strain:
-        return features
-    return np.where(strain_features(config.motion.patch), 0, features).astype(np.float32)
-
-
-def one(clip: ClipFeatures, config: Config) -> ClipBatch:
-    """A single clip as a batch, b = 1, to be asked about; its label is 0, whatever it is."""
-    arrays = {name: np.asarray(getattr(clip, name))[None] for name in ClipBatch._fields if name != "label"}
-    arrays["nodes"] = shown(arrays["nodes"], config)
-    return ClipBatch(**arrays, label=np.zeros(1, np.int32))
-
-
-def strain_features(patch: int) -> np.ndarray:
-    """Which of a node's features are optical strain: bool [d], laid out as in `motion.nodes.node_features`."""
-    channel = np.tile(np.arange(nodes.CHANNELS), patch * patch)
-    return np.concatenate([channel == nodes.STRAIN, np.arange(nodes.POOLED) == nodes.STRAIN])

@@ -192,6 +192,51 @@ def test_prepare_reports_every_clip_of_frames(place, tmp_path):
     assert first.stdout.endswith(second.stdout) and "features:" not in second.stderr
 
 
+def test_a_run_is_exported_and_the_file_taken_for_a_recording(place, finished, tmp_path):
+    """The run is of flow images, so the file is opened and its recogniser refused for video."""
+    done = run(place, "export", f"--workdir={finished[0]}", f"--out={tmp_path}", "--precision=int8", check=True)
+    path = tmp_path / "stablehlo-int8.stag"
+    assert done.stdout == f"{path}: {path.stat().st_size / 1e6:.3f} MB\n" and "Traceback" not in done.stderr
+    archives.write_frames(tmp_path / "frames", range(1, 4))
+    said = run(place, "predict", f"--model={path}", f"--video={tmp_path / 'frames'}", "--fps=30")
+    assert said.returncode == 2 and "stablehlo-int8.stag is for flow images" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("export", ("--workdir={run}",), "--out=DIR is missing"),
+        ("export", ("--out={tmp}",), "--workdir=DIR is missing"),
+        (
+            "export",
+            ("--workdir={run}", "--out={tmp}", "--format=coreml"),
+            "--format=coreml is none of stablehlo, onnx, tflite",
+        ),
+        ("export", ("--workdir={run}", "--out={tmp}", "--precision=f16"), "--precision=f16 is none of f32, bf16, int8"),
+        ("export", ("--workdir={run}", "--out={tmp}", "--fold=s9"), "has no fold 's9'"),
+        ("export", ("--workdir={tmp}", "--out={tmp}"), "is no workdir of a run"),
+        ("benchmark", ("forward",), "--workdir=DIR is missing"),
+        ("benchmark", ("forward", "--workdir={tmp}"), "is no workdir of a run"),
+        ("benchmark", ("runtime", "--workdir={run}"), "--out=DIR is missing"),
+        ("predict", ("--video=x.mp4",), "one of --workdir=DIR and --model=FILE"),
+        ("predict", ("--video=x.mp4", "--workdir={run}", "--model=x.stag"), "one of --workdir=DIR and --model=FILE"),
+        ("predict", ("--video={tmp}/config.json", "--model={tmp}/x.stag"), "x.stag cannot be read"),
+        ("predict", ("--video={tmp}/config.json", "--model={tmp}/config.json"), "config.json is no exported network"),
+        ("predict", ("--video=x.mp4", "--model=x.stag", "--fold=s1"), "--fold is for --workdir"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_misuse_of_exported_networks_is_one_line_and_code_2(place, finished, tmp_path, script, flags, message):
+    if script == "predict":
+        (tmp_path / "config.json").write_text("{}")
+    done = run(place, script, *(flag.format(run=finished[0], tmp=tmp_path) for flag in flags))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert not list(tmp_path.glob("*.stag"))
+
+
 def test_benchmark_wants_a_part_that_it_knows(place):
     for arguments, message in (((), "name a part to measure: frontend"), (("engine",), "(got 'engine')")):
         done = run(place, "benchmark", *arguments)

@@ -73,15 +73,15 @@ def test_strain_can_be_hidden(prepared):
     hidden = dataset.load(
         folder, makers.tiny_config(data__data_dir=config.data.data_dir, model__strain=False)
     ).batch.nodes
-    strain = dataset.strain_features(config.motion.patch)
+    strain = nodes.strain_features(config.motion.patch)
     assert strain.sum() == config.motion.patch**2 + 1 and len(strain) == shown.shape[-1]
     assert (hidden[..., strain] == 0).all() and np.any(shown[..., strain])
     np.testing.assert_array_equal(hidden[..., ~strain], shown[..., ~strain])
     # A single clip is shown as it is among all.
     without = makers.tiny_config(data__data_dir=config.data.data_dir, model__strain=False)
     clip = features.prepare(folder, config).clips[2]
-    np.testing.assert_array_equal(dataset.one(clip, without).nodes, hidden[2:3])
-    np.testing.assert_array_equal(dataset.one(clip, config).nodes, shown[2:3])
+    np.testing.assert_array_equal(nodes.one(clip, without).nodes, hidden[2:3])
+    np.testing.assert_array_equal(nodes.one(clip, config).nodes, shown[2:3])
     # Strain is what a field of pure strain has, whatever the flow.
     field = np.zeros((1, 8, 8))
     made = nodes.node_features(np.zeros((1, 8, 8, 2)), field + 1, np.array([[4.0, 4.0]]), config.motion.patch, 1.0)

@@ -1,0 +1,157 @@
+"""What a network costs once it is deployed: `benchmark.py forward`. Time of a window on one core, size, memory, UF1.
+
+Time, size and memory are those of the first fold's network, each in a process of its own. UF1 is that of all folds:
+each is exported by itself and asked about the clips that it held out, whose features are those of the run.
+"""
+
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import psutil
+from jax import export as jax_export
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from stag_jax.config import Config
+from stag_jax.deploy import artefact, export, predict
+from stag_jax.protocol import compare, metrics
+from stag_jax.protocol.splits import Splits, make_splits
+from stag_jax.training import dataset, restore, workdir
+from stag_jax.training.dataset import Corpus
+from stag_jax.types import ClipBatch, UserError
+
+REPEATS, WARM = 500, 20
+RESAMPLES = 2000
+HEADER = ("network", "MB", "ms a window, median", "99th percentile", "MB of memory", "UF1", "less the checkpoint's")
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+
+
+class Cost(NamedTuple):
+    """Of one window, b = 1."""
+
+    median_ms: float
+    slow_ms: float  # 99th percentile
+    memory_mb: float  # largest resident memory less that before the network was opened
+
+
+class Table(NamedTuple):
+    """Rows of `HEADER`, and a line on each format that is left out."""
+
+    rows: list[tuple[str, ...]]
+    left_out: list[str]
+
+
+def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> Table:
+    """Exports into `out` whatever can be exported of the run in `folder`, and measures it beside the checkpoint.
+
+    Raises:
+      UserError: no finished run, or it was trained on other data.
+    """
+    if workdir.finished(folder) is None:
+        raise UserError(f"{folder} is no finished run")
+    corpus = dataset.load(corpora, config)
+    workdir.check_data(folder, corpus)
+    splits = make_splits(config.protocol, corpus.clips)
+    tested = np.flatnonzero(splits.test_mask.any(axis=0))
+    held_out = corpus.take(splits.test_mask.any(axis=0))
+    before = workdir.read_by_seed(folder, held_out, config.data.classes).mean(axis=0).argmax(axis=1)
+    first = restore.fold_names(restore.open_run(folder))[0]
+    clip = ClipBatch(*(np.asarray(array)[:1] for array in held_out.batch))
+    rows = [_row("checkpoint, jit", "", _apart(folder, first, clip), held_out, config, before, before)]
+    left_out = []
+    for format, precisions in export.FORMATS.items():
+        try:
+            export.check(format, precisions[0])
+        except UserError as error:
+            left_out.append(f"{format} is left out: {error}")
+            continue
+        for precision in precisions:
+            path = export.export(folder, out, format=format, precision=precision, folds=[first])
+            found = pooled(folder, format, precision, corpus, splits, out)[tested].argmax(axis=1)
+            size = f"{path.stat().st_size / 1e6:.3f}"
+            name = f"{format}, {precision}"
+            rows.append(_row(name, size, _apart(path, "", clip), held_out, config, found, before))
+    return Table(rows, left_out)
+
+
+def pooled(
+    folder: Path, format: str, precision: str, corpus: Corpus, splits: Splits, out: Path
+) -> Float[np.ndarray, "b k"]:
+    """Probabilities of each clip from the exported network of the fold that held it out; NaN where none did."""
+    said = np.full((len(corpus.ids), len(workdir.read_config(folder).data.classes)), np.nan, np.float32)
+    program, ask = None, None
+    folds = zip(splits.names, splits.test_mask, strict=True)
+    for name, test in tqdm(list(folds), desc=f"{format} {precision}", unit="fold"):
+        made = export.load(folder, format, precision, [name])
+        program = program or export.program(made, format)
+        own = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
+        if format == "stablehlo":
+            # The same program and the same stored weights as in a file, but compiled once for all folds.
+            ask = ask or jax.jit(jax_export.deserialize(bytearray(program)).call)
+            weights = artefact.restored(artefact.unpack(*artefact.pack(made.weights))).values()
+            arrays = [np.asarray(getattr(own, field)) for field in artefact.INPUTS]
+            each = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
+            said[test] = np.concatenate(each)
+        else:
+            path = export.write(out / ".fold.stag", folder, made, format, precision, program)
+            said[test] = artefact.load_export(path).forward(own).probability
+            path.unlink()
+    return said
+
+
+def _apart(model: Path, fold: str, clip: ClipBatch) -> Cost:
+    """In a process of its own, on one core."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_cost, model, fold, clip).result()
+
+
+def _cost(model: Path, fold: str, clip: ClipBatch) -> Cost:
+    # Before anything starts a thread: pools are as large as the cores that they see.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}"
+    before = psutil.Process().memory_info().rss
+    recogniser = predict.from_run(model, [fold]) if fold else artefact.load_export(model)
+    times = []
+    for _ in range(WARM + REPEATS):
+        begin = time.perf_counter()
+        recogniser.forward(clip)
+        times.append(1e3 * (time.perf_counter() - begin))
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = times[WARM:]
+    return Cost(float(np.median(kept)), float(np.percentile(kept, 99)), (peak - before) / 1e6)
+
+
+def _row(
+    name: str,
+    size: str,
+    cost: Cost,
+    held_out: Corpus,
+    config: Config,
+    found: Int[np.ndarray, " b"],
+    before: Int[np.ndarray, " b"],
+) -> tuple[str, ...]:
+    label, classes = held_out.batch.label, len(config.data.classes)
+    uf1 = metrics.mean_scores(label, found[None], classes)["uf1"]
+    told = "" if found is before else _difference(label, found, before, held_out.subjects, classes)
+    cells = (f"{cost.median_ms:.2f}", f"{cost.slow_ms:.2f}", f"{cost.memory_mb:.0f}", f"{uf1:.4f}", told)
+    return (name, size, *cells)
+
+
+def _difference(
+    label: Int[np.ndarray, " b"],
+    found: Int[np.ndarray, " b"],
+    before: Int[np.ndarray, " b"],
+    subjects: Sequence[str],
+    classes: int,
+) -> str:
+    apart = compare.paired_bootstrap(label, found[None], before[None], subjects, classes, resamples=RESAMPLES)["uf1"]
+    return f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"
