@@ -92,6 +92,15 @@ def test_links_of_units_are_means_over_their_regions():
     np.testing.assert_allclose([found[0, 1], found[2, 0]], [links[:2, 2:4].mean(), links[2:, :2].mean()], rtol=1e-6)
 
 
+def test_regions_that_are_kept_are_drawn_where_they_are():
+    whole = makers.tiny_config(graph__kind="roi")
+    few = makers.tiny_config(graph__kind="roi", graph__units=(1, 17), graph__nodes=("chin", "glabella"))
+    graphs = [nodes.graph(config.graph, config.motion) for config in (whole, few)]
+    everywhere, places = (connections.region_places(c.graph, g) for c, g in zip((whole, few), graphs, strict=True))
+    at = [graphs[0].node_names.index(name) for name in graphs[1].node_names]
+    np.testing.assert_array_equal(places, everywhere[at])
+
+
 def test_units_are_drawn_apart():
     units = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26)
     config = makers.tiny_config(graph__kind="roi", graph__units=units)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from stag_jax.analysis import loaded, playback
+from stag_jax.face import regions
 from stag_jax.motion import quality
 from stag_jax.types import UserError
 from tests import viewing
@@ -98,6 +99,9 @@ def test_regions_of_the_face_on_a_flow_image(flows):
     clip = playback.find_clip([flows.corpus], run.predictions["id"].iloc[0])
     centres = playback._from_flow_image(clip, config)["centres"]
     assert centres.shape == (22, 2) and ((centres > 0) & (centres < 28)).all()
+    few = viewing.makers.tiny_config(graph__kind="roi", graph__nodes=("glabella", "chin"))
+    at = [list(regions.table()).index(name) for name in ("glabella", "chin")]
+    np.testing.assert_array_equal(playback._from_flow_image(clip, few)["centres"], centres[at])
 
 
 def test_without_networks_there_is_the_film(films, tmp_path):

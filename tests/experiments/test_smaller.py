@@ -1,7 +1,6 @@
 """Students of a run, as a user trains and compares them."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +47,7 @@ def study(tmp_path_factory):
     data = str(root / "data")
     folder = corpus.build("composite_flow", data_dir=data, manual_dir=archive)
     (root / "sweep.py").write_text(SWEEP.format(root=str(ROOT), data=data))
-    config = makers.tiny_config(data__data_dir=data, train__steps=14, seeds=(0, 2))
+    config = makers.tiny_config(data__data_dir=data, train__steps=14, seeds=(2,))
     with jax.numpy_dtype_promotion("standard"):
         loop.run(config, root / "teacher", folder)
     return root, folder, config
@@ -56,8 +55,7 @@ def study(tmp_path_factory):
 
 def run(root, *flags):
     command = [sys.executable, str(ROOT / "experiments" / "benchmark.py"), "smaller", f"--config={root / 'sweep.py'}"]
-    env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    return subprocess.run([*command, *flags], capture_output=True, text=True, env=env, timeout=500)
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=500)
 
 
 def test_students_beside_their_teacher(study):
