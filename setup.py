@@ -49,7 +49,7 @@ setup(
     package_data={
         "stag_datasets": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"],
         "stag_jax.analysis.page": ["report.html"],
-        "stag_jax.deploy": ["predictions.schema.json", "requirements.txt"],
+        "stag_jax.deploy": ["predictions.schema.json", "requirements.txt", "synth_me.stag"],
         "stag_experiments": ["analysis_tour.ipynb"],
         "stag_experiments.viewer": ["*.html", "*.css", "*.js"],
     },

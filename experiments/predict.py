@@ -1,4 +1,7 @@
-"""Expressions in video: python experiments/predict.py --workdir=DIR --video=FILE|FOLDER|GLOB|camera:0 [--out=DIR].
+"""Expressions in video: python experiments/predict.py --video=FILE|FOLDER|GLOB|camera:0 [--workdir=DIR] [--out=DIR].
+
+--workdir is a finished run, --model=FILE.stag an exported network (experiments/export.py). Without either the one that
+comes with stag-jax is taken, which has only seen rendered faces: it is there to be tried (docs/MODEL_CARD.md).
 
 A recording is looked at through windows that slide over it, and what moves in them is merged into intervals: onset,
 apex, offset, emotion, action units. Printed, and with --out written for each recording as JSON and CSV
@@ -7,10 +10,11 @@ scores over time. A recording whose JSON is there is passed over, so that a stop
 holds videos, or pictures numbered at the end of their names, which need --fps. camera:0 goes on until Ctrl-C.
 
 With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --fold=NAME takes one fold
-instead of the mean of all; --model=FILE.stag an exported network (experiments/export.py) instead of --workdir.
+of the run instead of the mean of all.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +22,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax import media
-from stag_jax.deploy import load_export, predict, record, scan, source, stream
+from stag_jax.deploy import TO_TRY, load_export, predict, record, scan, source, stream
 from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
 
@@ -31,6 +35,10 @@ CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expressi
 FPS = flags.DEFINE_float("fps", None, "Frames a second; of a video, instead of its time stamps.")
 FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
 DEFAULT = stream.Settings()
+WARNING = (
+    "warning: this is the model that comes with stag-jax, trained on rendered faces alone. It shows what the software "
+    "does; what it says of a person means nothing. See docs/MODEL_CARD.md; name your own by --workdir or --model."
+)
 HOP = flags.DEFINE_float("hop_ms", None, "Time between windows; as the network was trained if missing.")
 FACES = flags.DEFINE_integer("faces", 4, "Faces that are followed at most.")
 THRESHOLD = flags.DEFINE_float(
@@ -42,15 +50,17 @@ THRESHOLD = flags.DEFINE_float(
 
 def main() -> None:
     """Predicts, prints and writes."""
-    if not VIDEO.value or bool(WORKDIR.value) == bool(MODEL.value):
-        raise UserError("--video=PATH and one of --workdir=DIR and --model=FILE are needed")
-    if MODEL.value and FOLD.value:
+    if not VIDEO.value:
+        raise UserError("--video=PATH is missing")
+    if WORKDIR.value and MODEL.value:
+        raise UserError("--workdir=DIR and --model=FILE are two networks; name one of them")
+    if FOLD.value and not WORKDIR.value:
         raise UserError("--fold is for --workdir; an exported network has the folds that it was exported with")
     camera = source.camera_index(VIDEO.value)
     if CLIP.value and camera is not None:
         raise UserError(f"--clip needs files, not {VIDEO.value}")
     paths = [] if camera is not None else source.find(VIDEO.value)
-    recogniser = load_export(MODEL.value) if MODEL.value else predict.from_run(Path(WORKDIR.value), FOLD.value)
+    recogniser = _network()
     out = Path(OUT.value) if OUT.value else None
     if CLIP.value:
         for path in paths:
@@ -68,6 +78,14 @@ def main() -> None:
             print(f"{name}: done already")
             continue
         _show(scan.file(recogniser, settings, source.open_path(path, FPS.value), out, name, film=FILM.value))
+
+
+def _network() -> Recogniser:
+    if WORKDIR.value:
+        return predict.from_run(Path(WORKDIR.value), FOLD.value)
+    if not MODEL.value:
+        print(WARNING, file=sys.stderr)
+    return load_export(MODEL.value or TO_TRY)
 
 
 def _clip(recogniser: Recogniser, path: Path) -> None:

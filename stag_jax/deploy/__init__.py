@@ -1,8 +1,11 @@
 """From a finished workdir, or an exported network, to predictions on new video."""
 
+from pathlib import Path
 from typing import Any
 
-__all__ = ["load_export"]
+__all__ = ["TO_TRY", "load_export"]
+
+TO_TRY = Path(__file__).with_name("synth_me.stag")  # trained on rendered faces alone: docs/MODEL_CARD.md
 
 
 def __getattr__(name: str) -> Any:
