@@ -29,7 +29,11 @@ FORMAT = 2  # of a workdir; raise it when a reader of the one before would misre
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
 # Settings that came after format 2, by group, with what runs did before.
-LATER = {"graph": {"nodes": []}, "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0}}
+LATER = {
+    "motion": {"window_ms": 500.0, "hop_ms": 40.0},
+    "graph": {"nodes": []},
+    "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0},
+}
 PACKAGES = (
     "jax",
     "jaxlib",
