@@ -233,6 +233,21 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     return value
 
 
+# Settings that runs and exported networks may have been written too early to have, with what was done then.
+LATER = {
+    "motion": {"window_ms": 500.0, "hop_ms": 40.0},
+    "graph": {"nodes": []},
+    "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0},
+}
+
+
+def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, of a run or of a sweep, with those that they were written too early to have."""
+    if "settings" in tree:
+        return {**tree, "settings": completed(tree["settings"])}
+    return {**tree, **{group: {**values, **tree.get(group, {})} for group, values in LATER.items()}}
+
+
 def tunable_keys(cls: type = Config, prefix: str = "") -> tuple[str, ...]:
     """Dotted keys of the numbers that may differ between the members of one program: those of type `Tunable`."""
     found: list[str] = []

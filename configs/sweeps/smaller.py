@@ -21,12 +21,9 @@ FEW = (
 SHALLOW = {"width": 16, "gat_layers": 1}
 SMALL = {"width": 8, "gat_layers": 1, "readout_dim": 4}
 STUDENTS = {
-    "same": {},
-    "narrow": {"model": {"width": 16}},
     "shallow": {"model": SHALLOW},
     "small": {"model": SMALL},
-    "small_half_frames": {"model": SMALL, "motion": {"frames": 4}},
-    "small_few_nodes": {"model": SMALL, "motion": {"frames": 4}, "graph": {"nodes": FEW}},
+    "small_few": {"model": SMALL, "motion": {"frames": 4}, "graph": {"nodes": FEW}},
 }
 
 

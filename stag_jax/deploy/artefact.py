@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from stag_jax.config import Config, from_config_dict
+from stag_jax.config import Config, completed, from_config_dict
 from stag_jax.deploy.results import Answer, Recogniser
 from stag_jax.training.files import write_atomically
 from stag_jax.types import ClipBatch, UserError
@@ -143,7 +143,7 @@ def load_export(path: Path | str, threads: int = 1) -> Recogniser:
     """
     found = read(Path(path))
     try:
-        config = from_config_dict(found.manifest["config"], Config, f"{path}: config")
+        config = from_config_dict(completed(found.manifest["config"]), Config, f"{path}: config")
         shapes = {name: tuple(found.manifest["inputs"][name]["shape"]) for name in INPUTS}
         program = found.members[PROGRAMS[found.manifest["format"]]]
     except (KeyError, TypeError) as error:

@@ -28,12 +28,6 @@ TABLES = (SPLITS, PREDICTIONS, BY_SEED, AU_PREDICTIONS)
 FORMAT = 2  # of a workdir; raise it when a reader of the one before would misread it
 # Neither of these changes what is computed, so a run may go on under other values.
 FREE = ("parallel", "checkpoint", "data.data_dir", "data.manual_dir", "data.workers")
-# Settings that came after format 2, by group, with what runs did before.
-LATER = {
-    "motion": {"window_ms": 500.0, "hop_ms": 40.0},
-    "graph": {"nodes": []},
-    "distil": {"teacher": "", "weight": 0.5, "temperature": 2.0},
-}
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -61,7 +55,7 @@ def check_same(path: Path, now: Any, kind: str) -> None:
 
     Settings that change nothing of what is computed may differ.
     """
-    for key, (old, new) in _differences(_completed(_read_json(path)), now).items():
+    for key, (old, new) in _differences(config_lib.completed(_read_json(path)), now).items():
         bare = key.removeprefix("settings.")
         if not any(bare == free or bare.startswith(f"{free}.") for free in FREE):
             raise UserError(f"{path.parent} belongs to another {kind}: {key} is {old!r} there and {new!r} here")
@@ -110,7 +104,7 @@ def read_config(workdir: Path) -> Config:
         raise UserError(f"{workdir} is no workdir of a run: {CONFIG} is missing")
     if (workdir / RUN).exists() and (format := read_about(workdir).get("format", 1)) > FORMAT:
         raise UserError(f"{workdir} has format {format}, of a newer stag-jax; this one reads up to {FORMAT}")
-    return config_lib.from_config_dict(_completed(_read_json(path)))
+    return config_lib.from_config_dict(config_lib.completed(_read_json(path)))
 
 
 def read_about(workdir: Path) -> dict[str, Any]:
@@ -233,13 +227,6 @@ def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, A
     for key in sorted(old.keys() | new.keys()):
         found |= _differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
     return found
-
-
-def _completed(tree: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run, or of a sweep, with those that it was made too early to have."""
-    if "settings" in tree:
-        return tree | {"settings": _completed(tree["settings"])}
-    return tree | {group: values | tree.get(group, {}) for group, values in LATER.items()}
 
 
 def _read_json(path: Path) -> Any:
