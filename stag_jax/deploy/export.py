@@ -180,7 +180,9 @@ def _check_answers(folder: Path, made: Network, path: Path, precision: str) -> N
 def _manifest(folder: Path, made: Network, format: str, precision: str) -> dict[str, Any]:
     about = workdir.read_about(folder)
     config = config_lib.to_dict(made.config)
-    config["data"] |= {"data_dir": "", "manual_dir": ""}  # of the machine that it was trained on
+    # Folders are those of the machine that it was trained on.
+    config["data"] |= {"data_dir": "", "manual_dir": ""}
+    config["distil"] |= {"teacher": Path(config["distil"]["teacher"]).name}
     dtypes = {name: np.dtype(dtype).name for name, (_, dtype) in zip(INPUTS, made.inputs, strict=True)}
     shapes = {name: [1, *shape] for name, (shape, _) in zip(INPUTS, made.inputs, strict=True)}
     return {
