@@ -84,28 +84,20 @@ def _basis(points: Float[np.ndarray, "*any 2"], kind: str) -> Float[np.ndarray, 
 def _fit(basis: Float[np.ndarray, "r 2 e"], samples: Float[np.ndarray, "f r 2"]) -> Float[np.ndarray, "f e"]:
     """Robust parameters of each frame."""
     f, r, _ = samples.shape
-    # Of one frame these are small sums whose cost is that of calling numpy, so there are few calls in the loop.
     rows = basis.reshape(2 * r, -1)
-    outer = np.einsum("rcd,rce->rde", basis, basis).reshape(r, -1)
+    outer = (rows[:, :, None] * rows[:, None, :]).reshape(2 * r, -1)
+    values = samples.reshape(f, 2 * r)
     parameters = np.zeros((f, rows.shape[1]))
     parameters[:, :2] = np.median(samples, axis=1)
     for step in range(ROUNDS):
-        left = samples - (parameters @ rows.T).reshape(f, r, 2)
-        size = np.sqrt(np.einsum("frc,frc->fr", left, left))
+        size = np.linalg.norm((values - parameters @ rows.T).reshape(f, r, 2), axis=-1)
         if step < ROUNDS // 2:
             weight = 1 / np.maximum(size, FLOOR)
         else:
             # For a Gaussian in two dimensions the median length is 1.1774 standard deviations of one component.
-            spread = np.maximum(_median(size) / 1.1774, FLOOR)
-            weight = np.maximum(1 - (size / (TUKEY * spread)) ** 2, 0) ** 2
+            spread = np.maximum(np.median(size, axis=1, keepdims=True) / 1.1774, FLOOR)
+            weight = np.clip(1 - (size / (TUKEY * spread)) ** 2, 0, None) ** 2
+        weight = np.repeat(weight, 2, axis=1)
         normal = (weight @ outer).reshape(f, rows.shape[1], rows.shape[1])
-        target = (weight[..., None] * samples).reshape(f, 2 * r) @ rows
-        parameters = np.linalg.solve(normal, target[..., None])[..., 0]
+        parameters = np.linalg.solve(normal, ((weight * values) @ rows)[..., None])[..., 0]
     return parameters
-
-
-def _median(values: Float[np.ndarray, "f r"]) -> Float[np.ndarray, "f 1"]:
-    """`np.median` of each row, without what that does for NaN and axes."""
-    low, high = (values.shape[1] - 1) // 2, values.shape[1] // 2
-    ordered = np.partition(values, (low, high), axis=1)
-    return (ordered[:, low : low + 1] + ordered[:, high : high + 1]) / 2
