@@ -30,7 +30,7 @@ def main() -> None:
     cli.connect(run.config)
     against = load_run(Path(COMPARE.value)) if COMPARE.value else None
     prepared = cli.build(run.config)
-    require_clips(run, prepared)
+    require_clips(run.folder, prepared)
     stepping.keep_programs(run.folder)
     paths = report.write(run, prepared, against=against)
     print(f"{paths[0]} and {len(paths) - 1} files beside it, in {time.perf_counter() - begin:.0f} s")

@@ -31,7 +31,7 @@ def main() -> None:
 
     run = load_run(folder)
     prepared = cli.build(run.config)
-    require_clips(run, prepared)
+    require_clips(run.folder, prepared)
     stepping.keep_programs(folder)
     with contextlib.suppress(KeyboardInterrupt):
         viewer.serve(viewer.create_app(run, prepared), PORT.value, _tell)

@@ -160,10 +160,10 @@ def load_run(folder: Path | str) -> LoadedRun:
     )
 
 
-def require_clips(run: LoadedRun, corpora: Sequence[Path]) -> None:
+def require_clips(folder: Path, corpora: Sequence[Path]) -> None:
     """Raises UserError for a run on windows of recordings: report and viewer show clips as the corpus has them."""
-    if any(features.holds_recordings(folder) for folder in corpora):
-        raise UserError(f"{run.folder} is a run on windows of recordings: see benchmark.py spotting")
+    if any(features.holds_recordings(corpus) for corpus in corpora):
+        raise UserError(f"{folder} is a run on windows of recordings: see benchmark.py spotting")
 
 
 def labels(frame: pd.DataFrame, classes: Sequence[str], column: str = "label") -> np.ndarray:

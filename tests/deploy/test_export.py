@@ -221,9 +221,11 @@ import sys
 for name in ("flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", "array_record", "pandas", "jinja2"):
     sys.modules[name] = None
 import numpy as np
+from stag_jax.config import replace
 from stag_jax.deploy import film, intervals, load_export, overlay, predict, record, scan, source, stream, timeline
 recogniser = load_export({str(exported("stablehlo", "int8"))!r})
-step, state, scores = stream.make_step(recogniser, stream.Settings(window_ms=120.0)), stream.State(), []
+recogniser = recogniser._replace(config=replace(recogniser.config, {{"motion.window_ms": 120.0}}))
+step, state, scores = stream.make_step(recogniser, stream.Settings()), stream.State(), []
 for f, frame in enumerate(np.load({str(tmp_path / "frames.npy")!r})):
     state, result = step(state, frame, f * {1000 / recipe.fps})
     scores += [face.score.probability for face in result.faces if face.score]

@@ -6,6 +6,7 @@ import pytest
 from stag_configs import base
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
+from stag_jax.analysis import require_clips
 from stag_jax.config import from_config_dict, replace
 from stag_jax.motion import windows
 from stag_jax.training import dataset, features
@@ -117,6 +118,8 @@ def test_a_corpus_of_recordings_becomes_windows(tmp_path, config):
         },
     )
     seen = features.prepare(folder, settings)
+    with pytest.raises(UserError, match="a run on windows of recordings"):
+        require_clips(tmp_path / "run", [folder])
     assert not seen.reports and not seen.faceless and len({clip.id for clip in seen.clips}) == len(seen.clips)
     found = tuple(sorted({clip.emotion for clip in seen.clips} - {windows.NONE}))
     made = dataset.load(folder, replace(settings, {"data.classes": (windows.NONE, *found)}))
