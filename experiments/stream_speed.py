@@ -76,6 +76,25 @@ def looped(path: Path, passes: int | None = None) -> Iterator[source.Frame]:
         start = last + tick
 
 
+def repeated(path: Path, passes: int, target: Path) -> Path:
+    """One film that shows another so many times; its packets are copied."""
+    with av.open(str(target), "w") as container:
+        out, start = None, 0
+        for _ in range(passes):
+            with av.open(str(path)) as source_container:
+                stream = source_container.streams.video[0]
+                out = out or container.add_stream_from_template(stream)
+                end = start
+                for packet in source_container.demux(stream):
+                    if packet.dts is None:
+                        continue
+                    packet.pts, packet.dts, packet.stream = packet.pts + start, packet.dts + start, out
+                    end = max(end, packet.pts + (packet.duration or 0))
+                    container.mux(packet)
+                start = end
+    return target
+
+
 def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
     """Rows (what, figure): frames a second through everything, the delay of a frame in real time, and the parts of it.
 
@@ -150,7 +169,7 @@ def _parts(recogniser: Recogniser, settings: stream.Settings, path: Path) -> lis
 
 
 def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str, str]]:
-    """Rows of one long stream, a film looped: memory, speed, and whether the last pass is told as the second.
+    """Rows of one long film that shows a short one over and over: memory, speed, and how its last pass is told.
 
     Raises:
       UserError: a network that has no use for video, or less than three passes.
@@ -162,10 +181,10 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
     passes = int(minutes * MINUTE / length)
     if passes < 3:
         raise UserError(f"--minutes={minutes:g} is less than three times the film of {length / 1000:.0f} s")
+    whole = source.open_path(repeated(path, passes, folder / "long.mp4"))
     process, tracks, memory, stamps = psutil.Process(), set(), [], [time.perf_counter()]
     told: dict[int, list[tuple[int, Score]]] = {1: [], passes - 1: []}  # of the second pass and the last
-    frames = looped(path, passes)
-    with contextlib.closing(stream.results(recogniser, settings, frames)) as found:
+    with contextlib.closing(stream.results(recogniser, settings, whole.frames())) as found:
         for frame, result in tqdm(found, total=passes * len(once), unit="frame"):
             scores = [(face.track, face.score) for face in result.faces if face.score]
             tracks.update(track for track, _ in scores)
@@ -230,7 +249,7 @@ def kills(given: Sequence[str], folder: Path, count: int, files: int, seed: int 
     for _ in tqdm(range(count), desc="kills", unit="kill"):
         process = start("killed")
         try:
-            process.wait(timeout=moments.uniform(0.3, 0.6) * alone_s)
+            process.wait(timeout=moments.uniform(0.15, 0.35) * alone_s)
             ended += 1
         except subprocess.TimeoutExpired:
             process.kill()

@@ -1,6 +1,7 @@
 """Where frames come from, one at a time: a video file, a folder of pictures, a camera. No more of them is ever held."""
 
 import contextlib
+import ctypes
 import glob
 import math
 import re
@@ -211,6 +212,13 @@ def _video(path: Path, fps: float | None) -> Iterator[Frame]:
             elif not problem:
                 raise media.no_rate(path)
             yield Frame(None if problem else media.rgb(frame, stream), now, problem)
+    _give_back()
+
+
+def _give_back() -> None:
+    """Gives the memory of decoded pictures back to the system, which glibc does not: 4 MB more with every film."""
+    with contextlib.suppress(OSError, AttributeError):  # of another C library nothing is known
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class _Item(NamedTuple):

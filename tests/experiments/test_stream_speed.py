@@ -42,6 +42,15 @@ def test_time_goes_on_from_pass_to_pass(film):
     np.testing.assert_allclose(np.diff(times), 40, atol=0.01)
 
 
+def test_a_film_is_repeated_without_a_seam(film, tmp_path):
+    once = list(source.open_path(film).frames())
+    whole = list(source.open_path(stream_speed.repeated(film, 3, tmp_path / "long.mp4")).frames())
+    assert len(whole) == 3 * len(once) and not any(frame.problem for frame in whole)
+    np.testing.assert_allclose(np.diff([frame.time_ms for frame in whole]), 40, atol=0.01)
+    for index, frame in enumerate(whole):
+        np.testing.assert_array_equal(frame.pixels, once[index % len(once)].pixels)
+
+
 def test_passes_are_compared():
     one = [(100.0, 420.0), (900.0, 1220.0)]
     assert stream_speed._apart(one, one) == 0
