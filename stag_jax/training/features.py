@@ -127,6 +127,9 @@ def cache_path(folder: Path, config: Config) -> Path:
     """Where the features of this corpus under these settings lie."""
     settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
     del settings["graph"]["nodes"]  # of all regions in any case
+    if not holds_recordings(folder):
+        for name in ("window_ms", "hop_ms"):  # clips are not cut into windows
+            del settings["motion"][name]
     key = json.dumps([FEATURES_VERSION, corpus_digest(folder), settings], sort_keys=True)
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     of = "-".join(info[key] for key in ("name", "configName") if info.get(key))

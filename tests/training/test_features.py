@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from stag_datasets import corpus
+from stag_jax.config import replace
 from stag_jax.motion import quality
 from stag_jax.training import dataset, features
 from stag_jax.types import Clip, UserError
@@ -23,6 +24,13 @@ def test_the_cache_gives_the_same_back(prepared):
     assert path.stat().st_mtime_ns == stamp
     assert first.fingerprint == second.fingerprint
     assert not list(path.parent.glob(".*"))  # no temporary file is left
+
+
+def test_windows_of_recordings_are_no_matter_of_clips(prepared):
+    folder, config = prepared
+    other = replace(config, {"motion.window_ms": 300.0, "motion.hop_ms": 70.0})
+    assert features.cache_path(folder, other) == features.cache_path(folder, config)
+    assert features.cache_path(folder, replace(config, {"motion.frames": 3})) != features.cache_path(folder, config)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 3000])
