@@ -301,7 +301,7 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
         yield _Item(None, last, end, True)
 
 
-def ahead(items: Iterable[T], size: int = AHEAD, newest: bool = False) -> Iterator[T]:
+def ahead(items: Iterable[T], size: int = AHEAD) -> Iterator[T]:
     """The same items, made in a thread of their own so that decoding runs beside what is done with them.
 
     The thread starts with the first item that is asked for. Closing the iterator (or dropping it) ends the thread,
@@ -310,8 +310,6 @@ def ahead(items: Iterable[T], size: int = AHEAD, newest: bool = False) -> Iterat
     Args:
       items: e.g. the frames of a source.
       size: how many are kept ready, 1 or more.
-      newest: where they come faster than they are taken, leave out the oldest ones instead of waiting: for a camera,
-        whose frames would be old when they are grabbed.
     """
     ready, changed = deque(), threading.Condition()
     done, closed, failure = False, False, None
@@ -322,8 +320,6 @@ def ahead(items: Iterable[T], size: int = AHEAD, newest: bool = False) -> Iterat
             iterator = iter(items)
             for item in iterator:
                 with changed:
-                    if newest and len(ready) == size:
-                        ready.popleft()
                     changed.wait_for(lambda: closed or len(ready) < size)
                     if closed:
                         break

@@ -350,16 +350,3 @@ def test_ahead_closed_early_leaves_no_thread(how):
     else:
         taken.close()
     assert closed == ["ahead"] and "ahead" not in [thread.name for thread in threading.enumerate()]
-
-
-def test_ahead_of_a_camera_leaves_out_the_old_ones():
-    def items():
-        for index in range(50):
-            time.sleep(0.001)
-            yield index
-
-    taken = []
-    for item in source.ahead(items(), 2, newest=True):
-        time.sleep(0.008)
-        taken.append(item)
-    assert taken == sorted(set(taken)) and len(taken) < 30 and taken[-1] == 49
