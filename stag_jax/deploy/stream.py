@@ -81,7 +81,7 @@ def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame])
     """The frames of a recording with what the step says of each, as fast as can be; closing it closes `frames`.
 
     Decoding is a thread of its own. Finding the face and measuring its motion are not: both are many small calls that
-    Python lets only one thread do at a time, and three threads are slower than two.
+    Python lets only one thread do at a time, and a third thread makes it no faster.
 
     Raises:
       UserError: as `make_step`, and what `frames` raises.
