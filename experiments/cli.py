@@ -1,4 +1,8 @@
-"""What every script does around its work: flags, one-line errors, exit codes."""
+"""What every script does around its work: flags, one-line errors, exit codes.
+
+ml_collections, TFDS and all that reads a corpus are imported by the functions that need them, so that a script that
+needs none of them runs where they are not installed.
+"""
 
 import ast
 import importlib.util
@@ -6,29 +10,35 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
-from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.config import Config, from_config_dict
-from stag_jax.training import hosts, workdir
+from stag_jax.training import hosts
 from stag_jax.types import Preempted, UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 USAGE_ERROR = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PLACES = ("data.data_dir", "data.manual_dir", "distil.teacher")
 
+flags.disclaim_key_flags()  # --help lists the flags that are defined here among those of the script
+
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
     """Defines --config=FILE with --config.a.b=value overrides."""
+    from ml_collections import config_flags
+
     return config_flags.DEFINE_config_file("config", default, "Settings; --config.a.b=value overrides one.")
 
 
-def read_settings(holder: flags.FlagHolder, example: str) -> ConfigDict:
+def read_settings(holder: flags.FlagHolder, example: str) -> "ConfigDict":
     """What the file of the flag gives. Raises UserError where the flag is missing; `example` is one that would do."""
     if holder.value is None:
         raise UserError(f"--config=FILE is missing, e.g. --config={example}")
@@ -40,7 +50,12 @@ def read_config(holder: flags.FlagHolder) -> Config:
     return from_config_dict(read_settings(holder, "configs/synth_me.py"))
 
 
-def named_config(dataset: str) -> ConfigDict:
+def given_config() -> list[str]:
+    """The config and its overrides as they were given, to be handed on to another script."""
+    return [arg for arg in sys.argv[1:] if arg.startswith("--config")]
+
+
+def named_config(dataset: str) -> "ConfigDict":
     """The settings of a corpus: of configs/<name>_<variant>.py, of configs/<name>.py, or the defaults."""
     for name in (dataset.replace("/", "_"), dataset.partition("/")[0]):
         if importlib.util.find_spec(f"stag_configs.{name}"):
@@ -87,6 +102,8 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
       UserError: the workdir belongs to another config.
       CorpusError: the corpus cannot be built.
     """
+    from stag_jax.training import workdir
+
     config = absolute(config)
     hosts.in_turn(lambda: workdir.check(folder, config))
     return config, folder, build(config)
@@ -100,14 +117,17 @@ def absolute(config: Config) -> Config:
 
 def build(config: Config) -> list[Path]:
     """The folders of the corpora of a config, which are built if missing. Raises CorpusError where that cannot be."""
+    from stag_datasets import corpus
+
     data = config.data
     return hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
 
 
-def run(main: Callable[..., None], *, arguments: int = 0) -> None:
+def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | None = None) -> None:
     """Parses the flags and runs `main`; an error that the user can mend is one line, and exit code 2.
 
-    `main` gets the arguments that are no flags; more of them than `arguments` are an error.
+    `main` gets the arguments that are no flags; more of them than `arguments` are an error. --help shows the docstring
+    and the flags of `about`, or of the script.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -116,14 +136,20 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
             fail(f"unexpected argument {argv[1 + arguments]!r}; options begin with --")
         try:
             main(*argv[1:])
-        except (UserError, corpus.CorpusError) as error:
+        except _user_errors() as error:
             fail(str(error))
         except Preempted as notice:
             fail(str(notice), code=TRY_AGAIN)
         except KeyboardInterrupt:
             fail("interrupted; run the same command again to go on", code=130)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, about))
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Errors that the user can mend; those of a corpus only where the builders were imported."""
+    corpus = sys.modules.get("stag_datasets.corpus")
+    return (UserError, corpus.CorpusError) if corpus else (UserError,)
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
@@ -133,11 +159,15 @@ def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
     sys.exit(code)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    # absl looks for --help flags only where it parses itself.
-    if any(arg in ("-h", "-help", "--help") for arg in argv):
-        print(sys.modules["__main__"].__doc__)
-        print(flags.FLAGS.main_module_help())
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether the command line asks for help. absl looks for that only where it parses itself."""
+    return any(arg in ("-h", "-help", "--help") for arg in argv)
+
+
+def _parse(argv: Sequence[str], about: ModuleType | None) -> list[str]:
+    if wants_help(argv):
+        print((about or sys.modules["__main__"]).__doc__)
+        print(flags.FLAGS.module_help(about or sys.argv[0]))
         sys.exit(0)
     try:
         return flags.FLAGS(list(argv))

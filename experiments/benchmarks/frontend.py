@@ -12,11 +12,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from absl import flags
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
 from stag_configs import base
 from stag_datasets.synth_me import render, script
+from stag_experiments.benchmarks import output
 from stag_jax import media
 from stag_jax.analysis import clip_reports
 from stag_jax.config import Config, from_config_dict
@@ -30,6 +32,21 @@ HEAD = (3.0, 2.0, 0.02)  # shift in pixels of the frame, degrees, growth
 SPEED_SIZE, SPEED_FRAME = 480, (480, 640)  # rendered square, frame it is put into
 SPEED_CLIPS = 12  # a worker
 REPEATS = 5
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py frontend`."""
+    flags.DEFINE_integer("clips", 0, "Clips a subject of synth_me, 0 = all.", lower_bound=0)
+    flags.DEFINE_string("media", None, "Folder of videos to track as well, frame by frame.")
+    output.define_out("Folder for a contact sheet of each video of --media.")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    rows = measure(flags.FLAGS.clips)
+    if flags.FLAGS.media:
+        rows += measure_media(Path(flags.FLAGS.media), output.out_folder())
+    output.show_figures(rows)
 
 
 def measure(clips: int = 0) -> list[Row]:

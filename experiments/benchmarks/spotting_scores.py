@@ -15,10 +15,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from absl import flags
 from tqdm import tqdm
 
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
+from stag_experiments import cli
+from stag_jax.analysis import comparison
 from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
 from stag_jax.motion import watch, windows
@@ -32,6 +35,20 @@ RESAMPLES = 2000
 
 
 FIRST = "size of the movement"
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py spotting`."""
+    cli.workdir_flag()
+    flags.DEFINE_list("against", [], "Finished runs that were trained to spot, by commas.")
+    flags.DEFINE_integer("clips", 0, "People, 0 = all.", lower_bound=0)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    learned = [Path(folder) for folder in flags.FLAGS.against]
+    rows = measure(cli.read_workdir(flags.FLAGS["workdir"]), learned, flags.FLAGS.clips)
+    print(comparison.markdown(HEADER, rows))
 
 
 class Watched(NamedTuple):
