@@ -13,6 +13,7 @@ from stag_experiments import cli
 PACKAGE = "stag_experiments.benchmarks"
 # Part: its module in experiments/benchmarks/, imported only when it is asked for, and what it measures.
 PARTS: dict[str, tuple[str, str]] = {
+    "accelerator": ("accelerator", "training, flow, prediction and their checks on any device, in minutes, no corpus"),
     "frontend": ("frontend", "face, landmarks, flow, head motion, frame selection against rendered truth; speed"),
     "accuracy": ("accuracy", "a run against plain classifiers of the key frame, and against other runs"),
     "twin": ("twin_rehearsal", "a study rehearsed on a rendered twin of CASME II, 26 folds, five classes"),

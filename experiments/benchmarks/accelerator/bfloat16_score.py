@@ -1,0 +1,104 @@
+"""The part "bfloat16": what a network of bfloat16 activations loses, and gains in speed, on clips of known order."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from stag_configs import base, synth_me_order
+from stag_experiments.benchmarks import random_study
+from stag_experiments.benchmarks.accelerator import bench as bench_lib
+from stag_experiments.benchmarks.accelerator import rendered_clips
+from stag_experiments.benchmarks.accelerator.bench import Bench, Clock, Row, Rows
+from stag_jax.config import from_config_dict
+from stag_jax.motion import flow, nodes
+from stag_jax.protocol import metrics
+from stag_jax.protocol.splits import loso
+from stag_jax.training import fold, members
+from stag_jax.training.roster import by_fold, make_roster, pool
+from stag_jax.types import ClipBatch
+
+TYPES = ("float32", "bfloat16")
+
+
+def measure(bench: Bench, clock: Clock) -> Rows:
+    """Yield a row a type of activations: UF1 of the held-out clips, mean over seeds."""
+    watch = bench_lib.Stopwatch()
+    setting = order_setting(bench)
+    clips_s = watch.seconds()
+    settings = {dtype: _with_type(setting, dtype) for dtype in TYPES}
+    with ThreadPoolExecutor(min(len(TYPES), bench.threads())) as threads:
+        studies = dict(zip(TYPES, threads.map(lambda each: _build(bench, each), settings.values()), strict=True))
+    for index, (dtype, study) in enumerate(studies.items()):
+        seconds = clock.left() / (len(TYPES) - index)
+        yield {
+            "activations": dtype,
+            "clips": len(setting.batch.label),
+            "folds x seeds": f"{setting.roster.shape[2]} x {setting.roster.shape[1]}",
+            **_score(bench, settings[dtype], study, seconds),
+            "note": f"clips rendered and measured in {clips_s:.0f} s",
+        }
+
+
+def order_setting(bench: Bench) -> random_study.Setting:
+    """Render the order corpus at this size, measure its features, and lay out the folds of its people."""
+    changes = {**synth_me_order.CHANGES, **bench.size.network}
+    if bench.size.order_steps:
+        changes["train.steps"] = bench.size.order_steps
+        changes["train.warmup_steps"] = bench.size.order_steps // 4
+    config = from_config_dict(base.settings(changes))
+    subjects, count = bench.size.order
+    clips = rendered_clips.order_clips(subjects, count, config.face)
+    first_look = flow.resolve(config.motion.first_look)
+    config = dataclasses.replace(config, motion=dataclasses.replace(config.motion, first_look=first_look))
+    made = [rendered_clips.features(clip, config) for clip in clips]
+    graph = nodes.graph(config.graph, config.motion)
+    units = np.array([[unit in clip.units for unit in graph.units] for clip in clips], np.float32)
+    batch = ClipBatch(
+        **{name: np.stack([getattr(each, name) for each in made]) for name in rendered_clips.Features._fields},
+        au=units,
+        au_mask=np.ones_like(units, bool),
+        label=np.array([clip.label for clip in clips], np.int32),
+    )
+    splits = loso([clip.subject for clip in clips])
+    return random_study.Setting(config, graph, batch, make_roster(splits, range(bench.size.order_seeds)))
+
+
+def _with_type(setting: random_study.Setting, dtype: str) -> random_study.Setting:
+    model = dataclasses.replace(setting.config.model, dtype=dtype)
+    return setting._replace(config=dataclasses.replace(setting.config, model=model))
+
+
+def _build(bench: Bench, setting: random_study.Setting) -> members.Study:
+    parallel = bench.parallel()
+    planned = members.plan(setting.task, setting.batch, setting.roster, parallel)
+    return members.build(setting.task, setting.batch, setting.roster, parallel, planned.members)
+
+
+def _score(bench: Bench, setting: random_study.Setting, study: members.Study, seconds: float) -> Row:
+    """Train to the last step, or as far as the time goes, and score the clips that each fold held out."""
+    wanted = setting.config.train.steps
+    states, trained = study.train(study.init(), 1)  # not counted in the rate
+    watch, done = bench_lib.Stopwatch(), 1
+    while done < wanted and watch.seconds() < seconds:
+        count = min(bench.size.steps, wanted - done)
+        states, trained = study.train(states, count)
+        done += count
+    train_s = watch.seconds()
+    said = study.predict(states)
+    probability, _ = fold.probabilities(said)
+    roster = setting.roster
+    pooled = pool(
+        by_fold(np.asarray(probability), roster),
+        roster.test_rows[: roster.shape[2]],
+        roster.test_mask[: roster.shape[2]],
+        len(setting.batch.label),
+    )[0]
+    uf1 = metrics.mean_scores(setting.batch.label, pooled.argmax(axis=-1), len(setting.config.data.classes))["uf1"]
+    return {
+        "UF1": uf1,
+        "steps": done if done == wanted else f"{done} of {wanted}: no time for more",
+        "loss of training": float(np.mean(trained["loss"])),
+        "member-steps/s": (done - 1) * len(roster.names) / train_s if done > 1 else None,
+        "compiled in s": study.compile_s,
+    }

@@ -1,0 +1,152 @@
+"""Rendered faces with known landmarks and flow, cut out as training sees them; no tracker and no corpus is needed.
+
+Rendering is the work of CPUs: many clips are shared out over processes, which use no accelerator.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from stag_datasets.synth_me import order, render, script
+from stag_jax.config import Config, FaceConfig
+from stag_jax.face import alignment, regions
+from stag_jax.motion import flow as flows
+from stag_jax.motion import nodes, selection, stabilise
+
+T = TypeVar("T")
+FEW = 2  # cores for which no process is started
+MOVES = (0.5, 4.0)  # pixels of the face's most moved point, of pairs whose flow is compared
+FRAMES = (20, 24)  # of clips that pairs are taken from
+
+
+class Pair(NamedTuple):
+    """Two aligned faces, the true motion from the one to the other, and where the face is."""
+
+    first: UInt8[np.ndarray, "y x"]
+    second: UInt8[np.ndarray, "y x"]
+    truth: Float[np.ndarray, "y x 2"]
+    inside: Bool[np.ndarray, "y x"]
+
+
+class OrderClip(NamedTuple):
+    """One clip of the order corpus: aligned faces, and the landmarks that they were aligned by."""
+
+    subject: str
+    label: int  # 0: brows first, 1: lips first
+    units: frozenset[int]  # action units that move
+    fps: float
+    faces: UInt8[np.ndarray, "f y x"]
+    points: Float[np.ndarray, "p 2"]
+
+
+def pairs(clips: int, face: FaceConfig) -> list[Pair]:
+    """Render people and return a reference face with the faces at the apex and half way to it."""
+    recipe = script.Recipe(subjects=clips, clips=1, frames=FRAMES, size=2 * face.size)
+    return _shared_out(functools.partial(_pairs_of, recipe, face), clips)
+
+
+def _pairs_of(recipe: script.Recipe, face: FaceConfig, subject: int) -> list[Pair]:
+    rendered = render.render_clip(script.subject_clips(recipe, subject)[0])
+    transform = alignment.clip_transform(rendered.landmarks, face)
+    outline = cv2.convexHull(np.rint(alignment.apply(transform, rendered.landmarks[0])).astype(np.int32))
+    inside = cv2.fillConvexPoly(np.zeros((face.size, face.size), np.uint8), outline, 1) > 0
+    first = alignment.warp(rendered.frames[0], transform, face.size)
+    found = []
+    for f in sorted({rendered.apex, (rendered.onset + rendered.apex) // 2} - {0}):
+        truth = canonical_flow(rendered.true_flow(f), transform, face.size)
+        if MOVES[0] <= np.linalg.norm(truth, axis=-1)[inside].max() <= MOVES[1]:
+            found.append(Pair(first, alignment.warp(rendered.frames[f], transform, face.size), truth, inside))
+    return found
+
+
+def canonical_flow(
+    field: Float[np.ndarray, "y x 2"], transform: Float[np.ndarray, "2 3"], size: int
+) -> Float[np.ndarray, "y2 x2 2"]:
+    """Return a displacement of the pixels of a frame as one of the pixels of the aligned face."""
+    y, x = np.mgrid[:size, :size]
+    raw = alignment.apply(alignment.inverse(transform), np.stack([x, y], axis=-1).astype(float))
+    moved = cv2.remap(field, *np.moveaxis(raw.astype(np.float32), -1, 0), cv2.INTER_LINEAR)
+    return moved @ transform[:, :2].T.astype(np.float32)
+
+
+def order_clips(subjects: int, clips: int, face: FaceConfig) -> list[OrderClip]:
+    """Render the first clips of the first people of the order corpus."""
+    recipe = script.Recipe(subjects=subjects, clips=clips, task="order")
+    return _shared_out(functools.partial(_order_of, recipe, face), subjects)
+
+
+def _order_of(recipe: script.Recipe, face: FaceConfig, subject: int) -> list[OrderClip]:
+    specs = order.subject_clips(recipe, subject)
+    stage = render.set_stage(specs[0].who, specs[0].size)
+    found = []
+    for spec in specs:
+        rendered = render.render_clip(spec, stage)
+        transform = alignment.clip_transform(rendered.landmarks, face)
+        faces = np.stack([alignment.warp(frame, transform, face.size) for frame in rendered.frames])
+        points = alignment.apply(transform, np.median(rendered.landmarks[: face.reference_frames], axis=0))
+        units = frozenset(action.unit for action in spec.actions)
+        found.append(OrderClip(spec.subject, order.CLASSES.index(spec.emotion), units, spec.fps, faces, points))
+    return found
+
+
+class Features(NamedTuple):
+    """What the network sees of one clip."""
+
+    nodes: Float[np.ndarray, "t n d"]
+    times_ms: Float[np.ndarray, " t"]
+    magnitude: Float[np.ndarray, " t"]
+    frame_mask: Bool[np.ndarray, " t"]
+
+
+def features(clip: OrderClip, config: Config) -> Features:
+    """Measure every frame from the first, remove the movement of the head, keep the frames that move most.
+
+    It is `motion.observe` with one look and without a tracker.
+    """
+    motion, size = config.motion, config.face.size
+    centres, rigid = regions.roi_centres(clip.points), regions.rigid_points(clip.points)
+    found = flows.flows(clip.faces[:1], clip.faces[1:], motion.first_look)
+    head = stabilise.head_motion(found, rigid, motion.stabilise)
+    muscles = found - stabilise.head_flow(head, size, size)
+    telling = centres[[name not in regions.BLINKING for name in regions.table()]]
+    magnitude = selection.frame_magnitude(nodes.node_magnitude(muscles, telling, motion.patch, motion.spacing))
+    chosen, mask = selection.select(magnitude, motion.frames, motion.selection)
+    step = round(motion.average_ms * clip.fps / 1000)
+    averaged = np.stack([muscles[max(0, f - step) : f + step + 1].mean(axis=0) for f in chosen])
+    made = nodes.node_features(averaged, flows.strain(averaged), centres, motion.patch, motion.spacing)
+    shown = mask.astype(np.float32)
+    return Features(
+        nodes=made * shown[:, None, None],
+        times_ms=((chosen + 1) * 1000 / clip.fps).astype(np.float32),
+        magnitude=magnitude[chosen] * shown,
+        frame_mask=mask,
+    )
+
+
+def at_size(face: FaceConfig, size: int) -> FaceConfig:
+    """Return the settings of a face with another side."""
+    return dataclasses.replace(face, size=size)
+
+
+def _shared_out(work: Callable[[int], list[T]], count: int) -> list[T]:
+    """Call `work` with 0 to `count` - 1, in processes of their own where the cores are worth starting them for."""
+    workers = min(count, os.cpu_count() or 1)
+    if workers <= FEW:
+        return [found for index in range(count) for found in work(index)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_core) as pool:
+        return [found for part in pool.map(work, range(count)) for found in part]
+
+
+def _use_one_core() -> None:
+    jax.config.update("jax_platforms", "cpu")  # in case anything asks for a device
+    cv2.setNumThreads(1)
