@@ -11,7 +11,7 @@ from stag_experiments.benchmarks.accelerator import bench as bench_lib
 from stag_experiments.benchmarks.accelerator import rendered_clips
 from stag_experiments.benchmarks.accelerator.bench import Bench, Clock, Row, Rows
 from stag_jax.config import from_config_dict
-from stag_jax.motion import flow, nodes
+from stag_jax.motion import nodes
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import loso
 from stag_jax.training import fold, members
@@ -19,6 +19,7 @@ from stag_jax.training.roster import by_fold, make_roster, pool
 from stag_jax.types import ClipBatch
 
 TYPES = ("float32", "bfloat16")
+SEEN = ("nodes", "times_ms", "magnitude", "frame_mask")
 
 
 def measure(bench: Bench, clock: Clock) -> Rows:
@@ -48,14 +49,11 @@ def order_setting(bench: Bench) -> random_study.Setting:
         changes["train.warmup_steps"] = bench.size.order_steps // 4
     config = from_config_dict(base.settings(changes))
     subjects, count = bench.size.order
-    clips = rendered_clips.order_clips(subjects, count, config.face)
-    first_look = flow.resolve(config.motion.first_look)
-    config = dataclasses.replace(config, motion=dataclasses.replace(config.motion, first_look=first_look))
-    made = [rendered_clips.features(clip, config) for clip in clips]
+    clips = rendered_clips.order_clips(subjects, count, config)
     graph = nodes.graph(config.graph, config.motion)
     units = np.array([[unit in clip.units for unit in graph.units] for clip in clips], np.float32)
     batch = ClipBatch(
-        **{name: np.stack([getattr(each, name) for each in made]) for name in rendered_clips.Features._fields},
+        **{name: np.stack([getattr(clip, name) for clip in clips]) for name in SEEN},
         au=units,
         au_mask=np.ones_like(units, bool),
         label=np.array([clip.label for clip in clips], np.int32),

@@ -20,8 +20,7 @@ PRODUCTS = (  # fact, what the row says, type, precision
 
 
 def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield a row a type and precision; leave the device and the rates in the facts."""
-    bench.facts.update(device_facts())
+    """Yield a row a type and precision; leave the rates in the facts."""
     for fact, text, dtype, precision in PRODUCTS:
         rate = matrix_rate(bench.size.side, dtype=dtype, precision=precision, repeats=bench.size.products)
         bench.facts[fact] = rate

@@ -19,8 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 from stag_datasets.synth_me import order, render, script
 from stag_jax.config import Config, FaceConfig
 from stag_jax.face import alignment, regions
-from stag_jax.motion import flow as flows
-from stag_jax.motion import nodes, selection, stabilise
+from stag_jax.motion import flow, nodes, selection, stabilise
 
 T = TypeVar("T")
 FEW = 2  # cores for which no process is started
@@ -38,14 +37,15 @@ class Pair(NamedTuple):
 
 
 class OrderClip(NamedTuple):
-    """One clip of the order corpus: aligned faces, and the landmarks that they were aligned by."""
+    """What the network sees of one clip of the order corpus, and what is known of it."""
 
     subject: str
     label: int  # 0: brows first, 1: lips first
     units: frozenset[int]  # action units that move
-    fps: float
-    faces: UInt8[np.ndarray, "f y x"]
-    points: Float[np.ndarray, "p 2"]
+    nodes: Float[np.ndarray, "t n d"]
+    times_ms: Float[np.ndarray, " t"]
+    magnitude: Float[np.ndarray, " t"]
+    frame_mask: Bool[np.ndarray, " t"]
 
 
 def pairs(clips: int, face: FaceConfig) -> list[Pair]:
@@ -78,58 +78,44 @@ def canonical_flow(
     return moved @ transform[:, :2].T.astype(np.float32)
 
 
-def order_clips(subjects: int, clips: int, face: FaceConfig) -> list[OrderClip]:
-    """Render the first clips of the first people of the order corpus."""
+def order_clips(subjects: int, clips: int, config: Config) -> list[OrderClip]:
+    """Render the first clips of the first people of the order corpus and measure their motion by OpenCV DIS."""
     recipe = script.Recipe(subjects=subjects, clips=clips, task="order")
-    return _shared_out(functools.partial(_order_of, recipe, face), subjects)
+    return _shared_out(functools.partial(_order_of, recipe, config), subjects)
 
 
-def _order_of(recipe: script.Recipe, face: FaceConfig, subject: int) -> list[OrderClip]:
+def _order_of(recipe: script.Recipe, config: Config, subject: int) -> list[OrderClip]:
     specs = order.subject_clips(recipe, subject)
     stage = render.set_stage(specs[0].who, specs[0].size)
     found = []
     for spec in specs:
-        rendered = render.render_clip(spec, stage)
-        transform = alignment.clip_transform(rendered.landmarks, face)
-        faces = np.stack([alignment.warp(frame, transform, face.size) for frame in rendered.frames])
-        points = alignment.apply(transform, np.median(rendered.landmarks[: face.reference_frames], axis=0))
         units = frozenset(action.unit for action in spec.actions)
-        found.append(OrderClip(spec.subject, order.CLASSES.index(spec.emotion), units, spec.fps, faces, points))
+        known = spec.subject, order.CLASSES.index(spec.emotion), units
+        found.append(OrderClip(*known, *_features(render.render_clip(spec, stage), config)))
     return found
 
 
-class Features(NamedTuple):
-    """What the network sees of one clip."""
+def _features(rendered: render.Rendered, config: Config) -> tuple[np.ndarray, ...]:
+    """Return nodes, times, magnitudes and mask: every frame against the first, the head removed, the best frames kept.
 
-    nodes: Float[np.ndarray, "t n d"]
-    times_ms: Float[np.ndarray, " t"]
-    magnitude: Float[np.ndarray, " t"]
-    frame_mask: Bool[np.ndarray, " t"]
-
-
-def features(clip: OrderClip, config: Config) -> Features:
-    """Measure every frame from the first, remove the movement of the head, keep the frames that move most.
-
-    It is `motion.observe` with one look and without a tracker.
+    It is `motion.observe` with one look at each frame, and with the renderer's landmarks in place of a tracker.
     """
-    motion, size = config.motion, config.face.size
-    centres, rigid = regions.roi_centres(clip.points), regions.rigid_points(clip.points)
-    found = flows.flows(clip.faces[:1], clip.faces[1:], motion.first_look)
-    head = stabilise.head_motion(found, rigid, motion.stabilise)
-    muscles = found - stabilise.head_flow(head, size, size)
+    motion, face, fps = config.motion, config.face, rendered.spec.fps
+    transform = alignment.clip_transform(rendered.landmarks, face)
+    faces = np.stack([alignment.warp(frame, transform, face.size) for frame in rendered.frames])
+    points = alignment.apply(transform, np.median(rendered.landmarks[: face.reference_frames], axis=0))
+    centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
+    field = flow.flows(faces[:1], faces[1:], "dis")
+    field = field - stabilise.head_flow(stabilise.head_motion(field, rigid, motion.stabilise), face.size, face.size)
     telling = centres[[name not in regions.BLINKING for name in regions.table()]]
-    magnitude = selection.frame_magnitude(nodes.node_magnitude(muscles, telling, motion.patch, motion.spacing))
+    magnitude = selection.frame_magnitude(nodes.node_magnitude(field, telling, motion.patch, motion.spacing))
     chosen, mask = selection.select(magnitude, motion.frames, motion.selection)
-    step = round(motion.average_ms * clip.fps / 1000)
-    averaged = np.stack([muscles[max(0, f - step) : f + step + 1].mean(axis=0) for f in chosen])
-    made = nodes.node_features(averaged, flows.strain(averaged), centres, motion.patch, motion.spacing)
+    step = round(motion.average_ms * fps / 1000)
+    averaged = np.stack([field[max(0, f - step) : f + step + 1].mean(axis=0) for f in chosen])
+    made = nodes.node_features(averaged, flow.strain(averaged), centres, motion.patch, motion.spacing)
     shown = mask.astype(np.float32)
-    return Features(
-        nodes=made * shown[:, None, None],
-        times_ms=((chosen + 1) * 1000 / clip.fps).astype(np.float32),
-        magnitude=magnitude[chosen] * shown,
-        frame_mask=mask,
-    )
+    times_ms = ((chosen + 1) * 1000 / fps).astype(np.float32)
+    return made * shown[:, None, None], times_ms, magnitude[chosen] * shown, mask
 
 
 def at_size(face: FaceConfig, size: int) -> FaceConfig:

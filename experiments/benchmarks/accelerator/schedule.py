@@ -63,7 +63,8 @@ PARTS = (
     Part(
         "bfloat16",
         "bfloat16 against float32",
-        "UF1 of leave-one-subject-out on rendered clips of the order corpus; landmarks are those of the renderer.",
+        "UF1 of leave-one-subject-out on rendered clips of the order corpus (synth_me/order), mean over seeds; "
+        "landmarks are those of the renderer, flow is OpenCV's DIS.",
         "bfloat16_score",
     ),
     Part(

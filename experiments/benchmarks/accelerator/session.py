@@ -24,11 +24,13 @@ from stag_experiments.benchmarks.accelerator import measured, schedule, sizes
 from stag_experiments.benchmarks.accelerator.measured import Measured
 from stag_experiments.benchmarks.accelerator.schedule import Part, Slot
 
-WORKER = "stag_experiments.benchmarks.accelerator.worker"
+COMMAND = (sys.executable, "-m", "stag_experiments.benchmarks.accelerator.worker")
 LOG = "accelerator.log"
 PLUGINS = ("jax_plugins", "libtpu")
 HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 RESERVE_S = 3.0  # of the whole, for ending
+START_S = 90.0  # a process gets so long to import jax and find its devices
+STARTS = 2  # that may fail before nothing more is tried
 CLOSING_S = 5.0  # a process that is told to end gets so long
 
 Say = Callable[[str], None]
@@ -43,7 +45,7 @@ class Worker:
 
     def __init__(self, log: Any, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -52,7 +54,8 @@ class Worker:
             start_new_session=True,  # so that processes that it has started can be ended with it
         )
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def ask(self, command: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
         """Send a command; yield the answers up to the last.
@@ -86,6 +89,8 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._listener.join()
+        self._process.stdout.close()
 
     def _listen(self) -> None:
         for line in self._process.stdout:
@@ -108,7 +113,7 @@ class Session:
         self._alone = False
 
     def measure(self, slot: Slot) -> None:
-        """Measure one part; whatever happens to it, its rows so far and the reason are in the results."""
+        """Measure one part, after `start`; whatever happens to it, its rows and the reason are in the results."""
         part, results = slot.part, self._results
         results.mark(part.name, measured.RUNNING)
         self._say(f"{part.title}: {slot.soft_s:.0f} s, at most {slot.hard_s:.0f}")
@@ -116,7 +121,7 @@ class Session:
         state, reason, answer = measured.DONE, "", {}
         try:
             command = {"module": part.module, "seconds": slot.soft_s, "size": self._size, "facts": results.facts}
-            for answer in self._open(part).ask(command, slot.hard_s):
+            for answer in self._worker.ask(command, slot.hard_s):
                 if "facts" in answer:
                     results.learn(answer["facts"])
                 elif "row" in answer:
@@ -136,15 +141,28 @@ class Session:
         if reason:
             self._say(f"  {state}: {reason}")
 
-    def _open(self, part: Part) -> Worker:
-        """Return the worker, started anew where the part wants a process of its own, or the part before did."""
+    def start(self, part: Part, seconds: float) -> bool:
+        """Start a worker if the part needs another than there is; return whether it did.
+
+        Raises ChildProcessError where it does not answer in time.
+        """
         if self._worker and self._alone != part.alone:
             self.close()
-        if not self._worker:
-            hasty = size_of(self._results.facts, self._size).hasty
-            self._worker = Worker(self._log, environment(self._programs, cpu_only=part.alone, hasty=hasty))
-            self._alone = part.alone
-        return self._worker
+        if self._worker:
+            return False
+        hasty = size_of(self._results.facts, self._size).hasty
+        self._worker = Worker(self._log, environment(self._programs, cpu_only=part.alone, hasty=hasty))
+        self._alone = part.alone
+        try:
+            for answer in self._worker.ask({"size": self._size, "facts": self._results.facts}, seconds):
+                if "failed" in answer:
+                    raise ChildProcessError(answer["failed"])
+                self._results.learn(answer.get("facts", {}))
+        except (Overrun, ChildProcessError) as error:
+            self.close(0.2)
+            reason = f"no device after {seconds:.0f} s" if isinstance(error, Overrun) else str(error)
+            raise ChildProcessError(f"{reason}; see {LOG}") from error
+        return True
 
     def close(self, patience_s: float = CLOSING_S) -> None:
         """End the worker, if there is one."""
@@ -173,9 +191,17 @@ def run(out: Path, parts: Sequence[Part], seconds: float, size: str, say: Say) -
     with (out / LOG).open("w") as log:
         session = Session(results, size, say, log, programs)
         try:
-            while slots := plan():
-                session.measure(slots[0])
-                waiting.remove(slots[0].part)
+            failures = 0
+            while failures < STARTS and (slots := plan()):
+                part = slots[0].part
+                try:
+                    if session.start(part, min(START_S, end - time.monotonic())):
+                        continue  # with the time that is left now
+                    session.measure(slots[0])
+                except ChildProcessError as error:
+                    failures += 1
+                    results.mark(part.name, measured.FAILED, str(error))
+                waiting.remove(part)
             for part in waiting:
                 need, left = size_of(results.facts, size).needs[part.name].least_s, max(0.0, end - time.monotonic())
                 results.mark(part.name, measured.LEFT_OUT, f"{need:.0f} s are its least, {left:.0f} s were left")

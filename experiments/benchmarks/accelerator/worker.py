@@ -1,5 +1,7 @@
 """The process that measures: reads one command a line, answers with facts and rows, one JSON object a line.
 
+A command without a module only finds the devices.
+
 It ends when the pipe of its commands is closed, whatever it is doing, so that nothing is left behind when the process
 that started it is killed. jax is imported by the parts, after a command has come.
 """
@@ -36,7 +38,10 @@ def main() -> None:
         try:
             bench = bench or _open(command)
             bench.facts.update(command["facts"])
-            _measure(command, bench, send)
+            if "module" in command:
+                _measure(command, bench, send)
+            send({"facts": bench.facts})
+            send({"done": True})
         except Exception as error:
             traceback.print_exc()
             send({"failed": _reason(error)})
@@ -49,15 +54,17 @@ def _listen(commands: queue.Queue) -> None:
 
 
 def _open(command: dict[str, Any]) -> Any:
-    """Return what the parts share, once the platform is known."""
+    """Find the devices; return what the parts share."""
     import jax
 
-    from stag_experiments.benchmarks.accelerator import bench, sizes
+    from stag_experiments.benchmarks.accelerator import bench, product_rates, sizes
 
-    platform = command["facts"].get("_platform") or jax.default_backend()
-    size = sizes.choose(command["size"], platform != "cpu")
-    facts = {"sizes": size.note, "_size": size.name}
-    return bench.Bench(size, facts)
+    facts = command["facts"]
+    if "_platform" not in facts:
+        facts |= {"_platform": jax.default_backend()}
+        facts |= product_rates.device_facts()
+    size = sizes.choose(command["size"], facts["_platform"] != "cpu")
+    return bench.Bench(size, facts | {"sizes": size.note, "_size": size.name})
 
 
 def _measure(command: dict[str, Any], bench: Any, send: Send) -> None:
@@ -67,8 +74,6 @@ def _measure(command: dict[str, Any], bench: Any, send: Send) -> None:
     for row in part.measure(bench, Clock(command["seconds"])):
         send({"facts": bench.facts})
         send({"row": _plain(row)})
-    send({"facts": bench.facts})
-    send({"done": True})
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
