@@ -19,7 +19,7 @@ Metrics = dict[str, np.ndarray]
 
 def measure(bench: Bench, clock: Clock) -> Rows:
     """Yield a row a step: the largest difference over members, of the loss and of the norm of the gradient."""
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = _on_a_cpu()
     # A CPU has one precision, so there the programs of other parts serve.
     with contextlib.nullcontext() if on_cpu else jax.default_matmul_precision(PRECISION):
         together = _on_the_device(bench)
@@ -42,7 +42,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
 
 def _on_the_device(bench: Bench) -> list[Metrics]:
     """Return the metrics of the first steps of all members, vmapped."""
-    study = bench.study(COMPOSITE, MEMBERS, precision=jax.config.jax_default_matmul_precision)
+    study = bench.study(COMPOSITE, MEMBERS, precision=None if _on_a_cpu() else PRECISION)
     states, found = study.place(bench.states(COMPOSITE, MEMBERS)), []
     for _ in range(STEPS):
         states, metrics = study.train(states, 1)
@@ -53,7 +53,7 @@ def _on_the_device(bench: Bench) -> list[Metrics]:
 def _on_the_cpu(bench: Bench) -> list[Metrics]:
     """Return the same of each member alone, on the first CPU device."""
     setting, cpu = bench.setting(COMPOSITE, MEMBERS), jax.devices("cpu")[0]
-    if jax.default_backend() == "cpu":
+    if _on_a_cpu():
         program = bench.steps(COMPOSITE).run
     else:
         program = jax.jit(lambda *args: fold.train_steps(setting.task, *args))
@@ -71,3 +71,7 @@ def _steps(program: Callable, batch: Any, stacked: tuple, index: int, device: ja
         state, metrics = program(batch, member, state, np.int32(1))
         found.append(jax.device_get(metrics))
     return found
+
+
+def _on_a_cpu() -> bool:
+    return jax.default_backend() == "cpu"

@@ -71,7 +71,8 @@ def _one_after_the_other(bench: Bench, kind: str) -> Rows:
 
 def _together(bench: Bench, kind: str, clock: Clock, compile_s: float) -> Rows:
     """Yield the rates of members in one program: compile all programs at once, then time those that are ready."""
-    plans = _plans(bench, kind)
+    fits, could = planned(bench, kind)
+    plans = _plans(bench, fits, could)
     # Compiled first: what is most wanted where time runs out. No more than can be ready are begun.
     wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / bench.size.shared)), plan[2]))
     seconds = (1 - MEASURING) * clock.left()
@@ -83,11 +84,14 @@ def _together(bench: Bench, kind: str, clock: Clock, compile_s: float) -> Rows:
         wait(futures.values(), timeout=max(0.0, seconds))
         for plan in plans:
             yield {**_row(kind, plan), **_outcome(bench, kind, plan, futures.get(plan), clock)}
+    for count in bench.size.members:
+        if count > could:
+            note = f"left out: the memory is for {fits}, or {could} at the very most"
+            yield {**_row(kind, (count, "sharded", 1)), "note": note}
 
 
-def _plans(bench: Bench, kind: str) -> list[tuple[int, str, int]]:
-    """Return (members, mode, devices) of every program."""
-    fits, could = planned(bench, kind)
+def _plans(bench: Bench, fits: int, could: int) -> list[tuple[int, str, int]]:
+    """Return (members, mode, devices) of every program; see `planned`."""
     counts = [count for count in bench.size.members if count <= could]
     if bench.size.threads == 0 and (not counts or fits >= ROOMY * max(counts)):
         counts.append(max(1, fits // 8 * 8))

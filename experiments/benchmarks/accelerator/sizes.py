@@ -37,15 +37,15 @@ class Size(NamedTuple):
 
 # Seconds of an accelerator with many cores beside it; most of them go into compiling.
 FULL_NEEDS = {
-    "matrix": Need(14, 25),
-    "members": Need(40, 150),
+    "matrix": Need(6, 12),
+    "members": Need(50, 180),
     "loso": Need(25, 60),
     "torch": Need(20, 80),
-    "flow": Need(20, 35),
-    "windows": Need(12, 25),
-    "bfloat16": Need(25, 70),
+    "flow": Need(20, 40),
+    "windows": Need(10, 20),
+    "bfloat16": Need(25, 65),
     "resume": Need(12, 25),
-    "losses": Need(14, 30),
+    "losses": Need(14, 35),
     "saving": Need(6, 15),
 }
 # Of two slow cores, by which a small training program is compiled in 5 to 10 s.
