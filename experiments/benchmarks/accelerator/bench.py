@@ -103,6 +103,12 @@ class Bench:
             self._studies[key] = built
         return self._studies[key]
 
+    def everywhere(self, kind: str, mode: str = "sharded") -> tuple[int, members.Study]:
+        """Return a number of members that is spread over all devices, and their study."""
+        devices = len(jax.devices())
+        count = self.size.shared * devices
+        return count, self.study(kind, count, mode, devices)
+
     def steps(self, kind: str) -> "Compiled":
         """Compile the training of one member, `fold.train_steps`, for the first device; the second time it is known."""
         if kind not in self._steps:

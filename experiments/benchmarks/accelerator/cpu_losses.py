@@ -10,7 +10,7 @@ import numpy as np
 from stag_experiments.benchmarks.accelerator.bench import COMPOSITE, Bench, Clock, Rows
 from stag_jax.training import fold
 
-MEMBERS, STEPS = 4, 5
+MEMBERS, STEPS = 4, 5  # members at most
 TOLERANCE = 1e-4  # of the loss: float32 summed in another order, over so few steps
 PRECISION = "highest"
 
@@ -42,23 +42,27 @@ def measure(bench: Bench, clock: Clock) -> Rows:
 
 def _on_the_device(bench: Bench) -> list[Metrics]:
     """Return the metrics of the first steps of all members, vmapped."""
-    study = bench.study(COMPOSITE, MEMBERS, precision=None if _on_a_cpu() else PRECISION)
-    states, found = study.place(bench.states(COMPOSITE, MEMBERS)), []
+    count, study = MEMBERS, None
+    if _on_a_cpu():
+        count, study = bench.everywhere(COMPOSITE)
+    study = study or bench.study(COMPOSITE, count, precision=PRECISION)
+    states, found = study.place(bench.states(COMPOSITE, count)), []
     for _ in range(STEPS):
         states, metrics = study.train(states, 1)
-        found.append(metrics)
+        found.append({name: values[:MEMBERS] for name, values in metrics.items()})
     return found
 
 
 def _on_the_cpu(bench: Bench) -> list[Metrics]:
     """Return the same of each member alone, on the first CPU device."""
-    setting, cpu = bench.setting(COMPOSITE, MEMBERS), jax.devices("cpu")[0]
+    count = min(MEMBERS, bench.everywhere(COMPOSITE)[0]) if _on_a_cpu() else MEMBERS
+    setting, cpu = bench.setting(COMPOSITE, count), jax.devices("cpu")[0]
     if _on_a_cpu():
         program = bench.steps(COMPOSITE).run
     else:
         program = jax.jit(lambda *args: fold.train_steps(setting.task, *args))
-    start = bench.states(COMPOSITE, MEMBERS)
-    each = [_steps(program, setting.batch, (setting.roster.members, start), index, cpu) for index in range(MEMBERS)]
+    start = bench.states(COMPOSITE, count)
+    each = [_steps(program, setting.batch, (setting.roster.members, start), index, cpu) for index in range(count)]
     return [jax.tree.map(lambda *values: np.stack(values), *metrics) for metrics in zip(*each, strict=True)]
 
 

@@ -1,7 +1,6 @@
 """The part "members": one member after the other, vmapped, and spread over the devices, in two shapes of network."""
 
 import contextlib
-import itertools
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -22,15 +21,22 @@ ROOMY = 1.25  # the memory is tried out where it holds so many times the largest
 
 def measure(bench: Bench, clock: Clock) -> Rows:
     """Yield a row a way of training, for networks of flow images and then of clips."""
-    yield from _ways(bench, COMPOSITE, Clock(FIRST * clock.left()))
-    yield from _ways(bench, CLIPS, clock)
+    several = bench.threads() > 1  # programs are compiled at a time; else the first network has what time it needs
+    watch = bench_lib.Stopwatch()
+    yield from _ways(bench, COMPOSITE, Clock((FIRST if several else 1.0) * clock.left()))
+    if several or clock.left() > watch.seconds():
+        yield from _ways(bench, CLIPS, clock)
+    else:
+        yield {"network": CLIPS, "note": "left out: no time to compile anything"}
 
 
 def _ways(bench: Bench, kind: str, clock: Clock) -> Rows:
     flops = bench_lib.flops(bench.setting(kind, 1))
-    loop = list(_one_after_the_other(bench, kind))
-    first = loop[0]["member-steps/s"]
-    for row in itertools.chain(loop, _together(bench, kind, clock, loop[0]["compiled in s"])):
+    first = None
+    for row in _one_after_the_other(bench, kind):
+        first = first or row["member-steps/s"]
+        yield _compared(bench, row, first, flops)
+    for row in _together(bench, kind, clock, row["compiled in s"]):
         yield _compared(bench, row, first, flops)
 
 
@@ -74,7 +80,8 @@ def _together(bench: Bench, kind: str, clock: Clock, compile_s: float) -> Rows:
     fits, could = planned(bench, kind)
     plans = _plans(bench, fits, could)
     # Compiled first: what is most wanted where time runs out. No more than can be ready are begun.
-    wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / bench.size.shared)), plan[2]))
+    shared = bench.size.shared * len(jax.devices())
+    wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / shared)), plan[1] == "pmap", -plan[2]))
     seconds = (1 - MEASURING) * clock.left()
     rounds = int(max(0.0, seconds) / (SLACK * compile_s))
     with contextlib.ExitStack() as stack:
@@ -129,20 +136,26 @@ def _outcome(bench: Bench, kind: str, plan: tuple[int, str, int], future: Future
         return {"note": "left out: no time to measure it"}
     try:
         study = future.result()
-        rate = dispatch_rate(bench, study, bench.states(kind, plan[0]))
-    except jax.errors.JaxRuntimeError as error:
+        rate = dispatch_rate(bench, study, bench.states(kind, plan[0]), clock.left() / 2)
+    except Exception as error:  # most likely there is too little memory; the other programs go on
         return {"note": bench_lib.reason(error)}
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats["peak_bytes_in_use"] / 1e9 if "peak_bytes_in_use" in stats else None
     return {"member-steps/s": rate, "compiled in s": study.compile_s, "peak memory so far, GB": peak}
 
 
-def dispatch_rate(bench: Bench, study: members.Study, start: Any) -> float:
-    """Return the member-steps per second of whole dispatches, metrics fetched after each as training does it."""
+def dispatch_rate(bench: Bench, study: members.Study, start: Any, most_s: float) -> float:
+    """Return the member-steps per second of whole dispatches, metrics fetched after each as training does it.
+
+    A dispatch has fewer steps than those of training where two would take longer than `most_s`.
+    """
     states, count = study.place(start), len(jax.tree.leaves(start)[0])
     _run(study, states, 1)
-    seconds = bench_lib.repeated(lambda: _run(study, states, bench.size.steps), bench.size.seconds)
-    return count * bench.size.steps / seconds
+    watch = bench_lib.Stopwatch()
+    _run(study, states, 1)
+    steps = max(1, min(bench.size.steps, int(most_s / 2 / watch.seconds())))
+    seconds = bench_lib.repeated(lambda: _run(study, states, steps), bench.size.seconds)
+    return count * steps / seconds
 
 
 def _run(study: members.Study, states: list[fold.MemberState], steps: int) -> None:

@@ -13,8 +13,8 @@ from stag_jax.training import checkpoint, members
 
 def measure(bench: Bench, clock: Clock) -> Rows:
     """Yield how two undisturbed trainings compare, then an undisturbed one and one that was resumed."""
-    count = bench.size.resumed
-    study, steps = bench.study(COMPOSITE, count), bench.size.steps
+    count, study = bench.everywhere(COMPOSITE)
+    steps = bench.size.steps
     whole = _train(bench, study, count, steps)
     yield {"compared": "two trainings that nothing disturbs", **_compared(whole, _train(bench, study, count, steps))}
     states, _ = study.train(study.place(bench.states(COMPOSITE, count)), steps)

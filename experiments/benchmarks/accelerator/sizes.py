@@ -31,7 +31,6 @@ class Size(NamedTuple):
     order: tuple[int, int]  # subjects and clips of each in the order corpus
     order_seeds: int
     order_steps: int  # 0 = those of the config
-    resumed: int  # members whose training is resumed
     saved: int  # members whose state is saved
 
 
@@ -50,15 +49,15 @@ FULL_NEEDS = {
 }
 # Of two slow cores, by which a small training program is compiled in 5 to 10 s.
 REHEARSAL_NEEDS = {
-    "matrix": Need(4, 6),
-    "members": Need(22, 45),
-    "loso": Need(5, 12),
+    "matrix": Need(3, 5),
+    "members": Need(24, 40),
+    "loso": Need(6, 10),
     "torch": Need(8, 40),
-    "flow": Need(9, 16),
-    "windows": Need(4, 7),
-    "bfloat16": Need(22, 32),
-    "resume": Need(3, 8),
-    "losses": Need(3, 8),
+    "flow": Need(10, 14),
+    "windows": Need(4, 6),
+    "bfloat16": Need(26, 34),
+    "resume": Need(3, 5),
+    "losses": Need(3, 5),
     "saving": Need(3, 5),
 }
 
@@ -84,7 +83,6 @@ FULL_SIZE = Size(
     order=(12, 16),
     order_seeds=5,
     order_steps=0,
-    resumed=16,
     saved=340,
 )
 CPU_SIZE = FULL_SIZE._replace(
@@ -105,7 +103,6 @@ CPU_SIZE = FULL_SIZE._replace(
     order=(6, 8),
     order_seeds=1,
     order_steps=60,
-    resumed=4,
     saved=64,
 )
 REHEARSAL_SIZE = CPU_SIZE._replace(
@@ -158,7 +155,6 @@ TINY_SIZE = REHEARSAL_SIZE._replace(
     windows=(1, 4),
     order=(3, 2),
     order_steps=2,
-    resumed=2,
     saved=2,
 )
 SIZES = {size.name: size for size in (FULL_SIZE, CPU_SIZE, REHEARSAL_SIZE, TINY_SIZE)}
