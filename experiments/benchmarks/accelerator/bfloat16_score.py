@@ -28,7 +28,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     setting = order_setting(bench)
     clips_s = watch.seconds()
     settings = {dtype: _with_type(setting, dtype) for dtype in TYPES}
-    with ThreadPoolExecutor(min(len(TYPES), bench.threads())) as threads:
+    with ThreadPoolExecutor(len(TYPES)) as threads:
         studies = dict(zip(TYPES, threads.map(lambda each: _build(bench, each), settings.values()), strict=True))
     for index, (dtype, study) in enumerate(studies.items()):
         seconds = clock.left() / (len(TYPES) - index)

@@ -36,7 +36,7 @@ def _ways(bench: Bench, kind: str, clock: Clock) -> Rows:
     for row in _one_after_the_other(bench, kind):
         first = first or row["member-steps/s"]
         yield _compared(bench, row, first, flops)
-    for row in _together(bench, kind, clock, row["compiled in s"]):
+    for row in _together(bench, kind, clock):
         yield _compared(bench, row, first, flops)
 
 
@@ -75,7 +75,7 @@ def _one_after_the_other(bench: Bench, kind: str) -> Rows:
         }
 
 
-def _together(bench: Bench, kind: str, clock: Clock, compile_s: float) -> Rows:
+def _together(bench: Bench, kind: str, clock: Clock) -> Rows:
     """Yield the rates of members in one program: compile all programs at once, then time those that are ready."""
     fits, could = planned(bench, kind)
     plans = _plans(bench, fits, could)
@@ -83,7 +83,7 @@ def _together(bench: Bench, kind: str, clock: Clock, compile_s: float) -> Rows:
     shared = bench.size.shared * len(jax.devices())
     wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / shared)), plan[1] == "pmap", -plan[2]))
     seconds = (1 - MEASURING) * clock.left()
-    rounds = int(max(0.0, seconds) / (SLACK * compile_s))
+    rounds = int(max(0.0, seconds) / (SLACK * bench.steps(kind).compile_s))
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(bench.threads())
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)

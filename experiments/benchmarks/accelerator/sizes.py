@@ -50,8 +50,8 @@ FULL_NEEDS = {
 # Of two slow cores, by which a small training program is compiled in 5 to 10 s.
 REHEARSAL_NEEDS = {
     "matrix": Need(3, 5),
-    "members": Need(24, 40),
-    "loso": Need(6, 10),
+    "members": Need(24, 36),
+    "loso": Need(10, 14),
     "torch": Need(8, 40),
     "flow": Need(10, 14),
     "windows": Need(4, 6),
@@ -123,10 +123,10 @@ REHEARSAL_SIZE = CPU_SIZE._replace(
     seconds=0.5,
     copied_mb=128,
     pairs=(1,),
-    rendered=2,
+    rendered=1,
     windows=(1, 16),
-    order=(3, 4),
-    order_steps=40,
+    order=(2, 4),
+    order_steps=20,
     saved=32,
 )
 TINY_SIZE = REHEARSAL_SIZE._replace(
@@ -151,9 +151,8 @@ TINY_SIZE = REHEARSAL_SIZE._replace(
     shared=1,
     seconds=0.05,
     copied_mb=1,
-    rendered=1,
     windows=(1, 4),
-    order=(3, 2),
+    order=(2, 2),
     order_steps=2,
     saved=2,
 )
