@@ -83,8 +83,8 @@ def _score(bench: Bench, setting: random_study.Setting, study: members.Study, se
         states, trained = study.train(states, count)
         done += count
     train_s = watch.seconds()
-    said = study.predict(states)
-    probability, _ = fold.probabilities(said)
+    predictions = study.predict(states)
+    probability, _ = fold.probabilities(predictions)
     roster = setting.roster
     pooled = pool(
         by_fold(np.asarray(probability), roster),

@@ -37,7 +37,7 @@ class Size(NamedTuple):
 # Seconds of an accelerator with many cores beside it; most of them go into compiling.
 FULL_NEEDS = {
     "matrix": Need(6, 12),
-    "members": Need(50, 180),
+    "members": Need(50, 220),
     "loso": Need(25, 60),
     "torch": Need(20, 80),
     "flow": Need(20, 40),

@@ -29,7 +29,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     for kind, mode in WAYS:
         if mode == GRAPHS and device == "cpu":
             continue
-        row = {"network": kind, "way": f"{NAMES[mode]} on {device}"}
+        row = {"network": kind, "method": f"{NAMES[mode]} on {device}"}
         if clock.left() < 0:
             yield row | {"note": "left out: no time"}
             continue

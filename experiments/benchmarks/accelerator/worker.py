@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -50,6 +51,8 @@ def main() -> None:
 def _listen(commands: queue.Queue) -> None:
     for line in sys.stdin:
         commands.put(json.loads(line))
+    if os.getpgrp() == os.getpid():  # as the session starts it: what this process has started is to end as well
+        os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(0)
 
 
