@@ -240,7 +240,7 @@ def test_misuse_of_exported_networks_is_one_line_and_code_2(place, finished, tmp
 
 
 def test_benchmark_wants_a_part_that_it_knows(place):
-    for arguments, message in (((), "name a part to measure: frontend"), (("engine",), "(got 'engine')")):
+    for arguments, message in (((), "name a part to measure: accelerator"), (("engine",), "(got 'engine')")):
         done = run(place, "benchmark", *arguments)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
         assert all(f"\n  {part} " in done.stdout for part in ("frontend", "members", "report"))
