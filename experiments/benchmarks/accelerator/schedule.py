@@ -50,9 +50,9 @@ PARTS = (
     Part(
         "flow",
         "TV-L1 optical flow",
-        "The bound is the rate of copying over the bytes that the iteration reads and writes at least; pairs that stay in a "
-        "cache can be faster. Errors are mean "
-        "end-point errors over rendered faces that truly move by 0.5 to 4 px at their most moved point.",
+        "The bound is the rate of copying over the bytes that the iteration reads and writes at least; pairs that stay "
+        "in a cache can be faster. Errors are mean end-point errors over rendered faces that truly move by 0.5 to 4 px "
+        "at their most moved point.",
         "flow_rates",
     ),
     Part(
