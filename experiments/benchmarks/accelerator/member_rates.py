@@ -84,7 +84,7 @@ def _together(bench: Bench, kind: str, clock: Clock) -> Rows:
     wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / shared)), plan[1] == "pmap", -plan[2]))
     seconds, once = (1 - MEASURING) * clock.left(), SLACK * bench.steps(kind).compile_s
     rounds = max(0, int(seconds / once))
-    if bench.threads() > 1 and rounds == 0:
+    if rounds == 0 and (bench.threads() > 1 or SLACK * clock.left() > once):
         rounds, seconds = 1, once  # without it there would be nothing to compare the loop with
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(bench.threads())

@@ -49,16 +49,16 @@ FULL_NEEDS = {
 }
 # Of two slow cores, by which a small training program is compiled in 5 to 10 s.
 REHEARSAL_NEEDS = {
-    "matrix": Need(3, 5),
-    "members": Need(24, 36),
+    "matrix": Need(2, 4),
+    "members": Need(40, 48),
     "loso": Need(10, 14),
     "torch": Need(8, 40),
-    "flow": Need(10, 14),
-    "windows": Need(4, 6),
-    "bfloat16": Need(26, 34),
-    "resume": Need(3, 5),
-    "losses": Need(3, 5),
-    "saving": Need(3, 5),
+    "flow": Need(12, 16),
+    "windows": Need(5, 7),
+    "bfloat16": Need(36, 42),
+    "resume": Need(3, 6),
+    "losses": Need(3, 6),
+    "saving": Need(2, 4),
 }
 
 FULL_SIZE = Size(
@@ -131,7 +131,7 @@ REHEARSAL_SIZE = CPU_SIZE._replace(
 )
 TINY_SIZE = REHEARSAL_SIZE._replace(
     name=TINY,
-    needs={name: Need(0.5 * need.least_s, 0.8 * need.wanted_s) for name, need in REHEARSAL_NEEDS.items()},
+    needs={name: Need(0.4 * need.least_s, 0.6 * need.wanted_s) for name, need in REHEARSAL_NEEDS.items()},
     note="of a test: the smallest networks",
     network={
         "model.width": 4,
