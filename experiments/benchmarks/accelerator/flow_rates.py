@@ -11,7 +11,6 @@ from stag_experiments.benchmarks.accelerator import rendered_clips
 from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Row, Rows
 from stag_jax.motion import flow, tvl1
 
-SIDES = (128, 256)
 FLOAT = 4  # bytes
 # Numbers a pixel that an iteration reads at least (the flow, its dual variables for two directions, and the data term's
 # three of A and two of c) and that it writes (flow and dual variables): each array once.
@@ -24,7 +23,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     """Yield rates by side and pairs at once, then errors by side and method."""
     copying = copy_rate(bench.size.copied_mb, bench.size.seconds)
     bench.facts["copying on the first device, GB/s read and written"] = copying / 1e9
-    for side in SIDES:
+    for side in bench.size.sides:
         bound = copying / bytes_moved(side, side)
         found = rendered_clips.pairs(bench.size.rendered, rendered_clips.at_size(bench.config(CLIPS).face, side))
         for count in bench.size.pairs:

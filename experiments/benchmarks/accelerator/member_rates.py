@@ -14,6 +14,7 @@ from stag_jax.training import fold, members, memory
 
 ALONE = 4  # members of the loop
 FIRST = 0.6  # share of the time that the first shape may take; what it leaves is the second's
+REST = 0.4  # and it is begun only if so much of the first's time is left
 MEASURING = 0.2  # share of the time that is kept for measuring what has been compiled
 SLACK = 1.3  # a program is taken to compile in no more than so many times what the first one took
 ROOMY = 1.25  # the memory is tried out where it holds so many times the largest number of members
@@ -24,7 +25,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     several = bench.threads() > 1  # programs are compiled at a time; else the first network has what time it needs
     watch = bench_lib.Stopwatch()
     yield from _ways(bench, COMPOSITE, Clock((FIRST if several else 1.0) * clock.left()))
-    if several or clock.left() > watch.seconds():
+    if clock.left() > (REST if several else 1.0) * watch.seconds():
         yield from _ways(bench, CLIPS, clock)
     else:
         yield {"network": CLIPS, "note": "left out: no time to compile anything"}
@@ -83,14 +84,16 @@ def _together(bench: Bench, kind: str, clock: Clock) -> Rows:
     shared = bench.size.shared * len(jax.devices())
     wanted = sorted(plans, key=lambda plan: (abs(np.log(plan[0] / shared)), plan[1] == "pmap", -plan[2]))
     seconds, once = (1 - MEASURING) * clock.left(), SLACK * bench.steps(kind).compile_s
-    rounds = max(0, int(seconds / once))
-    if rounds == 0 and (bench.threads() > 1 or SLACK * clock.left() > once):
-        rounds, seconds = 1, once  # without it there would be nothing to compare the loop with
+    rounds = int(seconds / once)
+    if rounds < 1:  # without one there would be nothing to compare the loop with, and other parts use the first program
+        rounds, seconds = 1, once
+    if bench.threads() == 1:
+        seconds = None  # the part that needs the program next would have to wait for it as well
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(bench.threads())
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         futures = {plan: pool.submit(bench.study, kind, *plan) for plan in wanted[: rounds * bench.threads()]}
-        wait(futures.values(), timeout=max(0.0, seconds))  # the rest may be ready when its turn comes
+        wait(futures.values(), timeout=seconds)  # the rest may be ready when its turn comes
         for plan in plans:
             yield {**_row(kind, plan), **_outcome(bench, kind, plan, futures.get(plan), clock)}
     for count in bench.size.members:
@@ -134,7 +137,7 @@ def _outcome(bench: Bench, kind: str, plan: tuple[int, str, int], future: Future
     """Return the rate of one program, or a note on why there is none."""
     if future is None or not future.done():
         return {"note": "left out: no time to compile it"}
-    if clock.left() < 0:
+    if clock.left() < 0 and bench.threads() > 1:
         return {"note": "left out: no time to measure it"}
     try:
         study = future.result()

@@ -25,6 +25,7 @@ class Size(NamedTuple):
     loso_steps: int  # at most so many steps are run of the whole LOSO; the rest is extrapolated
     loso_members: int  # and so many members; 0 = all
     copied_mb: int  # of the array that is copied to measure the rate of copying
+    sides: tuple[int, ...]  # of the pictures between which flow is measured, pixels
     pairs: tuple[int, ...]  # pairs of pictures at once
     rendered: int  # clips that pairs with known flow come from
     windows: tuple[int, ...]  # windows at once
@@ -50,10 +51,10 @@ FULL_NEEDS = {
 # Of two slow cores, by which a small training program is compiled in 5 to 10 s.
 REHEARSAL_NEEDS = {
     "matrix": Need(2, 4),
-    "members": Need(40, 48),
+    "members": Need(36, 44),
     "loso": Need(10, 14),
     "torch": Need(8, 40),
-    "flow": Need(12, 16),
+    "flow": Need(8, 12),
     "windows": Need(5, 7),
     "bfloat16": Need(36, 42),
     "resume": Need(3, 6),
@@ -77,6 +78,7 @@ FULL_SIZE = Size(
     loso_steps=10**6,
     loso_members=0,
     copied_mb=2048,
+    sides=(128, 256),
     pairs=(32, 512),
     rendered=12,
     windows=(1, 64, 4096),
@@ -122,6 +124,7 @@ REHEARSAL_SIZE = CPU_SIZE._replace(
     shared=2,
     seconds=0.5,
     copied_mb=128,
+    sides=(128,),
     pairs=(1,),
     rendered=1,
     windows=(1, 16),
