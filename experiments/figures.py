@@ -1,5 +1,7 @@
 """The pictures of the README, drawn anew: python experiments/figures.py --out=docs."""
 
+import stag_experiments.interrupts  # noqa: F401
+
 from pathlib import Path
 
 import cv2

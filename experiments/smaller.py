@@ -65,7 +65,7 @@ def measure(teacher: Path, out: Path) -> list[Row]:
     Raises:
       UserError: a run is not finished, was split otherwise, or is about other clips.
     """
-    folders = {"teacher": teacher} | {name: out / sweep.TRIALS / name for name in sweep.trial_names(out)}
+    folders = {"teacher": teacher} | {name: sweep.trial_folder(out, name) for name in sweep.trial_names(out)}
     configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
     first = configs["teacher"]
     own = next(config for name, config in configs.items() if name != "teacher")

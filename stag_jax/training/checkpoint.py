@@ -14,11 +14,12 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
-from stag_jax.training import hosts
+from stag_jax.training import hosts, naming
 from stag_jax.types import UserError
 
 STATE = "state"
 FOLDS = "folds"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax has not committed
 
 
 class StateStore:
@@ -106,13 +107,18 @@ def remove_state(workdir: Path) -> None:
 
 
 def save_fold(workdir: Path, name: str, tree: Any) -> None:
-    """Writes one fold's parameters and statistics to `<workdir>/folds/<name>`, unless they are there.
+    """Write one fold's parameters and statistics below `<workdir>/folds`, unless they are there.
 
     All processes of a run call this together.
     """
-    folder = (workdir / FOLDS / name).absolute()
+    folder = naming.find(workdir / FOLDS, name).absolute()
     if not hosts.same(np.asarray(ocp.is_orbax_checkpoint(folder))):
         ocp.save(folder, tree, overwrite=True)
+
+
+def fold_names(workdir: Path) -> list[str]:
+    """List the folds that were exported, sorted."""
+    return [name for name in naming.names(workdir / FOLDS) if UNFINISHED not in name]
 
 
 def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
@@ -121,10 +127,9 @@ def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
     Raises:
       UserError: there is no such fold; the folds that exist are named.
     """
-    folder = (workdir / FOLDS / name).absolute()
+    folder = naming.find(workdir / FOLDS, name).absolute()
     if not folder.is_dir() or not ocp.is_orbax_checkpoint(folder):
-        there = sorted(path.name for path in folder.parent.glob("*")) if folder.parent.is_dir() else []
-        raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(there) or 'none'}")
+        raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(fold_names(workdir)) or 'none'}")
     _quiet()
     return ocp.load(folder, like)
 

@@ -100,8 +100,6 @@ def another(study, tmp_path):
     ("changes", "message"),
     [
         ({"distil__teacher": "/nowhere"}, r"/nowhere is no workdir of a run"),
-        ({"distil__weight": 1.5}, r"config\.distil\.weight must be from 0 to 1, got 1\.5"),
-        ({"distil__temperature": 0.0}, r"config\.distil\.temperature must be above 0, got 0\.0"),
         ({"data__classes": ("negative", "surprise")}, r"teacher has config\.data\.classes \('negative', 'positive', "),
         ({"graph__units": (1, 12)}, r"teacher has config\.graph\.units \(1, 2, 4"),
         ({"protocol__split": "group", "protocol__folds": 2}, r"teacher has no fold group1; there are: casme2_sub02, "),
