@@ -1,4 +1,4 @@
-"""Scripts as a user runs them, but imported once: each command line is a fork of a process that has the imports done."""
+"""Scripts as a user runs them, but imported once: each command line is a fork of a process that has imported all."""
 
 import json
 import subprocess

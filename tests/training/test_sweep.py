@@ -166,11 +166,11 @@ def test_a_folder_belongs_to_its_sweep(done, tmp_path):
 
 
 def test_a_sweep_that_fails_before_any_result_leaves_no_claim(done, tmp_path):
-    with pytest.raises(UserError, match="^no face$"), sweep.claimed(tmp_path, done[0]):
+    with pytest.raises(UserError, match=r"^no face$"), sweep.claimed(tmp_path, done[0]):
         assert (tmp_path / sweep.PLAN).exists()
         raise UserError("no face")
     assert not (tmp_path / sweep.PLAN).exists()
-    with pytest.raises(UserError, match="^no face$"), sweep.claimed(tmp_path, done[0]):
+    with pytest.raises(UserError, match=r"^no face$"), sweep.claimed(tmp_path, done[0]):
         (tmp_path / "groups" / "group_1").mkdir(parents=True)
         (tmp_path / "groups" / "group_1" / sweep.RESULT).touch()
         raise UserError("no face")
