@@ -5,19 +5,19 @@
 SMIC-HS and CASME II alone: 309 clips, 40 subjects. Complete with SAMM: 442 clips, 68 subjects.
 """
 
-from ml_collections import ConfigDict
-
 from stag_configs import base
 
+CHANGES = {
+    "data.dataset": "composite_flow",
+    "graph.kind": "grid",
+    "motion.clip_norm": True,
+    "model.width": 64,
+    "model.readout_dim": 16,
+    "train.steps": 200,
+    "augment.mixup": 0.4,
+}
 
-def get_config() -> ConfigDict:
+
+def get_config() -> "ConfigDict":
     """Settings of this study."""
-    config = base.get_config()
-    config.data.dataset = "composite_flow"
-    config.graph.kind = "grid"
-    config.motion.clip_norm = True
-    config.model.width = 64
-    config.model.readout_dim = 16
-    config.train.steps = 200
-    config.augment.mixup = 0.4
-    return config
+    return base.config_dict(CHANGES)

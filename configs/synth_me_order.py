@@ -3,15 +3,15 @@
 python experiments/train.py --config=configs/synth_me_order.py --workdir=runs/order
 """
 
-from ml_collections import ConfigDict
-
 from stag_configs import base
 
+CHANGES = {
+    "data.dataset": "synth_me/order",
+    "data.classes": ("brows_first", "lips_first"),
+    "train.steps": 180,
+}
 
-def get_config() -> ConfigDict:
+
+def get_config() -> "ConfigDict":
     """Settings of this study."""
-    config = base.get_config()
-    config.data.dataset = "synth_me/order"
-    config.data.classes = ("brows_first", "lips_first")
-    config.train.steps = 180
-    return config
+    return base.config_dict(CHANGES)

@@ -1,4 +1,8 @@
-"""What every script does around its work: flags, one-line errors, exit codes."""
+"""What every script does around its work: flags, one-line errors, exit codes.
+
+ml_collections, TFDS and all that reads a corpus are imported by the functions that need them, so that a script that
+needs none of them runs where they are not installed.
+"""
 
 import ast
 import difflib
@@ -9,20 +13,22 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
 
-from stag_datasets import corpus
 from stag_experiments import interrupts
 from stag_jax import config as config_lib
 from stag_jax import processes
 from stag_jax.allowed import Rule
 from stag_jax.config import Config, from_config_dict
-from stag_jax.training import features, hosts, lock, validation, workdir
+from stag_jax.training import hosts
 from stag_jax.types import Preempted, UserError, WorkdirGone
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 USAGE_ERROR = 2
 PLACES = ("data.data_dir", "data.manual_dir", "distil.teacher")
@@ -32,13 +38,17 @@ DISK = (
     *(errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR),
 )
 
+flags.disclaim_key_flags()  # --help lists the flags that are defined here among those of the script
+
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
     """Defines --config=FILE with --config.a.b=value overrides."""
+    from ml_collections import config_flags
+
     return config_flags.DEFINE_config_file("config", default, "Settings; --config.a.b=value overrides one.")
 
 
-def read_settings(holder: flags.FlagHolder, example: str) -> ConfigDict:
+def read_settings(holder: flags.FlagHolder, example: str) -> "ConfigDict":
     """Return what the file of the flag gives.
 
     Raises UserError where the flag is missing, and names `example`, or where the file cannot be used.
@@ -65,13 +75,21 @@ def checked(config: Config) -> Config:
 
     Raises UserError for a wrong setting, CorpusError for a corpus that does not exist.
     """
+    from stag_datasets import corpus
+    from stag_jax.training import validation
+
     validation.validate(config)
     for name in config.data.dataset.split("+"):
         corpus.builder(name, data_dir=config.data.data_dir)
     return config
 
 
-def named_config(dataset: str) -> ConfigDict:
+def given_config() -> list[str]:
+    """Return the config and its overrides as they were given, to be handed on to another script."""
+    return [arg for arg in sys.argv[1:] if arg.startswith("--config")]
+
+
+def named_config(dataset: str) -> "ConfigDict":
     """The settings of a corpus: of configs/<name>_<variant>.py, of configs/<name>.py, or the defaults."""
     for name in (dataset.replace("/", "_"), dataset.partition("/")[0]):
         if importlib.util.find_spec(f"stag_configs.{name}"):
@@ -118,6 +136,8 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
       UserError: the workdir belongs to another config, or is in use.
       CorpusError: the corpus cannot be built.
     """
+    from stag_jax.training import lock, workdir
+
     config = absolute(config)
 
     def check() -> None:
@@ -137,6 +157,8 @@ def absolute(config: Config) -> Config:
 
 def build(config: Config) -> list[Path]:
     """Return the folders of the corpora of a config, built if missing. Raises CorpusError where that cannot be."""
+    from stag_datasets import corpus
+
     data = config.data
     return hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
 
@@ -153,6 +175,9 @@ def find(config: Config) -> tuple[Config, list[Path]]:
     Raises:
       UserError: corpus or features are missing, and --rebuild was not given.
     """
+    from stag_datasets import corpus
+    from stag_jax.training import features
+
     if flags.FLAGS.data_dir:
         config = config_lib.replace(config, {"data.data_dir": str(Path(flags.FLAGS.data_dir).absolute())})
     if not flags.FLAGS.rebuild:
@@ -174,12 +199,12 @@ def number_flag(name: str, default: float | None, help: str, rule: Rule) -> flag
     return holder
 
 
-def run(main: Callable[..., None], *, arguments: int = 0) -> None:
+def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | None = None) -> None:
     """Parse the flags and run `main`.
 
     What the user can mend, a full disk among it, is one line and exit code 2; a workdir that went away is one line and
     1; a signal is one line and 130 or 75 (`interrupts`). `main` gets the arguments that are no flags; more of them than
-    `arguments` are an error.
+    `arguments` are an error. --help shows the docstring and the flags of `about`, or of the script.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -190,7 +215,7 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
 
     try:
         interrupts.raise_them()
-        app.run(lambda argv: _told(lambda: guarded(argv)), flags_parser=_parse)
+        app.run(lambda argv: _told(lambda: guarded(argv)), flags_parser=lambda argv: _parse(argv, about))
     except KeyboardInterrupt:
         interrupts.leave()
     finally:
@@ -200,7 +225,7 @@ def run(main: Callable[..., None], *, arguments: int = 0) -> None:
 def _told(work: Callable[[], None]) -> None:
     try:
         work()
-    except (UserError, corpus.CorpusError) as error:
+    except _user_errors() as error:
         fail(str(error))
     except Preempted as notice:
         fail(str(notice), code=interrupts.TRY_AGAIN)
@@ -211,6 +236,12 @@ def _told(work: Callable[[], None]) -> None:
         if line is None:
             raise
         fail(line)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that the user can mend; those of a corpus only where the builders were imported."""
+    corpus = sys.modules.get("stag_datasets.corpus")
+    return (UserError, corpus.CorpusError) if corpus else (UserError,)
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
@@ -238,11 +269,15 @@ def _disk_fault(error: BaseException) -> str | None:
     return None
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    # absl looks for --help flags only where it parses itself.
-    if any(arg in ("-h", "-help", "--help") for arg in argv):
-        print(sys.modules["__main__"].__doc__)
-        print(flags.FLAGS.main_module_help())
+def wants_help(argv: Sequence[str]) -> bool:
+    """Return whether the command line asks for help. absl looks for that only where it parses itself."""
+    return any(arg in ("-h", "-help", "--help") for arg in argv)
+
+
+def _parse(argv: Sequence[str], about: ModuleType | None) -> list[str]:
+    if wants_help(argv):
+        print((about or sys.modules["__main__"]).__doc__)
+        print(flags.FLAGS.module_help(about or sys.argv[0]))
         if "config" in flags.FLAGS:
             print(_settings_help())
         sys.exit(0)
@@ -260,7 +295,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _settings_help() -> str:
-    base = importlib.import_module("stag_configs.base").get_config()
+    from stag_jax.training import validation
+
+    base = importlib.import_module("stag_configs.base").settings()
     lines = (f"  {key} ({default}): {kind}, {rule}; {text}" for key, kind, default, rule, text in validation.rows(base))
     return "\n".join(["settings, --config.KEY=VALUE (default):", *lines])
 

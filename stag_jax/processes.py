@@ -11,13 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-import joblib
-
 SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 
 def cores() -> int:
     """Count the cores that this process may use: by affinity (taskset, Slurm) and by the limits of its container."""
+    import joblib  # slow, and not needed by all who import this
+
     return joblib.cpu_count()
 
 

@@ -20,7 +20,7 @@ ROOMS["training"] = ("types", "config", "processes", "media", "face", "model", "
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
 ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}
-ONLY_IN |= {"torch": "experiments/torch_reference.py", "submitit": "experiments/launch.py"}
+ONLY_IN |= {"torch": "experiments/benchmarks/torch_reference.py", "submitit": "experiments/launch.py"}
 ONLY_IN |= {"jax2onnx": "stag_jax/deploy/onnx_file.py", "onnx": "stag_jax/deploy/onnx_file.py"}
 ONLY_IN |= {"tensorflow": "stag_jax/deploy/litert.py"}
 EXPORTING = {

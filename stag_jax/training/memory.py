@@ -1,10 +1,10 @@
 """How many members fit on a device at once: reckoned from shapes, before anything is compiled."""
 
+import os
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 
 from stag_jax.training import fold
 from stag_jax.types import ClipBatch
@@ -80,7 +80,16 @@ def _free(device: jax.Device, count: int) -> float:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return psutil.virtual_memory().available / count
+    return available() / count
+
+
+def available() -> float:
+    """Return the bytes of host memory that can be had. Without psutil, those in disk caches do not count."""
+    try:
+        import psutil
+    except ImportError:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return float(psutil.virtual_memory().available)
 
 
 def _bytes(tree: Any) -> int:

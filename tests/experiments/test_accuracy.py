@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.svm import SVC
 
 from stag_datasets import corpus
-from stag_experiments import accuracy
+from stag_experiments.benchmarks import accuracy
 from stag_jax.analysis import comparison
 from stag_jax.protocol import compare, metrics, splits
 from stag_jax.training import augment, dataset, workdir

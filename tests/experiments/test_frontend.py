@@ -7,7 +7,7 @@ import pytest
 
 from stag_configs import base
 from stag_datasets.synth_me import render, script
-from stag_experiments import frontend
+from stag_experiments.benchmarks import frontend
 from stag_jax.config import from_config_dict
 from stag_jax.motion import observe
 

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from stag_experiments import members_speed, torch_reference
+from stag_experiments.benchmarks import members_speed, random_study, torch_reference
+from stag_experiments.benchmarks.matrix_rate import matrix_rate
 from stag_jax.analysis import cost
 from stag_jax.motion import nodes
 from stag_jax.types import UserError
@@ -40,13 +41,13 @@ def as_the_scripts_have_it():
 @pytest.mark.parametrize("kind", ["grid", "roi"])
 def test_random_clips_have_the_shapes_of_the_config(kind):
     config = makers.tiny_config(graph__kind=kind, motion__frames=6)
-    what = members_speed.synthetic(config, 50, 45)
+    what = random_study.random_setting(config, 50, 45)
     one = cost.one_clip(nodes.graph(config.graph, config.motion), config)
     for made, known in zip(what.batch, one, strict=True):
         assert made.shape == (50, *known.shape[1:]) and made.dtype == known.dtype
     # Twenty folds, a third seed begun.
-    assert len(what.who.names) == len(what.who.test_rows) == 45
-    assert what.who.names[-1] == "s04 seed 2" and what.who.members.seed[-1] == 2
+    assert len(what.roster.names) == len(what.roster.test_rows) == 45
+    assert what.roster.names[-1] == "s04 seed 2" and what.roster.members.seed[-1] == 2
     assert what.task.batch_size == config.train.batch_size
     assert (np.diff(what.batch.times_ms, axis=1) > 0).all()
     assert set(what.batch.label.tolist()) == {0, 1, 2}
@@ -54,8 +55,8 @@ def test_random_clips_have_the_shapes_of_the_config(kind):
 
 def test_the_count_of_a_step_grows_with_its_clips_and_not_with_the_members():
     def count(size, members):
-        what = members_speed.synthetic(makers.tiny_config(train__batch_size=size), 80, members)
-        return members_speed.step_flops(what.task, what.batch, what.who)
+        what = random_study.random_setting(makers.tiny_config(train__batch_size=size), 80, members)
+        return random_study.step_flops(what)
 
     small, large = count(8, 1), count(32, 1)
     assert small > 1e5 and 2 < large / small <= 4
@@ -74,7 +75,9 @@ def built(monkeypatch):
         )
 
     monkeypatch.setattr(members_speed.members, "build", build)
-    monkeypatch.setattr(members_speed, "_stacked", lambda what: {"w": np.zeros((len(what.who.names), 250), np.float32)})
+    monkeypatch.setattr(
+        members_speed, "stacked_states", lambda what: {"w": np.zeros((len(what.roster.names), 250), np.float32)}
+    )
     monkeypatch.setattr(members_speed, "ENOUGH_S", 0.0)
     return asked
 
@@ -89,7 +92,7 @@ def test_the_curves_have_a_row_a_point(built):
 
 
 def test_all_devices_are_used_as_training_does_and_by_pmap(built):
-    what = members_speed.synthetic(makers.tiny_config(), 40, 5)
+    what = random_study.random_setting(makers.tiny_config(), 40, 5)
     one, other = members_speed.all_devices(what, 2, pmap=True)
     assert one.name == "training's own plan, 8 devices (sharded)" and other.name == "the same by pmap, 8 devices (pmap)"
     assert built == [(5, 40, "sharded", 8), (5, 40, "pmap", 8)]
@@ -97,7 +100,7 @@ def test_all_devices_are_used_as_training_does_and_by_pmap(built):
 
 
 def test_chunks_of_more_than_there_are_have_no_row(built, monkeypatch):
-    what = members_speed.synthetic(makers.tiny_config(), 40, 5)
+    what = random_study.random_setting(makers.tiny_config(), 40, 5)
     monkeypatch.setattr(members_speed, "_sequential", lambda *_: members_speed.Way("first", 1, [1.0], 1.0))
     names = [way.name for way in members_speed.one_device(what, 1, members_speed.CHUNKS)]
     assert names == ["first", *(f"vmapped, {size} at once, one device" for size in (1, 2, 4, "all"))]
@@ -105,7 +108,7 @@ def test_chunks_of_more_than_there_are_have_no_row(built, monkeypatch):
 
 
 def test_what_does_not_fit_is_a_row_without_figures(built, monkeypatch):
-    what = members_speed.synthetic(makers.tiny_config(), 40, 3)
+    what = random_study.random_setting(makers.tiny_config(), 40, 3)
     monkeypatch.setattr(members_speed.memory, "SHARE", 0.0)
     monkeypatch.setattr(members_speed, "_sequential", lambda *_: members_speed.Way("first", 1, [1.0], 1.0))
     _, second = members_speed.one_device(what, 1, (0,))
@@ -114,7 +117,7 @@ def test_what_does_not_fit_is_a_row_without_figures(built, monkeypatch):
 
 
 def test_torch_says_so_where_it_is_missing_or_has_no_such_network(monkeypatch):
-    what = members_speed.synthetic(makers.tiny_config(model__name="apex_only"), 40, 1)
+    what = random_study.random_setting(makers.tiny_config(model__name="apex_only"), 40, 1)
     if torch_reference.available():
         (way,) = members_speed.eager_torch(what, 1)
         assert way.rates == [] and "apex_only" in way.name
@@ -125,7 +128,7 @@ def test_torch_says_so_where_it_is_missing_or_has_no_such_network(monkeypatch):
 def test_torch_has_one_thread_and_then_all():
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
-    what = members_speed.synthetic(makers.tiny_config(), 40, 1)
+    what = random_study.random_setting(makers.tiny_config(), 40, 1)
     ways = list(members_speed.eager_torch(what, 1))
     assert ways[0].name == "eager PyTorch on cpu, 1 thread, 1 members one after the other"
     assert len(ways) == len({1, before}) and all(min(way.rates) > 0 for way in ways)
@@ -203,4 +206,4 @@ def test_misuse_is_one_line(place, arguments, message):
 
 
 def test_products_are_timed_on_all_devices():
-    assert members_speed.matrix_rate(64) > 0 and len(jax.local_devices()) == 8
+    assert matrix_rate(64) > 0 and len(jax.local_devices()) == 8

@@ -1,6 +1,7 @@
 """The scripts as a user runs them: in processes of their own, killed, misused, and run again."""
 
 import csv
+import importlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stag_experiments import benchmark
 from stag_jax import config as config_lib
 from tests import archives, makers
 
@@ -241,7 +243,22 @@ def test_benchmark_wants_a_part_that_it_knows(place):
     for arguments, message in (((), "name a part to measure: frontend"), (("engine",), "(got 'engine')")):
         done = run(place, "benchmark", *arguments)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+        assert all(f"\n  {part} " in done.stdout for part in ("frontend", "members", "report"))
     assert "unexpected argument 'twice'" in run(place, "benchmark", "frontend", "twice").stderr
+
+
+def test_benchmark_shows_the_flags_of_one_part(place):
+    everything = run(place, "benchmark", "--help", check=True).stdout
+    members = run(place, "benchmark", "members", "--help", check=True).stdout
+    assert "\n  soak " in everything and "--chunks" not in everything
+    assert all(flag in members for flag in ("--chunks", "--curves", "--config", "--out"))
+    assert not any(flag in members for flag in ("--kills", "--minutes", "--media", "--against"))
+
+
+def test_every_part_of_the_benchmark_is_a_module_with_flags_and_main():
+    for module, text in benchmark.PARTS.values():
+        part = importlib.import_module(f"{benchmark.PACKAGE}.{module}")
+        assert callable(part.define_flags) and callable(part.main) and text
 
 
 def _bad(place, folder, changes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stag_configs import base
-from stag_experiments import stream_speed
+from stag_experiments.benchmarks import stream_soak, stream_speed
 from stag_jax.config import from_config_dict
 from stag_jax.deploy import source
 from stag_jax.deploy.results import Answer, Recogniser
@@ -53,20 +53,20 @@ def test_a_film_is_repeated_without_a_seam(film, tmp_path):
 
 def test_passes_are_compared():
     one = [(100.0, 420.0), (900.0, 1220.0)]
-    assert stream_speed._apart(one, one) == 0
-    assert stream_speed._apart(one, [(100.0, 420.0), (880.0, 1240.0)]) == 20
-    assert math.isnan(stream_speed._apart(one, one[:1])) and stream_speed._apart([], []) == 0
+    assert stream_soak._apart(one, one) == 0
+    assert stream_soak._apart(one, [(100.0, 420.0), (880.0, 1240.0)]) == 20
+    assert math.isnan(stream_soak._apart(one, one[:1])) and stream_soak._apart([], []) == 0
 
 
 def test_an_hour_that_is_too_short_is_refused(recogniser, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_speed, "film", lambda path, rate: FILM(path, rate, frames=53))
+    monkeypatch.setattr(stream_soak, "film", lambda path, rate: FILM(path, rate, frames=53))
     with pytest.raises(UserError, match="less than three times the film of 1 s"):
-        stream_speed.soak(recogniser, tmp_path, minutes=0.02)
+        stream_soak.soak(recogniser, tmp_path, minutes=0.02)
 
 
 def test_a_short_hour_has_its_rows(recogniser, tmp_path, monkeypatch):
-    monkeypatch.setattr(stream_speed, "film", lambda path, rate: FILM(path, rate, frames=101))
-    monkeypatch.setattr(stream_speed, "MINUTE", 1000.0)
-    rows = dict(stream_speed.soak(recogniser, tmp_path, minutes=4.5))
+    monkeypatch.setattr(stream_soak, "film", lambda path, rate: FILM(path, rate, frames=101))
+    monkeypatch.setattr(stream_soak, "MINUTE", 1000.0)
+    rows = dict(stream_soak.soak(recogniser, tmp_path, minutes=4.5))
     assert rows["video"].startswith("4.0 min of 15 frames/s, 60 frames, 4 passes")
     assert rows["faces that were numbered"] == "1" and "growth" in rows

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from stag_experiments import torch_reference
+from stag_experiments.benchmarks import torch_reference
 from stag_jax.config import AugmentConfig
 from stag_jax.model import baselines
 from stag_jax.model import graph as graph_ops

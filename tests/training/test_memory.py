@@ -1,6 +1,6 @@
 """How many members go at once: from shapes alone, and never fewer than one."""
 
-from types import SimpleNamespace
+import sys
 from unittest import mock
 
 import jax
@@ -95,6 +95,12 @@ def test_a_cpu_takes_few_at_once(monkeypatch):
     assert memory.plan(large, 0, device(10**12, "cpu"), 7, 1).members == 1
     assert memory.plan(large, 0, device(10**12), 7, 1).members == 7
     # Without figures of its own a device shares what the host has left.
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 56_000))
+    monkeypatch.setattr(memory, "available", lambda: 2 * 56_000.0)
     bare = mock.Mock(spec=jax.Device, platform="cpu", memory_stats=lambda: None)
     assert [memory.plan(NEED, 0, bare, 100, count).members for count in (1, 2, 4)] == [14, 7, 3]
+
+
+def test_host_memory_is_known_without_psutil(monkeypatch):
+    known = memory.available()
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert 0 < memory.available() < 10 * known

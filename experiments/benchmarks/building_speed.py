@@ -9,12 +9,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from absl import flags
 
 from stag_datasets import corpus
+from stag_experiments.benchmarks import output
 from stag_jax.training.files import write_table
 
 FRAMES, PER_SUBJECT, SIDE, QUALITY = 60, 15, 120, 75
+CLIPS = 10_000
 SHARES = (4, 2, 1)  # a quarter, a half, all
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py builder`."""
+    flags.DEFINE_integer("clips", CLIPS, "Clips of the largest corpus.", lower_bound=SHARES[0])
+
+
+def main() -> None:
+    """Build and print the table."""
+    output.show_figures(measure(flags.FLAGS.clips))
 
 
 def measure(clips: int) -> list[tuple[str, str]]:

@@ -6,19 +6,20 @@ that does best on all other persons' recordings.
 """
 
 import functools
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from absl import flags
 from tqdm import tqdm
 
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
+from stag_experiments import cli
+from stag_jax import processes
+from stag_jax.analysis import comparison
 from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
 from stag_jax.motion import watch, windows
@@ -32,6 +33,20 @@ RESAMPLES = 2000
 
 
 FIRST = "size of the movement"
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py spotting`."""
+    cli.workdir_flag()
+    flags.DEFINE_list("against", [], "Finished runs that were trained to spot, by commas.")
+    flags.DEFINE_integer("clips", 0, "People, 0 = all.", lower_bound=0)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    learned = [Path(folder) for folder in flags.FLAGS.against]
+    rows = measure(cli.read_workdir(flags.FLAGS["workdir"]), learned, flags.FLAGS.clips)
+    print(comparison.markdown(HEADER, rows))
 
 
 class Watched(NamedTuple):
@@ -56,8 +71,7 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
         if windows.NONE not in workdir.read_config(run).data.classes:
             raise UserError(f"{run} has no class {windows.NONE!r}: it was not trained to spot")
     work = functools.partial(_watch, runs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(names)), mp_context=context) as pool:
+    with processes.pool(min(processes.cores(), len(names))) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
     makers = [predict.from_run(run, names[:1]) for run in runs]
     found = {

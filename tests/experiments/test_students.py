@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stag_datasets import corpus
-from stag_experiments import smaller
+from stag_experiments.benchmarks import students
 from stag_jax.analysis import cost, load_run
 from stag_jax.protocol import compare, metrics
 from stag_jax.training import dataset, loop, workdir
@@ -95,4 +95,4 @@ def test_misuse_is_one_line(study, tmp_path):
     done = run(root, f"--workdir={root / 'teacher'}")
     assert done.returncode == 2 and "--out=DIR is missing" in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(UserError, match=r"is no folder of a sweep: sweep\.json is missing"):
-        smaller.measure(root / "teacher", tmp_path)
+        students.measure(root / "teacher", tmp_path)

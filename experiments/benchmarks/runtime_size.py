@@ -5,11 +5,15 @@ import sys
 import venv
 from pathlib import Path
 
+from absl import flags
+
+from stag_experiments import cli
+from stag_experiments.benchmarks import output
 from stag_jax.deploy import export
 from stag_jax.training import restore
 from stag_jax.types import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "stag_jax" / "deploy" / "requirements.txt"
 OWN = ("pip", "setuptools", "wheel")  # of the environment rather than of what runs in it
 LARGEST = 6  # packages that are named
@@ -25,6 +29,18 @@ clip = ClipBatch(np.zeros((1, t, 22, 4 * recogniser.config.motion.patch**2 + 6))
     np.ones((1, t), bool), np.zeros((1, u)), np.zeros((1, u), bool), np.zeros(1, int))
 print(json.dumps(np.round(recogniser.forward(clip).probability[0], 4).tolist()))
 """
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py runtime`."""
+    cli.workdir_flag()
+    output.define_out("Folder for the environment.")
+
+
+def main() -> None:
+    """Make the environment and print the table."""
+    out = output.required_out("the environment is").absolute()
+    output.show_figures(measure(cli.read_workdir(flags.FLAGS["workdir"]), out))
 
 
 def measure(folder: Path, out: Path) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ except ImportError:
 Module = torch.nn.Module if torch else object
 CODE_WIDTH, SLOPE, FLOOR, EPSILON = 16, 0.2, 1e-2, 1e-6  # as in stag_jax
 FLIP = ("mirror", "feature_mirror", "feature_sign")  # fields of the graph that become tensors
+Mask = Float[np.ndarray, " b"]
 WARM_UP = 3  # steps of each member that are not timed
 
 
@@ -98,11 +99,11 @@ def steps_per_second(
 
 
 def make_member(
-    config: Config, graph: FaceGraph, batch: ClipBatch, train_mask: Float[np.ndarray, " b"], *, device: str = "cpu"
+    config: Config, graph: FaceGraph, batch: ClipBatch, train_mask: Mask, device: str = "cpu", mode: str | None = None
 ) -> Callable[[], Tensor]:
     """One member before its first step. Each call of the result is a step and returns its loss, a scalar.
 
-    Raises as `make_model` does.
+    `mode` is that of `torch.compile` for the network and its loss; None leaves them eager. Raises as `make_model` does.
     """
     clips = ClipBatch(*(torch.from_numpy(np.asarray(field)[train_mask > 0]).to(device) for field in batch))
     clips = clips._replace(label=clips.label.long())
@@ -116,11 +117,12 @@ def make_member(
     optimizer, schedule = make_optimizer(config.train, model)
     order = batches(count, min(config.train.batch_size, count), device)
     parameters = list(model.parameters())
+    objective = loss_of if mode is None else torch.compile(loss_of, mode=mode)
 
     def step() -> Tensor:
         chosen = next(order)
         mixed = augment(ClipBatch(*(field[chosen] for field in clips)), mean, scale, graph, config.augment)
-        loss = loss_of(model, mixed, class_weight, config.loss)
+        loss = objective(model, mixed, class_weight, config.loss)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, float(config.train.clip_norm))

@@ -5,31 +5,32 @@ same whatever its numbers are. Padding of the last chunk is paid for, but not co
 """
 
 import dataclasses
-import multiprocessing
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
+from absl import flags
 
-from stag_jax.analysis import cost
+from stag_experiments import cli
+from stag_experiments.benchmarks import output
+from stag_experiments.benchmarks.matrix_rate import matrix_rate
+from stag_experiments.benchmarks.random_study import Setting, random_setting, stacked_states, step_flops
+from stag_jax import processes
+from stag_jax.analysis import comparison
 from stag_jax.config import Config, ParallelConfig
-from stag_jax.motion import nodes
-from stag_jax.protocol.splits import Splits, loso, make_splits
-from stag_jax.training import fold, hosts, layout, members, memory
-from stag_jax.training.dataset import Corpus
-from stag_jax.training.roster import Roster, make_roster
-from stag_jax.types import ClipBatch, FaceGraph, UserError
+from stag_jax.protocol.splits import make_splits
+from stag_jax.training import dataset, files, fold, hosts, members, memory
+from stag_jax.training.roster import make_roster
+from stag_jax.types import UserError
 
 CHUNKS = (1, 2, 4, 8, 16, 0)  # members at once on one device; 0 = all of them
-PRODUCTS, CPU_SIDE, SIDE = 8, 2048, 8192  # products timed, and their side on a CPU and on an accelerator
 REPEATS, MOST_REPEATS, ENOUGH_S = 3, 30, 2.0  # at least so many repetitions; more, up to so many, until so long
 TORCH_MEMBERS = 4
-SUBJECTS = 20
 CURVE_MEMBERS, CURVE_CLIPS = (1, 4, 16, 64, 256, 1024), (300, 1000, 10_000)
 FIXED_MEMBERS, FIXED_CLIPS = 16, 300  # along the other curve
 ONCE_FROM = 256  # a row of so many members or more is timed once
@@ -51,20 +52,6 @@ class Table(NamedTuple):
     rows: list[Sequence[Any]]
 
 
-class Setting(NamedTuple):
-    """What is trained; all of it on the host, so that it can be sent to another process."""
-
-    config: Config
-    graph: FaceGraph
-    batch: ClipBatch
-    who: Roster
-
-    @property
-    def task(self) -> fold.Task:
-        """As `training.loop` makes it."""
-        return fold.make_task(self.config, self.graph, int(self.who.members.train_mask.sum(axis=1).min()))
-
-
 class Way(NamedTuple):
     """One way, measured: member-steps per second of each repetition; none where it could not be run."""
 
@@ -74,34 +61,44 @@ class Way(NamedTuple):
     compile_s: float | None
 
 
-def setting(config: Config, corpus: Corpus) -> Setting:
+def define_flags() -> None:
+    """Define the flags of `benchmark.py members`."""
+    cli.config_flag()
+    flags.DEFINE_integer("steps", 8, "Steps a dispatch.", lower_bound=1)
+    flags.DEFINE_list("chunks", None, "Sizes of chunks on one device, e.g. 1,4,all; all sizes if missing.")
+    flags.DEFINE_bool("pmap", False, "By pmap as well.")
+    flags.DEFINE_bool("curves", False, "The cost against the number of members and of clips instead.")
+    flags.DEFINE_integer("curve_steps", 2, "Steps a dispatch of --curves.", lower_bound=1)
+    output.define_out("Folder for the tables as CSV.")
+
+
+def main() -> None:
+    """Print each table, and write it into --out where there is one, as soon as it is measured."""
+    given = flags.FLAGS
+    config, chunks = cli.read_config(given["config"]), read_chunks(given.chunks)
+    cli.connect(config)
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is timed
+    with tempfile.TemporaryDirectory() as folder:
+        config, _, corpora = cli.set_up(config, Path(folder))
+    if given.curves:
+        _show(curves(config, steps=given.curve_steps))
+        return
+    what = setting(config, dataset.load(corpora, config))
+    for table in measure(what, steps=given.steps, chunks=chunks, pmap=given.pmap):
+        _show(table)
+
+
+def _show(table: Table) -> None:
+    print(comparison.markdown(table.header, text(table)) + "\n", flush=True)
+    if folder := output.out_folder():
+        print(files.write_table(folder / f"{table.name}.csv", table.header, table.rows))
+
+
+def setting(config: Config, corpus: dataset.Corpus) -> Setting:
     """The whole study of `config` on `corpus`. Raises UserError where the clips cannot be split so."""
     return Setting(
         config, corpus.graph, corpus.batch, make_roster(make_splits(config.protocol, corpus.clips), config.seeds)
     )
-
-
-def synthetic(config: Config, clips: int, count: int) -> Setting:
-    """`count` members, folds of `SUBJECTS` subjects with as many seeds as it takes, on so many random clips."""
-    graph, rng = nodes.graph(config.graph, config.motion), np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: cost.one_clip(graph, config))
-    drawn = {
-        name: rng.standard_normal((clips, *x.shape[1:]), np.float32).astype(x.dtype)
-        for name, x in shapes._asdict().items()
-    }
-    batch = ClipBatch(**drawn)._replace(
-        times_ms=np.cumsum(np.abs(drawn["times_ms"]) * 40, axis=1),
-        magnitude=np.abs(drawn["magnitude"]),
-        frame_mask=np.ones_like(drawn["frame_mask"]),
-        au=np.float32(drawn["au"] > 0),
-        au_mask=np.ones_like(drawn["au_mask"]),
-        label=np.arange(clips, dtype=np.int32) % len(config.data.classes),
-    )
-    splits: Splits = loso([f"s{index % SUBJECTS:02d}" for index in range(clips)])
-    who = make_roster(splits, range(-(-count // len(splits.names))))
-    first = jax.tree.map(lambda x: x[:count], (who.members, who.test_rows, who.test_mask))
-    who = who._replace(members=first[0], names=who.names[:count], test_rows=first[1], test_mask=first[2])
-    return Setting(config, graph, batch, who)
 
 
 def read_chunks(texts: Sequence[str] | None) -> tuple[int, ...]:
@@ -113,49 +110,20 @@ def read_chunks(texts: Sequence[str] | None) -> tuple[int, ...]:
     return tuple(0 if text == "all" else int(text) for text in texts)
 
 
-def matrix_rate(side: int = 0) -> float:
-    """FLOP/s of float32 products of square matrices, one on each local device at the same time; the best of several.
-
-    At the precision that jax has by default, which is also that of training.
-    """
-    devices = jax.local_devices()
-    side = side or (CPU_SIDE if devices[0].platform == "cpu" else SIDE)
-    lay = layout.make_layout("sharded", devices)
-    rng = np.random.default_rng(0)
-    right = lay.replicate(rng.standard_normal((side, side), np.float32))
-    left = lay.place(rng.standard_normal((len(devices), side, side), np.float32))
-    product = lay.spread(lambda right, left: left @ right, 1)
-    product(right, left).block_until_ready()
-    seconds = []
-    for _ in range(PRODUCTS):
-        start = time.perf_counter()
-        product(right, left).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 * len(devices) / min(seconds)
-
-
-def step_flops(task: fold.Task, batch: ClipBatch, who: Roster) -> float:
-    """FLOP of one step of one member, as XLA counts them before it optimises."""
-    member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), who.members)
-    state = jax.eval_shape(lambda batch, member: fold.init(task, batch, member), batch, member)
-    lowered = jax.jit(lambda *args: fold.train_step(task, *args)).lower(batch, member, state)
-    return float(lowered.cost_analysis()["flops"])
-
-
 def measure(
     what: Setting, *, steps: int, chunks: Sequence[int] = CHUNKS, pmap: bool = False, side: int = 0
 ) -> tuple[Table, Table]:
     """The device, and all ways of training `what`. `side` is that of the matrices, 0 = as the device has it."""
     rate = matrix_rate(side)
-    flops = step_flops(what.task, what.batch, what.who)
+    flops = step_flops(what)
     if jax.default_backend() == "cpu":
         # The number of CPU devices is fixed for a process: in its own, one device has all the cores.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with processes.pool(1) as pool:
             ways = pool.submit(_alone, what, steps, chunks).result()
     else:
         ways = list(one_device(what, steps, chunks))
     ways += [*all_devices(what, steps, pmap=pmap), *eager_torch(what, steps)]
-    trials, seeds, folds = what.who.shape
+    trials, seeds, folds = what.roster.shape
     device = [
         ("devices", hosts.describe()),
         ("float32 products on all of them at once, best of several, summed, GFLOP/s", rate / 1e9),
@@ -176,10 +144,10 @@ def curves(
     points = [(count, FIXED_CLIPS) for count in counts] + [(FIXED_MEMBERS, size) for size in clips]
     rows = []
     for count, size in dict.fromkeys(points):  # the curves share a point
-        what = synthetic(config, size, count)
-        per_device = members.plan(what.task, what.batch, what.who, config.parallel).members
-        study = members.build(what.task, what.batch, what.who, config.parallel, per_device)
-        states = study.place(_stacked(what))
+        what = random_setting(config, size, count)
+        per_device = members.plan(what.task, what.batch, what.roster, config.parallel).members
+        study = members.build(what.task, what.batch, what.roster, config.parallel, per_device)
+        states = study.place(stacked_states(what))
         held = sum(x.nbytes for x in jax.tree.leaves(states))
         rates = _timed(_dispatch(study, states), count, steps, 1 if count >= ONCE_FROM else REPEATS)
         rate = float(np.median(rates))
@@ -195,14 +163,14 @@ def text(table: Table) -> list[list[str]]:
 
 def one_device(what: Setting, steps: int, chunks: Sequence[int]) -> Iterator[Way]:
     """Member after member by one program, then vmapped in chunks; all on the first device."""
-    count, start = len(what.who.names), _stacked(what)
+    count, start = len(what.roster.names), stacked_states(what)
     yield _sequential(what, start, steps)
     parallel = dataclasses.replace(what.config.parallel, mode="sharded")
-    needed = members.plan(what.task, what.batch, what.who, parallel).need.total
+    needed = members.plan(what.task, what.batch, what.roster, parallel).need.total
     for size in sorted({size or count for size in chunks if size <= count}):
         name = f"vmapped, {'all' if size == count else size} at once, one device"
         too_large = Way(f"{name}: too large for the memory", size, [], None)
-        if jax.default_backend() == "cpu" and size * needed > memory.SHARE * psutil.virtual_memory().available:
+        if jax.default_backend() == "cpu" and size * needed > memory.SHARE * memory.available():
             yield too_large
             continue
         try:
@@ -215,13 +183,13 @@ def one_device(what: Setting, steps: int, chunks: Sequence[int]) -> Iterator[Way
 
 def all_devices(what: Setting, steps: int, *, pmap: bool) -> Iterator[Way]:
     """As training does it, and with `pmap` by that too."""
-    devices, start, parallel = jax.devices(), _stacked(what), what.config.parallel
+    devices, start, parallel = jax.devices(), stacked_states(what), what.config.parallel
     where = f"{len(devices)} device{'s' * (len(devices) > 1)}"
     plans = [("training's own plan", parallel)]
     if pmap:
         plans.append(("the same by pmap", dataclasses.replace(parallel, mode="pmap")))
     for name, parallel in plans:
-        size = members.plan(what.task, what.batch, what.who, parallel).members
+        size = members.plan(what.task, what.batch, what.roster, parallel).members
         yield _built(what, start, steps, f"{name}, {where} ({parallel.mode})", parallel, size, devices)
 
 
@@ -230,12 +198,12 @@ def eager_torch(what: Setting, steps: int) -> Iterator[Way]:
 
     Threads that wait for each other can cost more than they bring where the arrays are small or the machine is busy.
     """
-    from stag_experiments import torch_reference  # takes seconds to import
+    from stag_experiments.benchmarks import torch_reference  # takes seconds to import
 
     if not torch_reference.available():
         yield Way("eager PyTorch: not installed", None, [], None)
         return
-    torch, masks = torch_reference.torch, what.who.members.train_mask[:TORCH_MEMBERS]
+    torch, masks = torch_reference.torch, what.roster.members.train_mask[:TORCH_MEMBERS]
     device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     before = torch.get_num_threads()
     try:
@@ -265,10 +233,10 @@ def _sequential(what: Setting, start: fold.MemberState, steps: int) -> Way:
     batch = jax.device_put(what.batch, device)
 
     def each(tree: Any) -> list[Any]:
-        count = len(what.who.names)
+        count = len(what.roster.names)
         return [jax.device_put(jax.tree.map(lambda x, i=i: np.array(x[i]), tree), device) for i in range(count)]
 
-    everyone, states = each(what.who.members), each(start)
+    everyone, states = each(what.roster.members), each(start)
     begin = time.perf_counter()
     train = jax.jit(lambda *args: fold.train_steps(task, *args), donate_argnums=2)
     program = train.lower(batch, everyone[0], states[0], np.int32(1)).compile()
@@ -293,17 +261,9 @@ def _built(
     size: int,
     devices: Sequence[jax.Device],
 ) -> Way:
-    study = members.build(what.task, what.batch, what.who, parallel, size, devices)
-    rates = _timed(_dispatch(study, study.place(start)), len(what.who.names), steps)
+    study = members.build(what.task, what.batch, what.roster, parallel, size, devices)
+    rates = _timed(_dispatch(study, study.place(start)), len(what.roster.names), steps)
     return _said(Way(name, study.per_device, rates, study.compile_s))
-
-
-def _stacked(what: Setting) -> fold.MemberState:
-    """The first member's first state, once for each member; on the host, where the copies share their memory."""
-    task, count = what.task, len(what.who.names)
-    member = jax.tree.map(lambda x: x[0], what.who.members)
-    state = jax.jit(lambda batch, member: fold.init(task, batch, member))(what.batch, member)
-    return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *x.shape)), state)
 
 
 def _dispatch(study: members.Study, states: list[fold.MemberState]) -> Callable[[int], None]:

@@ -4,27 +4,31 @@ Time, size and memory are those of the first fold's network, each in a process o
 each is exported by itself and asked about the clips that it held out, whose features are those of the run.
 """
 
-import multiprocessing
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import psutil
+from absl import flags
 from jax import export as jax_export
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from stag_experiments import cli
+from stag_experiments.benchmarks import output
+from stag_jax import processes
+from stag_jax.analysis import comparison
 from stag_jax.config import Config
 from stag_jax.deploy import artefact, export, predict
 from stag_jax.protocol import compare, metrics
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import dataset, restore, workdir
+from stag_jax.training import dataset, files, restore, workdir
 from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch, UserError
 
@@ -47,6 +51,26 @@ class Table(NamedTuple):
 
     rows: list[tuple[str, ...]]
     left_out: list[str]
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py forward`."""
+    cli.workdir_flag()
+    output.define_out("Folder for the exported networks and forward.csv.")
+
+
+def main() -> None:
+    """Measure, print the table, keep what was exported in --out where there is one."""
+    folder, kept = cli.read_workdir(flags.FLAGS["workdir"]), output.out_folder()
+    config = workdir.read_config(folder)
+    corpora = cli.build(config)
+    with tempfile.TemporaryDirectory() as temporary:
+        table = measure(folder, corpora, config, kept or Path(temporary))
+    print(comparison.markdown(HEADER, table.rows))
+    for line in table.left_out:
+        print(line)
+    if kept:
+        print(files.write_table(kept / "forward.csv", HEADER, table.rows))
 
 
 def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> Table:
@@ -109,8 +133,7 @@ def pooled(
 
 def _apart(model: Path, fold: str, clip: ClipBatch) -> Cost:
     """In a process of its own, on one core."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with processes.pool(1) as pool:
         return pool.submit(_cost, model, fold, clip).result()
 
 

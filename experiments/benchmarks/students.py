@@ -1,18 +1,19 @@
 """The table of `benchmark.py smaller`: students of a run, how far they are from it, and what they cost."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from absl import flags
 
 from stag_experiments import cli
+from stag_experiments.benchmarks import output
 from stag_jax import config as config_lib
+from stag_jax import processes
 from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
 from stag_jax.protocol import compare, metrics, splits
@@ -25,6 +26,23 @@ HEADER = (
     *("parameters", "kB", "ms a clip, one core", "temporary kB"),
 )
 BYTES = 4  # of a parameter
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py smaller`."""
+    cli.config_flag()
+    cli.workdir_flag()
+    output.define_out("Folder for the students.")
+
+
+def main() -> None:
+    """Train what is not trained, print and write the table."""
+    cli.read_settings(flags.FLAGS["config"], "configs/sweeps/smaller.py")
+    out, teacher = output.required_out("the students are"), cli.read_workdir(flags.FLAGS["workdir"])
+    train(cli.given_config(), teacher, out)
+    rows = measure(teacher, out)
+    print(comparison.markdown(HEADER, map(cells, rows)))
+    print(write(rows, out))
 
 
 class Row(NamedTuple):
@@ -42,16 +60,16 @@ class Row(NamedTuple):
     temporary: int | None  # bytes besides parameters and input
 
 
-def train(flags: Sequence[str], teacher: Path, out: Path) -> None:
-    """Runs the sweep of `flags` into `out`; what is there is gone on with.
+def train(given: Sequence[str], teacher: Path, out: Path) -> None:
+    """Runs the sweep of `given` into `out`; what is there is gone on with.
 
     Raises:
       UserError: the sweep cannot be run; its own message has said why.
       Preempted: it was stopped; the same call goes on.
     """
-    given = [*flags, f"--config.settings.distil.teacher={teacher}", f"--workdir={out}"]
+    given = [*given, f"--config.settings.distil.teacher={teacher}", f"--workdir={out}"]
     # Its own table, of trials against the first, is in `out` for whoever wants it.
-    command = [sys.executable, str(Path(__file__).with_name("sweep.py")), *given]
+    command = [sys.executable, str(Path(__file__).parents[1] / "sweep.py"), *given]
     code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if code == cli.TRY_AGAIN:
         raise Preempted(f"{out}: stopped; the same command goes on")
@@ -124,8 +142,7 @@ def differing(one: Config, other: Config) -> str:
 
 def on_one_core(configs: Sequence[Config]) -> list[cost.Forward]:
     """What an answer of each costs on one core of the CPU: in a process of its own, which never has another."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_keep_to_one_core) as pool:
+    with processes.pool(1, _keep_to_one_core) as pool:
         return list(pool.map(cost.forward, configs))
 
 

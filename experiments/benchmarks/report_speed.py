@@ -9,12 +9,23 @@ from pathlib import Path
 
 from stag_configs import synth_me
 from stag_experiments import cli
+from stag_experiments.benchmarks import output
 from stag_jax.analysis import page, report
 from stag_jax.config import from_config_dict
 from stag_jax.training import loop
 from stag_jax.types import UserError
 
 STEPS = 20  # a report costs the same whatever the networks have learned
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py report`."""
+    output.define_out("Folder for the corpus, the run and its report.")
+
+
+def main() -> None:
+    """Make the report and print the table."""
+    output.show_figures(measure(output.required_out("the corpus, the run and its report are")))
 
 
 def measure(out: Path) -> list[tuple[str, str]]:
@@ -34,7 +45,7 @@ def measure(out: Path) -> list[tuple[str, str]]:
     cli.connect(config)
     result = loop.run(*cli.set_up(config, out / "run"))
     shutil.rmtree(out / "run" / "cache", ignore_errors=True)
-    script = Path(__file__).with_name("analyze.py")
+    script = Path(__file__).parents[1] / "analyze.py"
     begin = time.perf_counter()
     if subprocess.run([sys.executable, str(script), f"--workdir={out / 'run'}"], stdout=subprocess.DEVNULL).returncode:
         raise UserError(f"the report cannot be written: run experiments/analyze.py --workdir={out / 'run'}")

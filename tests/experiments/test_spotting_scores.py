@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stag_configs import base
-from stag_experiments import spotting as bench
+from stag_experiments.benchmarks import spotting_scores as bench
 from stag_jax.config import from_config_dict, to_dict
 from stag_jax.protocol import spotting
 from stag_jax.types import UserError

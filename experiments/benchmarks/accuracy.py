@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from jaxtyping import Float
 from tqdm import tqdm
 
+from stag_experiments import cli
+from stag_experiments.benchmarks import output
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
 from stag_jax.model.baselines import key_frame
@@ -28,6 +31,32 @@ class Table(NamedTuple):
 
     rows: list[comparison.Row]
     clock: str
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py accuracy`."""
+    cli.config_flag()
+    cli.workdir_flag()
+    flags.DEFINE_list("against", [], "Finished runs to compare with, by commas.")
+    output.define_out("Folder for accuracy.csv, the table as numbers.")
+
+
+def main() -> None:
+    """Finish the run, compare, print the table."""
+    check_installed()
+    config = cli.read_config(flags.FLAGS["config"])
+    cli.connect(config)
+    run = cli.set_up(config, cli.read_workdir(flags.FLAGS["workdir"]))
+    table = measure(*run, [Path(folder) for folder in flags.FLAGS.against])
+    show(table)
+    if folder := output.out_folder():
+        print(comparison.write(table.rows, folder / "accuracy.csv"))
+
+
+def show(table: Table) -> None:
+    """Print the comparison, and how long it took."""
+    print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
+    print(table.clock)
 
 
 def check_installed() -> None:

@@ -8,15 +8,32 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
 from tqdm import tqdm
 
+from stag_experiments import cli
+from stag_experiments.benchmarks import output
 from stag_jax.types import UserError
 
 TABLE = "trials.csv"
 
 
-def measure(flags: Sequence[str], folder: Path, kills: int, seed: int) -> list[tuple[str, str]]:
-    """Runs the sweep of `flags` twice into `folder`, the second time killed (SIGKILL) `kills` times, and compares.
+def define_flags() -> None:
+    """Define the flags of `benchmark.py kills`."""
+    cli.config_flag()
+    flags.DEFINE_integer("kills", 20, "How many.", lower_bound=0)
+    output.define_out("Folder for the two sweeps.")
+
+
+def main() -> None:
+    """Run both sweeps and print the table."""
+    cli.read_settings(flags.FLAGS["config"], "configs/sweeps/recipe.py:synth_me")
+    out = output.required_out("the two sweeps are")
+    output.show_figures(measure(cli.given_config(), out, flags.FLAGS.kills, seed=0))
+
+
+def measure(given: Sequence[str], folder: Path, kills: int, seed: int) -> list[tuple[str, str]]:
+    """Runs the sweep of `given` twice into `folder`, the second time killed (SIGKILL) `kills` times, and compares.
 
     Every kill comes at a random moment of a session, from its first import on, up to a sixth of what the sweep takes
     when it is left alone: it may hit compiling, training, saving, or the writing of results.
@@ -24,17 +41,17 @@ def measure(flags: Sequence[str], folder: Path, kills: int, seed: int) -> list[t
     Raises:
       UserError: the sweep does not run to its end where nobody disturbs it.
     """
-    script = Path(__file__).with_name("sweep.py")
+    script = Path(__file__).parents[1] / "sweep.py"
 
     def start(name: str) -> subprocess.Popen:
-        command = [sys.executable, str(script), *flags, f"--workdir={folder / name}"]
+        command = [sys.executable, str(script), *given, f"--workdir={folder / name}"]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     for name in ("alone", "killed"):
         shutil.rmtree(folder / name, ignore_errors=True)
     begin = time.perf_counter()
     if start("alone").wait():
-        raise UserError(f"the sweep fails when left alone: run experiments/sweep.py {' '.join(flags)}")
+        raise UserError(f"the sweep fails when left alone: run experiments/sweep.py {' '.join(given)}")
     alone_s = time.perf_counter() - begin
     moments, ended, begin = random.Random(seed), 0, time.perf_counter()
     for _ in tqdm(range(kills), desc="kills", unit="kill"):

@@ -11,7 +11,8 @@ import numpy as np
 
 from stag_configs import casme2_5class
 from stag_datasets.synth_me.script import Recipe
-from stag_experiments import accuracy, cli, twin_corpus
+from stag_experiments import cli, twin_corpus
+from stag_experiments.benchmarks import accuracy, output
 from stag_jax.training.files import write_table
 
 CLIPS = {
@@ -31,6 +32,19 @@ UNITS = {
     "fear": {"1+2+4": 1.0},
 }
 FPS, ONSET_TO_APEX_MS, DURATION_MS = 200, 167, 336
+
+
+def define_flags() -> None:
+    """Define the flags of `benchmark.py twin`."""
+    output.define_out("Folder for the twin and the run.")
+
+
+def main() -> None:
+    """Rehearse the study and print its table."""
+    accuracy.check_installed()
+    table, clock = measure(output.required_out("the twin and the run are"))
+    accuracy.show(table)
+    print(clock)
 
 
 def sheet(path: Path, seed: int = 0) -> None:

@@ -1,0 +1,1 @@
+"""What `experiments/benchmark.py` measures: one module a part, each with `define_flags` and `main`."""

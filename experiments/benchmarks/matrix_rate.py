@@ -1,0 +1,47 @@
+"""The rate of matrix products on all local devices: what the rate of training is a share of."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stag_jax.training import layout
+
+REPEATS, IN_A_ROW = 5, 3  # repetitions, and products sent in each before the last is waited for
+CPU_SIDE, SIDE = 2048, 8192  # on a CPU and on an accelerator
+
+
+def matrix_rate(
+    side: int = 0, *, dtype: str = "float32", precision: str | None = None, repeats: int = REPEATS
+) -> float:
+    """Return the FLOP/s of products of square matrices, one on each local device at the same time; the best of several.
+
+    Args:
+      side: of the matrices; 0 = as the device has it.
+      dtype: of the matrices.
+      precision: as `jax.lax.Precision` has it; None = what jax does by default, which is also that of training.
+      repeats: how many repetitions are timed.
+    """
+    devices = jax.local_devices()
+    side = side or (CPU_SIDE if devices[0].platform == "cpu" else SIDE)
+    lay = layout.make_layout("sharded", devices)
+    rng = np.random.default_rng(0)
+    draw = rng.standard_normal((side, side), np.float32).astype(jnp.dtype(dtype))
+    right = lay.replicate(draw)
+    left = lay.place(np.broadcast_to(draw.T, (len(devices), side, side)))
+    product = lay.spread(lambda right, left: jnp.matmul(left, right, precision=precision), 1)
+    seconds = fastest(lambda: [product(right, left) for _ in range(IN_A_ROW)][-1].block_until_ready(), repeats)
+    return 2 * side**3 * len(devices) * IN_A_ROW / seconds
+
+
+def fastest(work: Callable[[], object], repeats: int = REPEATS) -> float:
+    """Return the seconds of the fastest of some repetitions, after one that is not timed."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
