@@ -25,6 +25,7 @@ class _Worker(SpawnProcess):
     """A process that is started with `SIGNALS` blocked, so that not even its imports are interrupted."""
 
     def start(self) -> None:
+        """Start it; what it inherits is the mask of this moment."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             super().start()
