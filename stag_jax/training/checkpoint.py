@@ -42,8 +42,13 @@ class StateStore:
     def __enter__(self) -> "StateStore":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self._checkpointer.close()
+        except Exception:
+            # A save in the background fails for the reason that ends the run anyway, such as a folder that has gone.
+            if kind is None:
+                raise
 
     def latest(self) -> int | None:
         """The newest saved step."""
@@ -135,6 +140,9 @@ def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
 
 
 def _quiet() -> None:
-    """Orbax reports every step of every save at INFO, through absl's logger."""
-    if absl_logging.get_verbosity() <= absl_logging.INFO:
-        std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    """Pass over what Orbax logs: every step of every save, and errors with a traceback, which it raises as well."""
+    std_logging.getLogger("absl").addFilter(_not_of_orbax)  # once, however often it is called
+
+
+def _not_of_orbax(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
