@@ -35,7 +35,11 @@ class DataConfig:
     manual_dir: Annotated[
         str, ANY, "folder of the corpus as its owners ship it, or of one folder for each; empty if none is needed"
     ]
-    labels: Annotated[str, ANY, "scheme that makes classes of emotions (protocol/labels.py); empty: none"]
+    labels: Annotated[
+        str,
+        OneOf(("", "3class", "4class", "5class", "7class", "objective")),
+        "scheme that makes classes of emotions (protocol/labels.py); empty: emotions as they are",
+    ]
     classes: Annotated[
         tuple[str, ...], Distinct(NotEmpty(), 2), "classes scored, in label order; clips of others are left out"
     ]

@@ -9,7 +9,6 @@ from stag_jax.config import Config, Tunable
 from stag_jax.face import landmarks
 from stag_jax.model import baselines
 from stag_jax.motion import nodes
-from stag_jax.protocol import labels
 from stag_jax.training import teacher
 from stag_jax.types import UserError
 
@@ -30,8 +29,6 @@ def validate(config: Config) -> None:
         if not setting.rule.accepts(value):
             raise UserError(f"config.{setting.key} must be {setting.rule}, got {value!r}")
     data, protocol, motion = config.data, config.protocol, config.motion
-    if data.labels and data.labels not in labels.SCHEMES:
-        raise UserError(f"config.data.labels must be empty or one of {', '.join(labels.SCHEMES)}, got {data.labels!r}")
     if motion.hop_ms > motion.window_ms:
         raise UserError(f"config.motion.hop_ms must be at most window_ms ({motion.window_ms:g}), got {motion.hop_ms:g}")
     if protocol.test and protocol.split not in ("dataset", "part"):

@@ -4,11 +4,13 @@ import importlib
 import math
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
 import stag_configs
 from stag_configs import base
+from stag_experiments import figures
 from stag_jax import config as config_lib
 from stag_jax.allowed import Between, Distinct, OddFrom, OneOf
 from stag_jax.config import from_config_dict
@@ -84,6 +86,11 @@ def test_names_that_are_allowed_are_those_that_exist():
     rules = {setting.key: setting.rule for setting in config_lib.settings()}
     assert set(rules["motion.flow"].words) == {*flow.BACKENDS, flow.AUTO}
     assert set(rules["model.name"].words) == set(baselines.MODELS)
+
+
+def test_the_page_of_settings_is_that_of_the_code():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == figures.settings_page(), "python experiments/figures.py writes it anew"
 
 
 def test_the_table_has_a_row_for_every_setting():
