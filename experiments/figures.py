@@ -40,8 +40,8 @@ def settings_page() -> str:
     table = markdown(validation.HEADER, validation.rows(base.settings()))
     return (
         "# Settings\n\nEvery setting of `configs/base.py`. `--config.KEY=VALUE` changes one; `train.py --help` prints "
-        "this table. Those that are *tunable* may differ between the trials of one program (see sweeps). A wrong one is "
-        f"told before any file is read.\n\n{table}\n"
+        "this table. Those that are *tunable* may differ between the trials of one program (see sweeps). A wrong one "
+        f"is told before any file is read.\n\n{table}\n"
     )
 
 
