@@ -98,36 +98,43 @@ def counts(clips: Sequence[ClipFeatures]) -> dict[str, Counter[str]]:
 
 
 def require_classes(folders: Sequence[Path], config: Config) -> None:
-    """Check classes and splits against the annotation of prepared corpora, before anything is extracted.
+    """Check classes against the annotation of prepared corpora, before anything is extracted.
 
     Raises:
-      UserError: a class that no clip has, a label scheme that does not fit, or clips that cannot be split as asked.
+      UserError: a class that no clip has, or a label scheme that does not fit.
     """
-    rows, emotions = [], []
+    _require(config, {name for _, names in _annotated(folders, config) for name in names})
+
+
+def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
+    """Check splits against the annotation of prepared corpora, before anything is extracted.
+
+    Raises:
+      UserError: as `require_classes`, or clips that cannot be split as asked.
+    """
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    require_classes(folders, config)
+    # Windows are more than the recordings they are cut from, so how many folds they make is not known yet.
+    if any(features.holds_recordings(folder) for folder in folders) and config.protocol.split.startswith("stratified"):
+        return
+    classes = config.data.classes
+    scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
+    scored = [(text, names[0]) for text, names in scored if names]
+    texts = (tuple(text[name] for text, _ in scored) for name in ("subject", "dataset", "group", "part"))
+    make_splits(config.protocol, Clips(*texts, np.asarray([classes.index(name) for _, name in scored])))
+
+
+def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, str], list[str]]]:
+    """List each record's texts and its classes: those of its windows, where it is a recording."""
+    rows = []
     for folder in folders:
         for record in features.read_annotations(folder):
             text = {name: record[name].decode() for name in features.TEXTS}
             events = record.get("events")
-            inside = [text["emotion"]] if events is None else [windows.NONE, *(e.decode() for e in events["emotion"])]
-            rows.append((text, events is not None))
-            emotions.append([_class_of(text, emotion, config.data.labels) for emotion in inside])
-    present = {name for names in emotions for name in names if name is not None}
-    _require(config, present)
-    scored = [
-        (text, next(name for name in names if name in config.data.classes), long)
-        for (text, long), names in zip(rows, emotions, strict=True)
-        if set(names) & set(config.data.classes)
-    ]
-    # Windows are more than the recordings they are cut from, so how many folds they make is not known yet.
-    if any(long for *_, long in scored) and config.protocol.split.startswith("stratified"):
-        return
-    make_splits(
-        config.protocol,
-        Clips(
-            *(tuple(text[name] for text, *_ in scored) for name in ("subject", "dataset", "group", "part")),
-            np.asarray([config.data.classes.index(name) for _, name, _ in scored]),
-        ),
-    )
+            emotions = [text["emotion"]] if events is None else [windows.NONE, *(e.decode() for e in events["emotion"])]
+            classes = (_class_of(text, emotion, config.data.labels) for emotion in emotions)
+            rows.append((text, [name for name in classes if name is not None]))
+    return rows
 
 
 def _class_of(text: Mapping[str, str], emotion: str, scheme: str) -> str | None:

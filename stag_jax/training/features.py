@@ -221,6 +221,7 @@ class _Undecoded(tfds.decode.SkipDecoding):
     """Leave pictures as bytes. (That of TFDS has no answer for records read without TensorFlow.)"""
 
     def decode_example_np(self, serialized: Any) -> Any:
+        """Return what it is given."""
         return serialized
 
     decode_batch_example_np = decode_example_np

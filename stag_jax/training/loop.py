@@ -54,6 +54,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
 def _run(
     config: Config, folder: Path, corpora: Path | Sequence[Path], *, check: Callable[[], None], profile: bool
 ) -> dict[str, Any]:
+    hosts.in_turn(lambda: dataset.require_splits(corpora, config))
     corpus = hosts.in_turn(lambda: dataset.load(corpora, config))
     hosts.agree("the corpus", corpus.fingerprint)
     splits = splits_lib.make_splits(config.protocol, corpus.clips)

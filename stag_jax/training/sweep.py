@@ -180,6 +180,7 @@ def _run_group(
     profile: bool,
 ) -> GroupResult:
     place = folder / GROUPS / group.name
+    hosts.in_turn(lambda: dataset.require_splits(corpora, group.config))
     corpus = hosts.in_turn(lambda: dataset.load(corpora, group.config))
     hosts.agree("the corpus", corpus.fingerprint)
     outer = make_splits(group.config.protocol, corpus.clips)

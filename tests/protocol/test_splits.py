@@ -83,7 +83,7 @@ def test_the_split_is_chosen_by_name():
         np.testing.assert_array_equal(found.test_mask, expected.test_mask)
         np.testing.assert_array_equal(found.train_mask, ~found.test_mask)
     words = next(setting.rule.words for setting in settings() if setting.key == "protocol.split")
-    assert set(words) == {*plan, splits.ALL}
+    assert set(words) == {*plan, "part", splits.ALL}
 
 
 def test_what_is_to_be_tested_is_never_trained_on():
