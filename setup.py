@@ -77,6 +77,8 @@ setup(
         "jinja2>=3.1",
         "scipy>=1.11",
         "psutil>=5.9",
+        "joblib>=1.4",  # counts the cores that affinity and containers leave
+        "filelock>=3.30",  # one run a workdir
         "tqdm>=4.66",
     ],
     extras_require={

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
-from stag_datasets import archive, corpus
+from stag_datasets import archive, corpus, processes
 from stag_datasets.archive import Archive, Entry
 
 REMARKS_SHOWN = 10
@@ -128,7 +128,7 @@ class Shard(NamedTuple):
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Raises CorpusError for a clip whose frames cannot be used, unless these are to be skipped."""
-        read = archive.read_all(self.found, os.cpu_count() or 1)
+        read = archive.read_all(self.found, processes.cores())
         for entry, frames in tqdm(read, total=len(self.found.entries), desc=self.title, unit="clip"):
             if isinstance(frames, corpus.CorpusError):
                 _object([f"{archive.name(entry.said)}: {frames}"], self.skip_damaged)

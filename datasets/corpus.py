@@ -3,16 +3,20 @@
 Builders are faithful and do no vision: encoded frames and the annotators' own words go in as they are.
 """
 
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 
 SPLIT = "clips"  # one split: folds are masks over it
+LEASE_S = 30.0  # a builder on another machine that has shown no sign of life for so long is taken to be dead
 SOURCE = "source.sha256"  # beside a built corpus: what its manual_dir held
 
 _LABELS = {
@@ -142,6 +146,15 @@ def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     return module.Builder(data_dir=str(data_dir), file_format="array_record", config=variant or None)
 
 
+def prepared(name: str, *, data_dir: str | Path) -> Path | None:
+    """Return the folder of the corpus `name` below `data_dir`; None where it was not built there.
+
+    Raises CorpusError for an unknown name.
+    """
+    made = builder(name, data_dir=data_dir)
+    return Path(made.data_dir) if made.is_prepared() else None
+
+
 def build(
     name: str,
     *,
@@ -174,12 +187,33 @@ def build(
     listing = _listing(source) if source else ""
     if beam_runner and not importlib.util.find_spec("apache_beam"):
         raise CorpusError('a Beam runner needs Apache Beam, which the extra "beam" brings: pip install -e ".[beam]"')
-    made.skip_damaged = skip_damaged
     config = tfds.download.DownloadConfig(manual_dir=source and str(source), beam_runner=beam_runner)
-    made.download_and_prepare(download_config=config)
-    if source:
-        note.write_text(listing)
+    with _only_builder(folder):
+        made = builder(name, data_dir=data_dir)
+        if not made.is_prepared():  # by another process, while this one waited
+            made.skip_damaged = skip_damaged
+            for left in folder.parent.glob(f"incomplete.*_{folder.name}"):  # by a build that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            made.download_and_prepare(download_config=config)
+            if source:
+                note.write_text(listing)
     return folder
+
+
+@contextlib.contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    """Wait until no other process builds this corpus; one that has died is not waited for."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.SoftFileLease(folder.with_name(f".{folder.name}.lock"), lease_duration=LEASE_S)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{folder} is being built by another process; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def build_all(names: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, **options: Any) -> list[Path]:

@@ -5,6 +5,9 @@ needs no network, and beside it lie its figures as PNG and SVG and its tables as
 finished is reported as far as it has come.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
+import dataclasses
 import time
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from stag_jax.training import stepping
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+cli.data_flags()
 COMPARE = flags.DEFINE_string("compare", None, "Folder of another run on the same clips, to set the first beside.")
 
 
@@ -29,7 +33,8 @@ def main() -> None:
     run = load_run(Path(WORKDIR.value))
     cli.connect(run.config)
     against = load_run(Path(COMPARE.value)) if COMPARE.value else None
-    prepared = cli.build(run.config)
+    config, prepared = cli.find(run.config)
+    run = dataclasses.replace(run, config=config)
     require_clips(run.folder, prepared)
     stepping.keep_programs(run.folder)
     paths = report.write(run, prepared, against=against)

@@ -1,11 +1,10 @@
 """What `prepare.py --check` says of an archive before anything is built from it."""
 
-import os
 from collections import Counter
 
 from tqdm import tqdm
 
-from stag_datasets import archive, corpus
+from stag_datasets import archive, corpus, processes
 from stag_datasets.archive import Archive, Entry
 from stag_jax.face import action_units
 from stag_jax.protocol import labels
@@ -82,7 +81,7 @@ def _classes(found: Archive) -> list[str]:
 
 def _unreadable_frames(found: Archive) -> list[str]:
     wrong = []
-    read = archive.read_all(found, os.cpu_count() or 1)
+    read = archive.read_all(found, processes.cores())
     for entry, frames in tqdm(read, total=len(found.entries), desc="reading", unit="clip"):
         if isinstance(frames, corpus.CorpusError):
             wrong.append(f"{archive.name(entry.said)}: {frames}")

@@ -4,6 +4,8 @@
 ratios from one run.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 import importlib
 import sys
 from collections.abc import Sequence

@@ -5,8 +5,11 @@ needs none of them runs where they are not installed.
 """
 
 import ast
+import difflib
+import errno
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,17 +19,24 @@ from typing import TYPE_CHECKING, NoReturn
 import jax
 from absl import app, flags, logging
 
+from stag_experiments import interrupts
 from stag_jax import config as config_lib
+from stag_jax import processes
+from stag_jax.allowed import Rule
 from stag_jax.config import Config, from_config_dict
 from stag_jax.training import hosts
-from stag_jax.types import Preempted, UserError
+from stag_jax.types import Preempted, UserError, WorkdirGone
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 USAGE_ERROR = 2
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 PLACES = ("data.data_dir", "data.manual_dir", "distil.teacher")
+# Of the disk rather than of the program: full, over a quota, not to be written, a name too long, too many files open.
+DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE),
+    *(errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR),
+)
 
 flags.disclaim_key_flags()  # --help lists the flags that are defined here among those of the script
 
@@ -39,19 +49,43 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
 
 
 def read_settings(holder: flags.FlagHolder, example: str) -> "ConfigDict":
-    """What the file of the flag gives. Raises UserError where the flag is missing; `example` is one that would do."""
+    """Return what the file of the flag gives.
+
+    Raises UserError where the flag is missing, and names `example`, or where the file cannot be used.
+    """
     if holder.value is None:
         raise UserError(f"--config=FILE is missing, e.g. --config={example}")
+    try:
+        holder.value.keys()
+    except OSError as error:  # a file that could not be loaded is told of only when it is asked for something
+        raise UserError(f"--config: {_config_fault(str(error))}") from error
     return holder.value
 
 
 def read_config(holder: flags.FlagHolder) -> Config:
-    """The config of the flag as frozen dataclasses. Raises UserError where it is missing or has an unknown key."""
-    return from_config_dict(read_settings(holder, "configs/synth_me.py"))
+    """Return the config of the flag as frozen dataclasses, checked.
+
+    Raises UserError where it is missing, has an unknown key or a wrong setting (`validation.validate`).
+    """
+    return checked(from_config_dict(read_settings(holder, "configs/synth_me.py")))
+
+
+def checked(config: Config) -> Config:
+    """Return the config after checking it as far as can be done without reading a corpus.
+
+    Raises UserError for a wrong setting, CorpusError for a corpus that does not exist.
+    """
+    from stag_datasets import corpus
+    from stag_jax.training import validation
+
+    validation.validate(config)
+    for name in config.data.dataset.split("+"):
+        corpus.builder(name, data_dir=config.data.data_dir)
+    return config
 
 
 def given_config() -> list[str]:
-    """The config and its overrides as they were given, to be handed on to another script."""
+    """Return the config and its overrides as they were given, to be handed on to another script."""
     return [arg for arg in sys.argv[1:] if arg.startswith("--config")]
 
 
@@ -90,22 +124,28 @@ def connect(config: Config) -> None:
       UserError: the others cannot be found.
     """
     # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
-    jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or processes.cores())
     if "distributed" in flags.FLAGS and flags.FLAGS.distributed:
         hosts.connect(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
 
 
 def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
-    """What `loop.run` takes: the config, the workdir, and the folders of the corpora, which are built if missing.
+    """Return what `loop.run` takes: the config, the workdir, and the folders of the corpora, built if missing.
 
     Raises:
-      UserError: the workdir belongs to another config.
+      UserError: the workdir belongs to another config, or is in use.
       CorpusError: the corpus cannot be built.
     """
-    from stag_jax.training import workdir
+    from stag_jax.training import lock, workdir
 
     config = absolute(config)
-    hosts.in_turn(lambda: workdir.check(folder, config))
+
+    def check() -> None:
+        workdir.check(folder, config)
+        if hosts.first():
+            lock.require_free(folder)
+
+    hosts.in_turn(check)
     return config, folder, build(config)
 
 
@@ -116,51 +156,121 @@ def absolute(config: Config) -> Config:
 
 
 def build(config: Config) -> list[Path]:
-    """The folders of the corpora of a config, which are built if missing. Raises CorpusError where that cannot be."""
+    """Return the folders of the corpora of a config, built if missing. Raises CorpusError where that cannot be."""
     from stag_datasets import corpus
 
     data = config.data
     return hosts.in_turn(lambda: corpus.build_all(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir))
 
 
-def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | None = None) -> None:
-    """Parses the flags and runs `main`; an error that the user can mend is one line, and exit code 2.
+def data_flags() -> None:
+    """Define --data_dir and --rebuild, for scripts that look at finished runs; `find` reads them."""
+    flags.DEFINE_string("data_dir", None, "Where the run's corpus and features are now, if they were moved.")
+    flags.DEFINE_bool("rebuild", False, "Build the corpus and extract its features again where they are missing.")
 
-    `main` gets the arguments that are no flags; more of them than `arguments` are an error. --help shows the docstring
-    and the flags of `about`, or of the script.
+
+def find(config: Config) -> tuple[Config, list[Path]]:
+    """Return the config of a finished run with its corpora where they are now, and their folders.
+
+    Raises:
+      UserError: corpus or features are missing, and --rebuild was not given.
+    """
+    from stag_datasets import corpus
+    from stag_jax.training import features
+
+    if flags.FLAGS.data_dir:
+        config = config_lib.replace(config, {"data.data_dir": str(Path(flags.FLAGS.data_dir).absolute())})
+    if not flags.FLAGS.rebuild:
+        for name in config.data.dataset.split("+"):
+            folder = corpus.prepared(name, data_dir=config.data.data_dir)
+            if folder is None or not features.cache_path(folder, config).exists():
+                what = "is not" if folder is None else "has no features of this run"
+                raise UserError(
+                    f"corpus {name} {what} in {config.data.data_dir}; --data_dir=DIR says where it is now, --rebuild "
+                    "makes what is missing again"
+                )
+    return config, build(config)
+
+
+def number_flag(name: str, default: float | None, help: str, rule: Rule) -> flags.FlagHolder:
+    """Define a flag for a number that a rule must accept."""
+    holder = flags.DEFINE_float(name, default, help)
+    flags.register_validator(name, lambda value: value is None or rule.accepts(value), message=f"must be {rule}")
+    return holder
+
+
+def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | None = None) -> None:
+    """Parse the flags and run `main`.
+
+    What the user can mend, a full disk among it, is one line and exit code 2; a workdir that went away is one line and
+    1; a signal is one line and 130 or 75 (`interrupts`). `main` gets the arguments that are no flags; more of them than
+    `arguments` are an error. --help shows the docstring and the flags of `about`, or of the script.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         if len(argv) > 1 + arguments:
             fail(f"unexpected argument {argv[1 + arguments]!r}; options begin with --")
-        try:
-            main(*argv[1:])
-        except _user_errors() as error:
-            fail(str(error))
-        except Preempted as notice:
-            fail(str(notice), code=TRY_AGAIN)
-        except KeyboardInterrupt:
-            fail("interrupted; run the same command again to go on", code=130)
+        main(*argv[1:])
 
-    app.run(guarded, flags_parser=lambda argv: _parse(argv, about))
+    try:
+        interrupts.raise_them()
+        app.run(lambda argv: _told(lambda: guarded(argv)), flags_parser=lambda argv: _parse(argv, about))
+    except KeyboardInterrupt:
+        interrupts.leave()
+    finally:
+        interrupts.end_at_once()  # nothing is left to be put away
+
+
+def _told(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except _user_errors() as error:
+        fail(str(error))
+    except Preempted as notice:
+        fail(str(notice), code=interrupts.TRY_AGAIN)
+    except WorkdirGone as error:
+        fail(str(error), code=1)
+    except Exception as error:
+        line = _disk_fault(error)
+        if line is None:
+            raise
+        fail(line)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Errors that the user can mend; those of a corpus only where the builders were imported."""
+    """Return the errors that the user can mend; those of a corpus only where the builders were imported."""
     corpus = sys.modules.get("stag_datasets.corpus")
     return (UserError, corpus.CorpusError) if corpus else (UserError,)
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
-    """Prints one line and leaves."""
-    kind = "stopped" if code == TRY_AGAIN else "error"
+    """Print one line and leave."""
+    kind = "stopped" if code == interrupts.TRY_AGAIN else "error"
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
+def _disk_fault(error: BaseException) -> str | None:
+    """Describe the fault of the disk that an error comes from; None where it comes from something else."""
+    chain: list[BaseException] = [error]
+    for link in chain:  # grows on the way
+        if isinstance(link, OSError) and link.errno in DISK:
+            place = link.filename2 or link.filename
+            return f"{place}: {link.strerror}" if place else str(link.strerror)
+        inner = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        chain += [each for each in inner if each is not None and each not in chain]
+    # Orbax, TFDS and their writers tell of it in words only.
+    for link in chain:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if os.strerror(number) in str(link):
+                path = re.search(r"(/[^\s'\":\],]+)", str(link))
+                return f"{path.group(1)}: {os.strerror(number)}" if path else os.strerror(number)
+    return None
+
+
 def wants_help(argv: Sequence[str]) -> bool:
-    """Whether the command line asks for help. absl looks for that only where it parses itself."""
+    """Return whether the command line asks for help. absl looks for that only where it parses itself."""
     return any(arg in ("-h", "-help", "--help") for arg in argv)
 
 
@@ -168,12 +278,47 @@ def _parse(argv: Sequence[str], about: ModuleType | None) -> list[str]:
     if wants_help(argv):
         print((about or sys.modules["__main__"]).__doc__)
         print(flags.FLAGS.module_help(about or sys.argv[0]))
+        if "config" in flags.FLAGS:
+            print(_settings_help())
         sys.exit(0)
     try:
         return flags.FLAGS(list(argv))
-    # A config file is Python and an override reaches into it, so more than flags.Error can come up here.
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    # A config file is Python and an override reaches into it, so anything can come up here.
+    except Exception as error:
         message = str(error)
+        if not isinstance(error, flags.Error | OSError | AttributeError | KeyError | TypeError | ValueError):
+            files = [arg.partition("=")[2] for arg in argv if arg.lstrip("-").startswith("config=")]
+            message = f"--config={', '.join(files)}: {type(error).__name__}: {message}"
         if message[:1] in "'\"":
             message = str(ast.literal_eval(message))  # a KeyError prints the repr of its message
-        fail(message)
+        fail(_flag_fault(message, argv))
+
+
+def _settings_help() -> str:
+    from stag_jax.training import validation
+
+    base = importlib.import_module("stag_configs.base").settings()
+    lines = (f"  {key} ({default}): {kind}, {rule}; {text}" for key, kind, default, rule, text in validation.rows(base))
+    return "\n".join(["settings, --config.KEY=VALUE (default):", *lines])
+
+
+def _flag_fault(message: str, argv: Sequence[str]) -> str:
+    """Say in one line which key of an override does not exist, or why a config file failed."""
+    if "Traceback" in message:  # of a config file that failed
+        return f"{message.partition(':')[0]}: {message.strip().splitlines()[-1].strip()}"
+    word = re.match(r"'?(\w+)'?(?:\s+Did you mean .*)?$", message)
+    if word is None:
+        return message
+    for arg in argv:
+        key = arg.lstrip("-").partition("=")[0]
+        if key.startswith("config.") and word.group(1) in key.split("."):
+            known = [f"config.{setting.key}" for setting in config_lib.settings()]
+            close = difflib.get_close_matches(key, known, n=1)
+            return f"unknown config key {key}" + (f"; did you mean {close[0]}?" if close else "")
+    return message
+
+
+def _config_fault(message: str) -> str:
+    """Say in one line why a config file could not be loaded."""
+    missing = re.search(r"No such file or directory: '(.*)'", message)
+    return f"there is no file {missing.group(1)}" if missing else message.splitlines()[-1].strip()

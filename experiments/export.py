@@ -5,6 +5,8 @@ OUT/<format>-<precision>.stag. --fold=NAME,.. takes some folds instead of the me
 answers are those of the checkpoint. docs/deploy.md says what is in a file, and what its user must install.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 from pathlib import Path
 
 from absl import flags

@@ -1,4 +1,6 @@
-"""The pictures of the README, drawn anew: python experiments/figures.py --out=docs."""
+"""The pictures of the docs and the table of settings, made anew: python experiments/figures.py --out=docs."""
+
+import stag_experiments.interrupts  # noqa: F401
 
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_experiments import cli
 from stag_jax.analysis import clip_reports, face_plot
+from stag_jax.analysis.comparison import markdown
 from stag_jax.config import from_config_dict
 from stag_jax.motion import observe, quality
-from stag_jax.training.files import write_atomically
+from stag_jax.training import validation
+from stag_jax.training.files import write_atomically, write_text
 from stag_jax.types import Clip, UserError
 
 OUT = flags.DEFINE_string("out", "docs", "Folder for the pictures.")
@@ -25,8 +29,20 @@ def main() -> None:
     try:
         print(face_plot.draw_regions(folder / "regions.png"))
         print(_draw_sheet(folder / "contact_sheet.jpg"))
+        write_text(folder / "settings.md", settings_page())
+        print(folder / "settings.md")
     except OSError as error:
         raise UserError(f"--out={OUT.value} cannot be written to: {error.strerror}") from error
+
+
+def settings_page() -> str:
+    """Return docs/settings.md: every setting with its default, what it may be and what it means."""
+    table = markdown(validation.HEADER, validation.rows(base.settings()))
+    return (
+        "# Settings\n\nEvery setting of `configs/base.py`. `--config.KEY=VALUE` changes one; `train.py --help` prints "
+        "this table. Those that are *tunable* may differ between the trials of one program (see sweeps). A wrong one "
+        f"is told before any file is read.\n\n{table}\n"
+    )
 
 
 def _draw_sheet(path: Path) -> Path:

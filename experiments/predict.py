@@ -13,6 +13,8 @@ With --clip each file is one micro-expression clip, from its onset on, and gets 
 of the run instead of the mean of all.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax import media
+from stag_jax.allowed import Between
 from stag_jax.deploy import TO_TRY, load_export, predict, record, scan, source, stream
 from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
@@ -32,19 +35,21 @@ FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are avera
 VIDEO = flags.DEFINE_string("video", None, "File, folder, pattern or camera:N.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is found.")
 CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expression.")
-FPS = flags.DEFINE_float("fps", None, "Frames a second; of a video, instead of its time stamps.")
+POSITIVE = Between(0, open_low=True)
+FPS = cli.number_flag("fps", None, "Frames a second; of a video, instead of its time stamps.", POSITIVE)
 FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
 DEFAULT = stream.Settings()
 WARNING = (
     "warning: this is the model that comes with stag-jax, trained on rendered faces alone. It shows what the software "
     "does; what it says of a person means nothing. See docs/MODEL_CARD.md; name your own by --workdir or --model."
 )
-HOP = flags.DEFINE_float("hop_ms", None, "Time between windows; as the network was trained if missing.")
-FACES = flags.DEFINE_integer("faces", 4, "Faces that are followed at most.")
-THRESHOLD = flags.DEFINE_float(
+HOP = cli.number_flag("hop_ms", None, "Time between windows; as the network was trained if missing.", POSITIVE)
+FACES = flags.DEFINE_integer("faces", 4, "Faces that are followed at most.", lower_bound=1)
+THRESHOLD = cli.number_flag(
     "threshold",
     DEFAULT.threshold,
     "Of a network that was not trained to spot: movement of an expression, pixels of a 128-pixel face.",
+    Between(0),
 )
 
 

@@ -8,6 +8,8 @@ in each clip is written below DATA_DIR/reports: clips.csv, one row a clip, and c
 their largest movement. Clips without a usable face are listed, all of them, and are an error unless --skip_faceless.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 import sys
 from pathlib import Path
 
@@ -33,7 +35,8 @@ SKIP_FACELESS = flags.DEFINE_bool("skip_faceless", False, "Leave out clips witho
 
 def main() -> None:
     """Builds, extracts, says what there is."""
-    settings = CONFIG.value if CONFIG.value is not None else _own_config(DATASET.value)
+    chosen = CONFIG.value is not None
+    settings = cli.read_settings(CONFIG, "configs/synth_me.py") if chosen else _own_config(DATASET.value)
     if DATASET.value:
         settings.data.dataset = DATASET.value
     if DATA_DIR.value:
@@ -41,7 +44,7 @@ def main() -> None:
     if MANUAL_DIR.value:
         settings.data.manual_dir = MANUAL_DIR.value
     settings.data.skip_faceless |= SKIP_FACELESS.value
-    config = cli.from_config_dict(settings)
+    config = cli.checked(cli.from_config_dict(settings))
     data = config.data
     if CHECK.value:
         wrong = archive_check.check(data.dataset, data.manual_dir)
@@ -64,11 +67,16 @@ def main() -> None:
         if found.reports:
             _report(found, Path(data.data_dir) / "reports" / path.stem)
         print(f"features {path}")
-    made = dataset.assemble(folders, each, config)
-    print(f"{', '.join(map(str, folders))}: {len(made.ids)} clips, {len(set(made.subjects))} subjects")
-    for index, name in enumerate(data.classes):
-        print(f"{name:12}{int((made.batch.label == index).sum()):6d}")
-    print(f"{made.batch.nodes.shape[1:]} (t n d) a clip")
+    clips = dataset.all_clips(each, skip_faceless=data.skip_faceless)
+    print(f"{', '.join(map(str, folders))}: {len(clips)} clips, {len({clip.subject for clip in clips})} subjects")
+    for scheme, counted in dataset.counts(clips).items():
+        row = ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
+        print(f"{scheme or 'emotions':10} {row}")
+    print(f"{clips[0].nodes.shape} (t n d) a clip")
+    if chosen:
+        made = dataset.assemble(folders, each, config)
+        row = ", ".join(f"{name} {(made.batch.label == index).sum()}" for index, name in enumerate(data.classes))
+        print(f"this config: {len(made.ids)} clips, {len(set(made.subjects))} subjects: {row}")
 
 
 def _report(found: features.Prepared, folder: Path) -> None:

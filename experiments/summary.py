@@ -4,6 +4,8 @@ Parameters and operations of one clip, and the time of one clip through the whol
 taskset -c 0 python experiments/summary.py --config=...
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 from stag_experiments import cli
 from stag_jax.analysis import cost
 

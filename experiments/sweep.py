@@ -11,11 +11,17 @@ killed, the same command goes on; on SIGTERM it saves and exits with code 75. Wi
 array.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 from absl import flags
 from ml_collections import ConfigDict
 
 from stag_experiments import cli, launch
 from stag_jax.analysis import sweep_report
+from stag_jax.config import DataConfig
 from stag_jax.protocol import nested
 from stag_jax.training import dataset, hosts, space, stepping, sweep
 from stag_jax.types import UserError
@@ -91,12 +97,19 @@ def main() -> None:
     )
     groups = sweep.make_groups(plan)
     cli.connect(plan.settings)
-    hosts.in_turn(lambda: sweep.claim(folder, plan) if hosts.first() else None)
-    stepping.keep_programs(folder)
+    hosts.in_turn(lambda: sweep.check(folder, plan))
     corpora = {}
     for config in (plan.settings, *(group.config for group in groups)):
         if config.data not in corpora:
             corpora[config.data] = cli.build(config)
+    with sweep.claimed(folder, plan):
+        _run(plan, groups, folder, corpora)
+
+
+def _run(
+    plan: sweep.Plan, groups: list[sweep.Group], folder: Path, corpora: Mapping[DataConfig, Sequence[Path]]
+) -> None:
+    stepping.keep_programs(folder)
     if launch.wanted():
         # Here and now, so that jobs which need the same features do not make them at the same time.
         for group in groups:

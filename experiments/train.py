@@ -5,6 +5,8 @@ predictions.csv, predictions_by_seed.csv, log.jsonl and folds/<name>/ in it, and
 has action units. On SIGTERM it saves and exits with code 75.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 from absl import flags
 
 from stag_experiments import cli

@@ -5,6 +5,8 @@ frame names, so that a study can be rehearsed before its recordings are there. N
 goes on where it was stopped. Then: experiments/train.py --config.data.manual_dir=DIR.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 import shutil
 from pathlib import Path
 

@@ -4,7 +4,10 @@ Serves a page on this machine only: every clip that was tested, its aligned face
 units and prediction. Ctrl-C ends it.
 """
 
+import stag_experiments.interrupts  # noqa: F401
+
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -18,6 +21,7 @@ from stag_jax.training import stepping
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, finished or not.")
+cli.data_flags()
 PORT = flags.DEFINE_integer("port", 8765, "Where the page is served; 0: any that is free.", 0, 65535)
 BROWSER = flags.DEFINE_bool("browser", True, "Open the page, where there is a screen.")
 
@@ -30,7 +34,8 @@ def main() -> None:
     from stag_experiments import viewer
 
     run = load_run(folder)
-    prepared = cli.build(run.config)
+    config, prepared = cli.find(run.config)
+    run = dataclasses.replace(run, config=config)
     require_clips(run.folder, prepared)
     stepping.keep_programs(folder)
     with contextlib.suppress(KeyboardInterrupt):

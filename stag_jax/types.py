@@ -23,6 +23,14 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """A loss or a gradient is not finite. The settings are at fault, and the same run would end there again."""
+
+
+class WorkdirGone(Exception):
+    """The folder of a run was removed or taken over while the run went on; the scripts exit with code 1."""
+
+
 class Preempted(Exception):
     """The machine is wanted for something else. The state is saved; the scripts exit with code 75 (try again)."""
 

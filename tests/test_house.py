@@ -13,10 +13,10 @@ TOP |= {"stag_jax", "configs", "datasets", "experiments", "tests", "docs"}
 LINES = 420
 
 # What each room of stag_jax may import, besides itself.
-ROOMS = {"types": (), "config": ("types",), "media": ("types",)}
+ROOMS = {"types": (), "allowed": (), "processes": (), "config": ("types", "allowed"), "media": ("types",)}
 ROOMS["face"] = ("types", "config")
 ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face")
-ROOMS["training"] = ("types", "config", "media", "face", "model", "protocol", "motion")
+ROOMS["training"] = ("types", "config", "processes", "media", "face", "model", "protocol", "motion")
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
 ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}

@@ -9,6 +9,7 @@ folds and seeds of the first, "full", with which it is compared.
 from ml_collections import ConfigDict
 
 from stag_configs import composite_flow, synth_me, synth_me_order
+from stag_configs.sweeps import settings_of
 
 STUDIES = {"synth_me": synth_me, "synth_me_order": synth_me_order, "composite_flow": composite_flow}
 
@@ -36,7 +37,7 @@ IN_TIME = ("no_time_edges", "mean_over_frames", "uniform_selection", "apex_only"
 
 def get_config(corpus: str = "synth_me") -> ConfigDict:
     """`settings`: those of the first trial. `trials`: pairs of a name and what it changes, in order."""
-    settings = STUDIES[corpus].get_config()
+    settings = settings_of(STUDIES, corpus)
     settings.seeds = (0, 1, 2)
     skipped = set(IN_TIME) if settings.graph.kind == "grid" else set()
     if not settings.augment.mixup:

@@ -18,6 +18,7 @@ from stag_configs import (
     smic_hs,
     synth_me,
 )
+from stag_configs.sweeps import settings_of
 
 STUDIES = {
     "synth_me": synth_me,
@@ -43,7 +44,7 @@ SPACE = (
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
     """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
-    settings = STUDIES[study].get_config()
+    settings = settings_of(STUDIES, study)
     return ConfigDict(
         {
             "settings": settings,

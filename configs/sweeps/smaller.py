@@ -10,6 +10,7 @@ experiments/sweep.py they can be trained as well, with --config.settings.distil.
 from ml_collections import ConfigDict
 
 from stag_configs import synth_me, synth_me_order
+from stag_configs.sweeps import settings_of
 
 STUDIES = {"synth_me": synth_me, "synth_me_order": synth_me_order}
 # Without jaw, lower lids, nose root and nose wings; every action unit of the defaults still has a region.
@@ -29,7 +30,7 @@ STUDENTS = {
 
 def get_config(study: str = "synth_me") -> ConfigDict:
     """`settings`: those of the study. `trials`: every student, taught and alone."""
-    settings = STUDIES[study].get_config()
+    settings = settings_of(STUDIES, study)
     settings.distil.teacher = f"runs/{study}"
     share = settings.distil.weight
     trials = tuple(

@@ -7,6 +7,7 @@ Widths are compiled, learning rates are not: four programs of two trials each.
 
 from ml_collections import ConfigDict
 
+from stag_configs.sweeps import settings_of
 from stag_configs.sweeps.recipe import STUDIES
 
 SPACE = (
@@ -18,5 +19,5 @@ SPACE = (
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
     """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
-    settings = STUDIES[study].get_config()
+    settings = settings_of(STUDIES, study)
     return ConfigDict({"settings": settings, "space": SPACE, "search": "grid", "inner_folds": 3, "select": "uf1"})

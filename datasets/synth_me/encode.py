@@ -1,10 +1,7 @@
 """One subject's clips as records, and all subjects on several processes. TFDS stays out, so that workers start fast."""
 
-import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
@@ -12,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from stag_datasets import processes
 from stag_datasets.synth_me import long, long_script, order, script
 from stag_datasets.synth_me.labels import notation
 from stag_datasets.synth_me.render import render_clip, set_stage
@@ -91,7 +89,7 @@ def encode_corpus(recipe: Recipe, *, workers: int | None = None) -> Iterator[lis
     With one worker, or where processes cannot be started (a script without `if __name__ == "__main__"`, or one that
     was piped into the interpreter), everything happens here; the clips are the same.
     """
-    workers = min(workers or os.cpu_count() or 1, recipe.subjects)
+    workers = min(workers or processes.cores(), recipe.subjects)
     done = 0
     if workers > 1:
         try:
@@ -105,9 +103,7 @@ def encode_corpus(recipe: Recipe, *, workers: int | None = None) -> Iterator[lis
 
 
 def _on_processes(recipe: Recipe, workers: int) -> Iterator[list[Encoded]]:
-    # Spawned, not forked: the caller may hold threads of JAX.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with processes.pool(workers) as pool:
         waiting = deque()
         for subject in range(recipe.subjects):
             waiting.append(pool.submit(encode_subject, recipe, subject))

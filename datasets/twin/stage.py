@@ -1,17 +1,16 @@
 """Renders the clips that an archive lacks, each into its place, on all cores."""
 
 import functools
-import multiprocessing
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 
+from stag_datasets import processes
 from stag_datasets.archive import Said, name
 from stag_datasets.corpus import CorpusError
 from stag_datasets.synth_me.render import render_clip
@@ -53,12 +52,11 @@ def orders(clips: Sequence[Said], units: Units) -> list[Order]:
 def act(plan: Sequence[Order], root: Path, recipe: Recipe) -> Iterator[str]:
     """Renders every order below `root`, and gives the id of each clip once it is there whole."""
     work = functools.partial(_act, root, recipe)
-    workers = min(os.cpu_count() or 1, max(len(plan), 1))
+    workers = min(processes.cores(), max(len(plan), 1))
     if workers == 1:
         yield from map(work, plan)
         return
-    # Spawned, not forked: the caller may hold threads of JAX.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with processes.pool(workers) as pool:
         yield from pool.map(work, plan)
 
 

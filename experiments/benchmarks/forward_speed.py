@@ -4,13 +4,11 @@ Time, size and memory are those of the first fold's network, each in a process o
 each is exported by itself and asked about the clips that it held out, whose features are those of the run.
 """
 
-import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
+from stag_jax import processes
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
 from stag_jax.deploy import artefact, export, predict
@@ -134,8 +133,7 @@ def pooled(
 
 def _apart(model: Path, fold: str, clip: ClipBatch) -> Cost:
     """In a process of its own, on one core."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with processes.pool(1) as pool:
         return pool.submit(_cost, model, fold, clip).result()
 
 

@@ -1,12 +1,9 @@
 """The measurements of `benchmark.py frontend`: rendered clips through face/ and motion/, held against their truth."""
 
 import dataclasses
-import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from tqdm import tqdm
 from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_experiments.benchmarks import output
-from stag_jax import media
+from stag_jax import media, processes
 from stag_jax.analysis import clip_reports
 from stag_jax.config import Config, from_config_dict
 from stag_jax.face import alignment, tracking
@@ -254,10 +251,10 @@ def _selection_rows(found: Sequence[dict[str, Any]]) -> list[Row]:
 def _speed_rows(config: Config) -> list[Row]:
     """Decoded 640 x 480 frames to node features on all cores, as `training.features` runs it, without start-up."""
     rows = []
-    workers = os.cpu_count() or 1
+    workers = processes.cores()
     for name in ("dis", config.motion.flow):
         made = dataclasses.replace(config, motion=dataclasses.replace(config.motion, flow=name))
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with processes.pool(workers) as pool:
             done = list(pool.map(_work, range(workers), [made] * workers))
         rate = sum(frames / seconds for frames, seconds, _ in done)
         share = 100 * np.mean([tracking for _, _, tracking in done])

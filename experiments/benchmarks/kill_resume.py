@@ -1,4 +1,8 @@
-"""The check of `benchmark.py kills`: one sweep killed at random moments ends in the very table of one left alone."""
+"""Nothing is lost: `benchmark.py kills`.
+
+One sweep killed (SIGKILL) at random moments ends in the very table of one left alone; and with --signals five scripts
+leave in order at SIGINT and SIGTERM, and go on (`signal_safety`).
+"""
 
 import random
 import shutil
@@ -12,7 +16,8 @@ from absl import flags
 from tqdm import tqdm
 
 from stag_experiments import cli
-from stag_experiments.benchmarks import output
+from stag_experiments.benchmarks import output, signal_safety
+from stag_jax.analysis import comparison
 from stag_jax.types import UserError
 
 TABLE = "trials.csv"
@@ -21,15 +26,21 @@ TABLE = "trials.csv"
 def define_flags() -> None:
     """Define the flags of `benchmark.py kills`."""
     cli.config_flag()
-    flags.DEFINE_integer("kills", 20, "How many.", lower_bound=0)
-    output.define_out("Folder for the two sweeps.")
+    flags.DEFINE_integer("kills", 20, "How often the sweep of --config is killed.", lower_bound=0)
+    flags.DEFINE_integer("signals", 0, "How many signals are sent to the five scripts.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the moments.", lower_bound=0)
+    output.define_out("Folder for the runs.")
 
 
 def main() -> None:
-    """Run both sweeps and print the table."""
-    cli.read_settings(flags.FLAGS["config"], "configs/sweeps/recipe.py:synth_me")
-    out = output.required_out("the two sweeps are")
-    output.show_figures(measure(cli.given_config(), out, flags.FLAGS.kills, seed=0))
+    """Run what was asked for and print the tables."""
+    out, given = output.required_out("the runs are"), flags.FLAGS
+    if given.kills:
+        cli.read_settings(given["config"], "configs/sweeps/recipe.py:synth_me")
+        output.show_figures(measure(cli.given_config(), out, given.kills, seed=given.seed))
+    if given.signals:
+        rows = signal_safety.measure(out / "signals", given.signals, given.seed)
+        print(comparison.markdown(signal_safety.HEADER, rows))
 
 
 def measure(given: Sequence[str], folder: Path, kills: int, seed: int) -> list[tuple[str, str]]:

@@ -5,12 +5,10 @@ same whatever its numbers are. Padding of the last chunk is paid for, but not co
 """
 
 import dataclasses
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +20,7 @@ from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_experiments.benchmarks.matrix_rate import matrix_rate
 from stag_experiments.benchmarks.random_study import Setting, random_setting, stacked_states, step_flops
+from stag_jax import processes
 from stag_jax.analysis import comparison
 from stag_jax.config import Config, ParallelConfig
 from stag_jax.protocol.splits import make_splits
@@ -119,7 +118,7 @@ def measure(
     flops = step_flops(what)
     if jax.default_backend() == "cpu":
         # The number of CPU devices is fixed for a process: in its own, one device has all the cores.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with processes.pool(1) as pool:
             ways = pool.submit(_alone, what, steps, chunks).result()
     else:
         ways = list(one_device(what, steps, chunks))

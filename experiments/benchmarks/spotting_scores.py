@@ -6,10 +6,7 @@ that does best on all other persons' recordings.
 """
 
 import functools
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +18,7 @@ from tqdm import tqdm
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
 from stag_experiments import cli
+from stag_jax import processes
 from stag_jax.analysis import comparison
 from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
@@ -73,8 +71,7 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
         if windows.NONE not in workdir.read_config(run).data.classes:
             raise UserError(f"{run} has no class {windows.NONE!r}: it was not trained to spot")
     work = functools.partial(_watch, runs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(names)), mp_context=context) as pool:
+    with processes.pool(min(processes.cores(), len(names))) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
     makers = [predict.from_run(run, names[:1]) for run in runs]
     found = {

@@ -1,11 +1,9 @@
 """The table of `benchmark.py smaller`: students of a run, how far they are from it, and what they cost."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +13,7 @@ from absl import flags
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_jax import config as config_lib
+from stag_jax import processes
 from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
 from stag_jax.protocol import compare, metrics, splits
@@ -84,7 +83,7 @@ def measure(teacher: Path, out: Path) -> list[Row]:
     Raises:
       UserError: a run is not finished, was split otherwise, or is about other clips.
     """
-    folders = {"teacher": teacher} | {name: out / sweep.TRIALS / name for name in sweep.trial_names(out)}
+    folders = {"teacher": teacher} | {name: sweep.trial_folder(out, name) for name in sweep.trial_names(out)}
     configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
     first = configs["teacher"]
     own = next(config for name, config in configs.items() if name != "teacher")
@@ -143,8 +142,7 @@ def differing(one: Config, other: Config) -> str:
 
 def on_one_core(configs: Sequence[Config]) -> list[cost.Forward]:
     """What an answer of each costs on one core of the CPU: in a process of its own, which never has another."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_keep_to_one_core) as pool:
+    with processes.pool(1, _keep_to_one_core) as pool:
         return list(pool.map(cost.forward, configs))
 
 

@@ -75,7 +75,7 @@ def measure(out: Path) -> tuple[accuracy.Table, str]:
     rendered = time.perf_counter()
     settings = casme2_5class.get_config()
     settings.data.manual_dir, settings.data.data_dir = str(archive), str(out / "data")
-    config = cli.from_config_dict(settings)
+    config = cli.checked(cli.from_config_dict(settings))
     cli.connect(config)
     run = cli.set_up(config, out / "run")
     table = accuracy.measure(*run)

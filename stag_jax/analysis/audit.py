@@ -19,7 +19,7 @@ from stag_jax.analysis import loaded
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import Splits
-from stag_jax.training import workdir
+from stag_jax.training import naming, workdir
 from stag_jax.training.dataset import Corpus
 from stag_jax.training.fold import Statistics, Task, measure
 from stag_jax.types import ClipBatch, UserError
@@ -76,8 +76,7 @@ def audit(
 def folds_of(table: pd.DataFrame) -> Splits:
     """The folds of splits.csv: a clip is trained on by all that neither test it nor leave it out. Rows as there."""
     tested, left_out = (
-        [set(filter(None, cell.split(loaded.SEPARATOR))) for cell in table[column].astype(str)]
-        for column in ("tested_in", "left_out_of")
+        [set(naming.split(cell)) for cell in table[column].astype(str)] for column in ("tested_in", "left_out_of")
     )
     names = tuple(sorted(set().union(*tested, *left_out)))
     test, left = (np.array([[name in cell for cell in cells] for name in names], bool) for cells in (tested, left_out))
@@ -333,7 +332,7 @@ def _complete(run: LoadedRun) -> Iterable[Finding]:
         workdir.SPLITS: run.splits["id"][run.splits["id"].duplicated()],
         workdir.PREDICTIONS: run.predictions["id"][run.predictions["id"].duplicated()],
         workdir.BY_SEED: run.by_seed["id"][run.by_seed.duplicated(["id", "seed"])],
-        f"{workdir.SPLITS}, in two folds": tested["id"][tested["tested_in"].astype(str).str.contains("|", regex=False)],
+        f"{workdir.SPLITS}, in two folds": tested["id"][tested["tested_in"].map(naming.split).map(len) > 1],
     }
     bad = {table: sorted(set(ids)) for table, ids in twice.items() if len(ids)}
     text = "; ".join(f"{table}: {_some(ids)}" for table, ids in bad.items()) or "no clip is in a table twice"

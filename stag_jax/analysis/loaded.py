@@ -12,10 +12,9 @@ from jaxtyping import Float
 
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, features, history, restore, workdir
+from stag_jax.training import checkpoint, dataset, features, history, naming, restore, workdir
 from stag_jax.types import ClipBatch, UserError
 
-SEPARATOR = "|"  # between the folds of a cell of splits.csv
 # Columns that are names though they may be made of digits.
 TEXTS = ("id", "dataset", "subject", "group", "part", "label", "prediction", "tested_in", "left_out_of")
 
@@ -128,6 +127,7 @@ def load_run(folder: Path | str) -> LoadedRun:
     past = history.read(folder)
     done = workdir.finished(folder) or {}
     tested = splits[splits["tested_in"] != ""].rename(columns={"tested_in": "fold"})
+    tested["fold"] = tested["fold"].map(lambda cell: naming.split(cell)[0])
     if done:
         partial, by_seed = "", _table(folder / workdir.BY_SEED)
         predictions = _table(folder / workdir.PREDICTIONS)
@@ -143,8 +143,8 @@ def load_run(folder: Path | str) -> LoadedRun:
         frame.drop(columns="fold", errors="ignore").merge(named, on="id", how="left").fillna({"fold": ""})
         for frame in (predictions, by_seed)
     )
-    there = {path.name for path in (folder / checkpoint.FOLDS).glob("*")}
-    missing = [name for name in dict.fromkeys(sorted(tested["fold"])) if name not in there] if done else []
+    exported = checkpoint.fold_names(folder)
+    missing = [name for name in dict.fromkeys(sorted(tested["fold"])) if name not in exported] if done else []
     return LoadedRun(
         folder=folder,
         config=config,

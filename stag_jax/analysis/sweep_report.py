@@ -74,7 +74,7 @@ def collect(
         metrics, models = {}, []
         tested = splits.test_mask.any(axis=0)
         for name in names:
-            place, config = folder / sweep.TRIALS / name, plan.trials[name]
+            place, config = sweep.trial_folder(folder, name), plan.trials[name]
             probability = of(name, "probability")
             own, au = shown[_features(config)], of(name, "au_probability")
             metrics[name] = _score(config, place, own, splits, probability, au)

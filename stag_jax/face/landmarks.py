@@ -1,6 +1,7 @@
 """The face detector and the 68 landmarks of dlib, on one picture. The only module that imports dlib."""
 
 import functools
+import hashlib
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -64,6 +65,13 @@ def predictor_path(override: str = "") -> Path:
     raise UserError(
         "no landmark predictor: install face_recognition_models, or name a dlib 68-point file in config.face.predictor"
     )
+
+
+@functools.cache
+def predictor_digest(override: str = "") -> str:
+    """Return the SHA-256 of the predictor file. Raises UserError as `predictor_path` does."""
+    with predictor_path(override).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.cache

@@ -83,7 +83,7 @@ def table() -> dict[str, Region]:
 def places(names: tuple[str, ...]) -> Int[np.ndarray, " n"]:
     """Places in `table` of the regions that are kept, in its order; all of them where none is named.
 
-    Raises UserError for a name that is none, is there twice, or is one side of a pair without the other.
+    Raises UserError for a name that is none, or is one side of a pair without the other.
     """
     known = list(table())
     for name in names:
@@ -94,8 +94,6 @@ def places(names: tuple[str, ...]) -> Int[np.ndarray, " n"]:
         other = name[:-2] + {"_l": "_r", "_r": "_l"}.get(name[-2:], name[-2:])
         if other not in names:
             raise UserError(f"config.graph.nodes has {name} without {other}: faces are mirrored, so sides go together")
-    if len(set(names)) < len(names):
-        raise UserError(f"config.graph.nodes must name each region once, got {names}")
     return np.flatnonzero([not names or name in names for name in known])
 
 

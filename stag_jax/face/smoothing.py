@@ -4,7 +4,6 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax.face import template
-from stag_jax.types import UserError
 
 ORDER = 2  # of the polynomials: what moves evenly, or speeds up evenly, is kept
 
@@ -18,11 +17,11 @@ def smooth(points: Float[np.ndarray, "f p 2"], window: int, jump: float) -> Floa
     where the median landmark moves by more than `jump` outer eye distances from one frame to the next; a run that is
     shorter than the window is smoothed by the longest window that it holds.
 
-    Raises:
-      UserError: `window` is neither 0 (off) nor an odd number of at least 5.
+    Args:
+      points: NaN in refused frames.
+      window: 0 (off) or an odd number of at least 5.
+      jump: in outer eye distances.
     """
-    if window and (window < 5 or window % 2 == 0):
-        raise UserError(f"config.face.smooth: {window} is neither 0 nor an odd number of at least 5")
     out = points.copy()
     for first, last in _runs(points, jump):
         size = min(window, (last - first - 1) // 2 * 2 + 1)

@@ -69,10 +69,8 @@ def grid_topology(units: tuple[int, ...], grid: int) -> Topology:
     """`grid` x `grid` patches of an onset-to-apex flow image, row by row, each overlapping the next by half.
 
     A unit moves the patches around the places of its regions in such an image. Raises UserError for a unit that moves
-    none of them or is named twice, and for a grid of less than two.
+    none of them.
     """
-    if grid < 2:
-        raise UserError(f"config.graph.grid must be at least 2, got {grid}")
     row, column = (index.ravel() for index in np.mgrid[:grid, :grid])
     cells = np.stack([column, row], axis=1).astype(float)
     position = (cells + 1) / (grid + 1)
@@ -100,8 +98,6 @@ def _moved(units: tuple[int, ...]) -> Bool[np.ndarray, "u n"]:
     for unit in units:
         if unit not in known:
             raise UserError(f"config.graph.units: AU {unit} moves none of the regions; known are {known}")
-    if not units or len(set(units)) < len(units):
-        raise UserError(f"config.graph.units must name each unit once and at least one, got {units}")
     return np.array([[unit in region.units for region in table.values()] for unit in units])
 
 

@@ -93,21 +93,16 @@ def flow_image_nodes(
     Nodes of kind "grid" are overlapping patches of twice their stride, averaged down to `motion.patch` samples a side;
     those of kind "roi" lie where the regions of an average face would, their samples as far apart, in regions, as in
     the canonical face.
-
-    Raises:
-      UserError: unknown kind.
     """
     field = _scaled(image, motion.clip_norm)
     if graph.kind == "grid":
         field = np.concatenate([field, _length(field[..., :2])], axis=-1)
         return with_statistics(_grid_patches(field, graph.grid, motion.patch)[None])
-    if graph.kind == "roi":
-        height, width = image.shape[:2]
-        places = template.in_flow_image(regions.roi_centres(template.mean_face()))
-        centres = template.to_pixels(places, width, height)
-        spacing = motion.spacing * width * template.FLOW_OUTER_EYES[0] / (CANONICAL * template.OUTER_EYES)
-        return node_features(field[None, ..., :2], field[None, ..., 2], centres, motion.patch, spacing)
-    raise _unknown_kind(graph.kind)
+    height, width = image.shape[:2]
+    places = template.in_flow_image(regions.roi_centres(template.mean_face()))
+    centres = template.to_pixels(places, width, height)
+    spacing = motion.spacing * width * template.FLOW_OUTER_EYES[0] / (CANONICAL * template.OUTER_EYES)
+    return node_features(field[None, ..., :2], field[None, ..., 2], centres, motion.patch, spacing)
 
 
 def _scaled(image: UInt8[np.ndarray, "y x 3"], clip_norm: bool) -> Float[np.ndarray, "y x 3"]:
@@ -152,20 +147,11 @@ def strain_features(patch: int) -> np.ndarray:
 def graph(cfg: GraphConfig, motion: MotionConfig) -> FaceGraph:
     """The graph that the model is built for: topology of the face, layout of the features.
 
-    Raises UserError for an unknown kind, an unknown or repeated unit, a patch or grid too small, and regions in
-    `cfg.nodes` that cannot be kept alone, or of a grid.
+    Raises UserError for an unknown unit, and for regions in `cfg.nodes` that cannot be kept alone, or of a grid.
     """
-    if motion.patch < 1:
-        raise UserError(f"config.motion.patch must be at least 1, got {motion.patch}")
-    if cfg.kind not in ("roi", "grid"):
-        raise _unknown_kind(cfg.kind)
     if cfg.kind == "grid" and cfg.nodes:
         raise UserError("config.graph.nodes names regions of the face; config.graph.kind='grid' has none")
     roi = cfg.kind == "roi"
     made = topology.roi_topology(cfg.units, cfg.nodes) if roi else topology.grid_topology(cfg.units, cfg.grid)
     index, sign = patch_mirror(motion.patch)
     return FaceGraph(**made._asdict(), feature_mirror=index, feature_sign=sign, pooled=POOLED)
-
-
-def _unknown_kind(kind: str) -> UserError:
-    return UserError(f"config.graph.kind: {kind!r} is none of roi, grid")

@@ -17,7 +17,6 @@ from stag_jax.motion import flow as flows
 from stag_jax.motion import nodes, selection, stabilise
 from stag_jax.types import Clip, UserError
 
-REFERENCES = ("onset", "previous")
 STILL = 0.25  # pixels at the rigid points; a head that moved less is not put back
 
 
@@ -117,10 +116,6 @@ def _checked(clip: Clip, config: Config) -> tuple[str, str]:
         raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
     if not clip.fps > 0:
         raise UserError(f"{clip.id}: frame rate {clip.fps} is not positive")
-    if motion.reference not in REFERENCES:
-        raise UserError(f"config.motion.reference: {motion.reference!r} is none of {', '.join(REFERENCES)}")
-    if motion.average_ms < 0:
-        raise UserError(f"config.motion.average_ms must not be negative, got {motion.average_ms}")
     return flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
 
 

@@ -5,9 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stag_jax.types import UserError
-
-KINDS = ("magnitude", "uniform")
 BEGUN = 0.2  # share of its largest magnitude that a movement has reached once it counts as begun
 QUIET = 0.5  # share of the regions, those that move least, that does not count: much of the face stays still
 
@@ -32,12 +29,7 @@ def select(
     the face moves much and still cover the rise and the fall; the frame of largest magnitude is always among them.
     "uniform", and any clip that never moves: evenly spaced. All indices are distinct; a clip of fewer frames keeps
     them all and repeats the last.
-
-    Raises:
-      UserError: unknown kind.
     """
-    if kind not in KINDS:
-        raise UserError(f"config.motion.selection: {kind!r} is none of {', '.join(KINDS)}")
     f = len(magnitude)
     mask = np.arange(k) < f
     if f <= k:

@@ -5,9 +5,7 @@ from jaxtyping import Float
 
 from stag_jax.face import alignment
 from stag_jax.motion.sampling import bilinear
-from stag_jax.types import UserError
 
-KINDS = ("similarity", "affine", "none")
 OFFSETS = (-3.0, 0.0, 3.0)  # the flow is sampled on this grid around each rigid point, pixels
 ROUNDS = 16  # of reweighting
 TUKEY = 4.685  # in robust standard deviations: 95% efficiency on Gaussian noise
@@ -25,12 +23,7 @@ def head_motion(
 
     Args:
       rigid: points x, y in pixels that move with the skull (`face.regions.rigid_points`).
-
-    Raises:
-      UserError: unknown kind.
     """
-    if kind not in KINDS:
-        raise UserError(f"config.motion.stabilise: {kind!r} is none of {', '.join(KINDS)}")
     if kind == "none":
         return np.tile(np.eye(2, 3), (len(flow), 1, 1))
     around = np.stack(np.meshgrid(OFFSETS, OFFSETS), axis=-1).reshape(-1, 2)

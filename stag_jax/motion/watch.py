@@ -13,7 +13,6 @@ from jaxtyping import UInt8
 from stag_jax.config import Config
 from stag_jax.face import crowd
 from stag_jax.motion import live
-from stag_jax.types import UserError
 
 SPARE = 1.5  # so much of a window is kept, for frames that come late
 
@@ -74,9 +73,6 @@ def measure(
       UserError: a setting out of range.
     """
     motion = config.motion
-    for key in ("window_ms", "hop_ms"):
-        if not getattr(motion, key) > 0:
-            raise UserError(f"config.motion.{key} must be above 0, got {getattr(motion, key)}")
     known = dict(following)
     after, watched = [], []
     for face in found:

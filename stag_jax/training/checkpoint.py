@@ -14,11 +14,12 @@ import numpy as np
 from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
-from stag_jax.training import hosts
+from stag_jax.training import hosts, naming
 from stag_jax.types import UserError
 
 STATE = "state"
 FOLDS = "folds"
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax has not committed
 
 
 class StateStore:
@@ -41,8 +42,13 @@ class StateStore:
     def __enter__(self) -> "StateStore":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            self._checkpointer.close()
+        except Exception:
+            # A save in the background fails for the reason that ends the run anyway, such as a folder that has gone.
+            if kind is None:
+                raise
 
     def latest(self) -> int | None:
         """The newest saved step."""
@@ -106,13 +112,18 @@ def remove_state(workdir: Path) -> None:
 
 
 def save_fold(workdir: Path, name: str, tree: Any) -> None:
-    """Writes one fold's parameters and statistics to `<workdir>/folds/<name>`, unless they are there.
+    """Write one fold's parameters and statistics below `<workdir>/folds`, unless they are there.
 
     All processes of a run call this together.
     """
-    folder = (workdir / FOLDS / name).absolute()
+    folder = naming.find(workdir / FOLDS, name).absolute()
     if not hosts.same(np.asarray(ocp.is_orbax_checkpoint(folder))):
         ocp.save(folder, tree, overwrite=True)
+
+
+def fold_names(workdir: Path) -> list[str]:
+    """List the folds that were exported, sorted."""
+    return [name for name in naming.names(workdir / FOLDS) if UNFINISHED not in name]
 
 
 def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
@@ -121,15 +132,17 @@ def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
     Raises:
       UserError: there is no such fold; the folds that exist are named.
     """
-    folder = (workdir / FOLDS / name).absolute()
+    folder = naming.find(workdir / FOLDS, name).absolute()
     if not folder.is_dir() or not ocp.is_orbax_checkpoint(folder):
-        there = sorted(path.name for path in folder.parent.glob("*")) if folder.parent.is_dir() else []
-        raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(there) or 'none'}")
+        raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(fold_names(workdir)) or 'none'}")
     _quiet()
     return ocp.load(folder, like)
 
 
 def _quiet() -> None:
-    """Orbax reports every step of every save at INFO, through absl's logger."""
-    if absl_logging.get_verbosity() <= absl_logging.INFO:
-        std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    """Pass over what Orbax logs: every step of every save, and errors with a traceback, which it raises as well."""
+    std_logging.getLogger("absl").addFilter(_not_of_orbax)  # once, however often it is called
+
+
+def _not_of_orbax(record: std_logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts

@@ -1,19 +1,20 @@
 """A prepared corpus as one ClipBatch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
 from stag_jax.config import Config
-from stag_jax.motion import nodes
+from stag_jax.motion import nodes, windows
 from stag_jax.protocol import labels
-from stag_jax.protocol.splits import Clips
+from stag_jax.protocol.splits import Clips, make_splits
 from stag_jax.training import features
 from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
 
@@ -31,6 +32,7 @@ class Corpus(NamedTuple):
     batch: ClipBatch  # numpy
     graph: FaceGraph
     fingerprint: str  # of ids and batch
+    origin: tuple[dict[str, Any], ...] = ()  # how the features of each corpus were made (`features.origin`)
 
     @property
     def clips(self) -> Clips:
@@ -52,24 +54,100 @@ def load(folders: Path | Sequence[Path], config: Config) -> Corpus:
         label scheme that does not fit; the same clip twice; no clip left.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
+    require_classes(folders, config)
     return assemble(folders, [features.prepare(folder, config) for folder in folders], config)
 
 
 def assemble(folders: Sequence[Path], each: Sequence[features.Prepared], config: Config) -> Corpus:
-    """The same from what has been prepared already of each folder; raises as `load` does."""
+    """Make the same of what has been prepared already of each folder; raises as `load` does."""
     for folder, prepared in zip(folders, each, strict=True):
         for line in miscounted(prepared.clips, features.about(folder), config.data.labels):
             logging.warning("%s", line)
-    found = features.Prepared(*(list(chain(*lists)) for lists in zip(*each, strict=True)))
-    if found.faceless and not config.data.skip_faceless:
+    corpus = _labelled(all_clips(each, skip_faceless=config.data.skip_faceless), config)
+    return corpus._replace(origin=tuple(prepared.origin for prepared in each))
+
+
+def all_clips(each: Sequence[features.Prepared], *, skip_faceless: bool) -> list[ClipFeatures]:
+    """Join the clips of several corpora, in the order of their ids.
+
+    Raises:
+      UserError: clips without a face (all are named) unless they are to be skipped; the same clip twice.
+    """
+    clips, faceless = (list(chain(*(getattr(prepared, name) for prepared in each))) for name in ("clips", "faceless"))
+    if faceless and not skip_faceless:
         raise UserError(
-            f"no face in {len(found.faceless)} of {len(found.clips) + len(found.faceless)} clips: "
-            f"{', '.join(sorted(found.faceless))} "
+            f"no face in {len(faceless)} of {len(clips) + len(faceless)} clips: {', '.join(sorted(faceless))} "
             "(leave them out with --config.data.skip_faceless=True, or --skip_faceless when preparing)"
         )
-    for message in sorted(found.faceless):
+    for message in sorted(faceless):
         logging.warning("%s: left out", message)
-    return _labelled(sorted(found.clips, key=lambda clip: clip.id), config)
+    clips.sort(key=lambda clip: clip.id)
+    for one, other in pairwise(clips):
+        if one.id == other.id:
+            raise UserError(f"clip {one.id} is there twice")
+    return clips
+
+
+def counts(clips: Sequence[ClipFeatures]) -> dict[str, Counter[str]]:
+    """Count the clips of each emotion (under ""), and of each class of every scheme that fits all corpora at hand."""
+    fitting = {}
+    for scheme in ("", *labels.SCHEMES):
+        if not scheme or {clip.dataset for clip in clips} <= set(labels.SCHEMES[scheme]):
+            fitting[scheme] = Counter(name for name in (_class(clip, scheme) for clip in clips) if name)
+    return fitting
+
+
+def require_classes(folders: Sequence[Path], config: Config) -> None:
+    """Check classes against the annotation of prepared corpora, before anything is extracted.
+
+    Raises:
+      UserError: a class that no clip has, or a label scheme that does not fit.
+    """
+    _require(config, {name for _, names in _annotated(folders, config) for name in names})
+
+
+def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
+    """Check splits against the annotation of prepared corpora, before anything is extracted.
+
+    Raises:
+      UserError: as `require_classes`, or clips that cannot be split as asked.
+    """
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    require_classes(folders, config)
+    # Windows are more than the recordings they are cut from, so how many folds they make is not known yet.
+    if any(features.holds_recordings(folder) for folder in folders) and config.protocol.split.startswith("stratified"):
+        return
+    classes = config.data.classes
+    scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
+    scored = [(text, names[0]) for text, names in scored if names]
+    texts = (tuple(text[name] for text, _ in scored) for name in ("subject", "dataset", "group", "part"))
+    make_splits(config.protocol, Clips(*texts, np.asarray([classes.index(name) for _, name in scored])))
+
+
+def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, str], list[str]]]:
+    """List each record's texts and its classes: those of its windows, where it is a recording."""
+    rows = []
+    for folder in folders:
+        for record in features.read_annotations(folder):
+            text = {name: record[name].decode() for name in features.TEXTS}
+            events = record.get("events")
+            emotions = [text["emotion"]] if events is None else [windows.NONE, *(e.decode() for e in events["emotion"])]
+            classes = (_class_of(text, emotion, config.data.labels) for emotion in emotions)
+            rows.append((text, [name for name in classes if name is not None]))
+    return rows
+
+
+def _class_of(text: Mapping[str, str], emotion: str, scheme: str) -> str | None:
+    return labels.label(scheme, dataset=text["dataset"], emotion=emotion, objective=text["objective"])
+
+
+def _require(config: Config, present: Set[str]) -> None:
+    for name in config.data.classes:
+        if name not in present:
+            raise UserError(
+                f"config.data.classes names {name!r}, which no clip of {config.data.dataset} has; "
+                f"there are {', '.join(sorted(present)) or 'none'}"
+            )
 
 
 def miscounted(clips: Sequence[ClipFeatures], about: Mapping[str, str], scheme: str) -> list[str]:
@@ -84,22 +162,13 @@ def miscounted(clips: Sequence[ClipFeatures], about: Mapping[str, str], scheme: 
 
 
 def _class(clip: ClipFeatures, scheme: str) -> str | None:
-    return labels.label(scheme, dataset=clip.dataset, emotion=clip.emotion, objective=clip.objective)
+    return _class_of({"dataset": clip.dataset, "objective": clip.objective}, clip.emotion, scheme)
 
 
 def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     classes = config.data.classes
-    for one, other in pairwise(clips):
-        if one.id == other.id:
-            raise UserError(f"clip {one.id} is there twice")
     classed = [(clip, _class(clip, config.data.labels)) for clip in clips]
-    present = {name for _, name in classed if name is not None}
-    for name in classes:
-        if name not in present:
-            raise UserError(
-                f"config.data.classes names {name!r}, which no clip of {config.data.dataset} has; "
-                f"there are {', '.join(sorted(present)) or 'none'}"
-            )
+    _require(config, {name for _, name in classed if name is not None})
     scored = [(clip, name) for clip, name in classed if name in classes]
     if not scored:
         raise UserError(f"{config.data.dataset}: no clip is left")

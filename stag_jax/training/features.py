@@ -4,20 +4,21 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import json
-import multiprocessing
 import os
+import platform
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -25,13 +26,14 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from stag_jax import config as config_lib
-from stag_jax import media
+from stag_jax import media, processes
 from stag_jax.config import Config
+from stag_jax.face import landmarks
 from stag_jax.face.landmarks import NoFaceError
 from stag_jax.motion import extract, flow, quality, windows
 from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
-from stag_jax.training.files import write_atomically
+from stag_jax.training.files import require_writable, write_atomically
 from stag_jax.types import Clip, ClipFeatures, Event, FlowClip, Recording, UserError
 
 SPLIT = "clips"
@@ -40,6 +42,7 @@ CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
 RECORDINGS = 4  # and recordings
 INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
 TILE_QUALITY = 90  # of JPEG
+PACKAGES = ("stag-jax", "numpy", "opencv-python-headless", "dlib-bin", "jax", "scipy")  # that features depend on
 TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
@@ -58,6 +61,7 @@ class Prepared(NamedTuple):
     faceless: list[str]  # the messages of the clips without a usable face
     reports: list[ClipReport]  # of the same clips; empty for flow images and windows
     tiles: list[bytes]
+    origin: dict[str, Any]  # how they were made (`origin`); empty for files of versions that did not note it
 
 
 def prepare(folder: Path, config: Config) -> Prepared:
@@ -70,8 +74,10 @@ def prepare(folder: Path, config: Config) -> Prepared:
     config = _resolved(config)
     path = cache_path(folder, config)
     cached = _read_cache(path)
-    if cached is not None:
+    if cached is not None and _same_predictor(cached.origin, path, config):
         return cached
+    # Told now, and not when the work is done.
+    require_writable(path.parent)
     chunks = path.with_suffix(".part")
     parts = []
     count = _count(folder)
@@ -88,7 +94,7 @@ def prepare(folder: Path, config: Config) -> Prepared:
             else:
                 bar.update(len(own))
             parts.append(part)
-    prepared = _sorted(parts)
+    prepared = _sorted(parts)._replace(origin=origin(folder, config))
     _write_cache(path, prepared)
     shutil.rmtree(chunks, ignore_errors=True)
     return prepared
@@ -108,19 +114,65 @@ def _collected(results: Iterable[list[Seen] | str], bar: tqdm) -> Prepared:
         faceless=faceless,
         reports=[seen.report for seen in found if seen.report],
         tiles=[seen.tile for seen in found if seen.report],
+        origin={},
     )
 
 
 def _sorted(parts: list[Prepared]) -> Prepared:
     """All parts as one, in the order of ids."""
-    clips, faceless, reports, tiles = (list(chain(*lists)) for lists in zip(*parts, strict=True))
+    clips, faceless, reports, tiles = (list(chain(*lists)) for lists in zip(*(part[:4] for part in parts), strict=True))
     shown = sorted(zip(reports, tiles, strict=True), key=lambda pair: pair[0].id)
     return Prepared(
         clips=sorted(clips, key=lambda clip: clip.id),
         faceless=sorted(faceless),
         reports=[report for report, _ in shown],
         tiles=[tile for _, tile in shown],
+        origin={},
     )
+
+
+def origin(folder: Path, config: Config) -> dict[str, Any]:
+    """Describe how the features of a corpus are made here: enough to make them again, kept with them.
+
+    Names the corpus and its hash, all settings of face, motion and graph with what "auto" stood for, the landmark
+    predictor and its hash, and the versions of the packages that compute.
+    """
+    config = _resolved(config)
+    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    flow_images = "flow" in tfds.builder_from_directory(str(folder)).info.features
+    return {
+        "format": FEATURES_VERSION,
+        "corpus": {key: info.get(key, "") for key in ("name", "configName", "version")} | about(folder),
+        "corpus_sha256": corpus_digest(folder),
+        "settings": {name: config_lib.to_dict(getattr(config, name)) for name in ("face", "motion", "graph")},
+        "predictor": None if flow_images else _predictor(config),
+        "packages": versions(PACKAGES),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "jax_backend": jax.default_backend(),
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    installed = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
+
+
+def _predictor(config: Config) -> dict[str, str]:
+    path = landmarks.predictor_path(config.face.predictor)
+    return {"file": path.name, "sha256": landmarks.predictor_digest(config.face.predictor)}
+
+
+def _same_predictor(made: dict[str, Any], path: Path, config: Config) -> bool:
+    """Return whether cached features were made by the predictor file that is there now, as far as they tell."""
+    if not made.get("predictor") or made["predictor"]["sha256"] == landmarks.predictor_digest(config.face.predictor):
+        return True
+    logging.warning("%s was made by another landmark predictor and is made again", path)
+    return False
 
 
 def cache_path(folder: Path, config: Config) -> Path:
@@ -161,9 +213,34 @@ def read_clips(folder: Path) -> Any:
 
     Raises UserError where `folder` holds no prepared corpus.
     """
+    _require_corpus(folder)
+    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+
+
+class _Undecoded(tfds.decode.SkipDecoding):
+    """Leave pictures as bytes. (That of TFDS has no answer for records read without TensorFlow.)"""
+
+    def decode_example_np(self, serialized: Any) -> Any:
+        """Return what it is given."""
+        return serialized
+
+    decode_batch_example_np = decode_example_np
+
+
+def read_annotations(folder: Path) -> list[dict[str, Any]]:
+    """Read all records of a prepared corpus but for their pictures: quick, however large the corpus is.
+
+    Raises UserError where `folder` holds no prepared corpus.
+    """
+    _require_corpus(folder)
+    builder = tfds.builder_from_directory(str(folder))
+    pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
+    return list(builder.as_data_source(split=SPLIT, decoders=pictures))
+
+
+def _require_corpus(folder: Path) -> None:
     if not (folder / INFO).is_file():
         raise UserError(f"{folder} holds no prepared corpus")
-    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -272,14 +349,13 @@ def _start_worker() -> None:
 @contextlib.contextmanager
 def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[list[Seen] | str]]]:
     """What sees the clips of a range of indices, on as many processes as there are cores."""
-    workers = min(config.data.workers or os.cpu_count() or 1, _count(folder))
+    workers = min(config.data.workers or processes.cores(), _count(folder))
     work = functools.partial(_work, folder, config)
     # Flow images cost less than starting a process.
     if workers <= 1 or "flow" in _source(folder)[0]:
         yield lambda indices: map(work, indices)
         return
-    context = multiprocessing.get_context("spawn")  # forking a process in which JAX has started threads can hang
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with processes.pool(workers, _start_worker) as pool:
         # A recording is as long as many clips, and there may be few of them.
         size = 1 if holds_recordings(folder) else 4
         yield lambda indices: pool.map(work, indices, chunksize=size)
@@ -287,6 +363,7 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
 
 def _write_cache(path: Path, prepared: Prepared) -> None:
     arrays = {"faceless": np.asarray(prepared.faceless, dtype=str), "tiles": np.asarray(prepared.tiles, dtype=bytes)}
+    arrays["origin"] = np.asarray(json.dumps(prepared.origin))
     for kind, rows in (("clip", prepared.clips), ("report", prepared.reports)):
         for name in rows[0]._fields if rows else ():
             arrays[f"{kind}.{name}"] = np.stack([np.asarray(getattr(row, name)) for row in rows])
@@ -306,6 +383,7 @@ def _read_cache(path: Path) -> Prepared | None:
             faceless=[str(message) for message in arrays["faceless"]],
             reports=_rows(arrays, "report", ClipReport),
             tiles=[bytes(tile) for tile in arrays["tiles"]],
+            origin=json.loads(arrays["origin"].item()) if "origin" in arrays else {},
         )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         logging.warning("%s is damaged (%s) and is made again", path, error)

@@ -8,18 +8,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# Files that are being written. A process that is made to leave at once removes them (`discard_unfinished`).
+_unfinished: set[Path] = set()
+
 
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path` and renames it to `path` when the block ends without an error."""
+    """Give a temporary name beside `path`, and rename it to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not by `tempfile`, whose files nobody but their owner may read: a workdir is often shared.
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    _unfinished.add(temporary)
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Remove what is being written, for a process that will not come back to it."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise OSError, naming the folder, where nothing can be written into it; it is created if missing."""
+    with write_atomically(folder / ".writable") as temporary:
+        temporary.write_bytes(b"")
+    (folder / ".writable").unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

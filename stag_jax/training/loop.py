@@ -1,6 +1,6 @@
 """A whole run: corpus, members, steps, predictions, files. Python owns the loop and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,19 @@ from absl import logging
 
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, fold, history, hosts, outcome, stepping, teacher, workdir
+from stag_jax.training import (
+    checkpoint,
+    dataset,
+    fold,
+    history,
+    hosts,
+    lock,
+    outcome,
+    stepping,
+    teacher,
+    validation,
+    workdir,
+)
 from stag_jax.training.roster import by_fold, make_roster, pool
 
 
@@ -24,16 +36,25 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
     disk that they share.
 
     Raises:
-      UserError: the workdir belongs to another config or other data, the corpus or the teacher cannot be used, or a
-        loss is not finite; the line names the thing at fault.
+      UserError: a setting is wrong, the workdir belongs to another config or other data or is in use, the corpus or the
+        teacher cannot be used, or a loss is not finite; the line names the thing at fault.
       Preempted: the machine is wanted for something else; the same call goes on.
+      WorkdirGone: the workdir was removed while the run went on.
     """
+    validation.validate(config)
     hosts.in_turn(lambda: workdir.check(folder, config))
     done = workdir.finished(folder)
     if hosts.same(np.asarray(done is not None)):
         logging.warning("%s is finished; nothing to do", folder)
         return done or {}
+    with lock.held(folder) as check:
+        return _run(config, folder, corpora, check=check, profile=profile)
 
+
+def _run(
+    config: Config, folder: Path, corpora: Path | Sequence[Path], *, check: Callable[[], None], profile: bool
+) -> dict[str, Any]:
+    hosts.in_turn(lambda: dataset.require_splits(corpora, config))
     corpus = hosts.in_turn(lambda: dataset.load(corpora, config))
     hosts.agree("the corpus", corpus.fingerprint)
     splits = splits_lib.make_splits(config.protocol, corpus.clips)
@@ -42,14 +63,14 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
     soft = teacher.answers(config, corpus, splits, corpora)
     who = make_roster(splits, config.seeds, soft=soft)
     task = fold.make_task(config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
-    # The workdir is taken only now, when all that could be wrong with the settings has had its say.
-    hosts.in_turn(lambda: workdir.claim(folder, config, corpus, splits))
     stepping.keep_programs(folder)
     hosts.say(f"{len(corpus.ids)} clips, {len(splits.names)} folds")
     record = history.recorder(folder, who, len(corpus.ids)) if config.checkpoint.history else None
-    trained = stepping.train(task, corpus.batch, who, folder, profile=profile, record=record)
+    with workdir.claimed(folder, config, corpus, splits):
+        trained = stepping.train(task, corpus.batch, who, folder, check=check, profile=profile, record=record)
     predicted = trained.study.predict(trained.states)
     exported = stepping.parameters(trained)
+    check()
     for index, name in enumerate(splits.names):
         # One folder a fold; its leaves have a leading axis of seeds.
         seeds = np.arange(len(config.seeds)) * len(splits.names) + index
@@ -69,6 +90,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
             "save_s": round(trained.save_s, 3),
             "compile_s": round(trained.study.compile_s, 3),
         }
+        check()
         result = workdir.write_metrics(folder, result)
         checkpoint.remove_state(folder)
         return result

@@ -46,7 +46,7 @@ def open_run(folder: Path) -> Run:
 
 def fold_names(run: Run) -> list[str]:
     """The folds that were exported, in order."""
-    return sorted(path.name for path in (run.folder / checkpoint.FOLDS).glob("*") if path.is_dir())
+    return checkpoint.fold_names(run.folder)
 
 
 def load_fold(run: Run, name: str) -> TrainedFold:

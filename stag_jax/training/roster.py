@@ -8,7 +8,6 @@ from jaxtyping import Float, Int, Shaped
 
 from stag_jax.protocol.splits import Splits
 from stag_jax.training import fold
-from stag_jax.types import UserError
 
 
 class Roster(NamedTuple):
@@ -35,12 +34,7 @@ def make_roster(
       trials: of each trial its own values, by dotted key of the config; all trials must name the same keys. None: one
         trial that has none.
       soft: what a teacher says to each fold, as in `fold.Member`; None without one.
-
-    Raises:
-      UserError: seeds repeat or there is none.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"config.seeds must name each seed once and at least one, got {tuple(seeds)}")
     plan = dict(trials or {"": {}})
     folds, repeats = len(splits.names), len(plan) * len(seeds)
     # A fold that tests nothing is asked about a clip all the same, as padding, so that no program has empty arrays.

@@ -14,7 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from stag_jax.training import checkpoint, fold, hosts, loggers, members, preemption, workdir
 from stag_jax.training.roster import Roster
-from stag_jax.types import ClipBatch, Preempted, UserError
+from stag_jax.types import ClipBatch, Diverged, Preempted, UserError
 
 PROFILE = "profile"
 PROFILED = range(1, 3)  # dispatches of a profile; the first one warms up
@@ -48,12 +48,14 @@ def train(
     who: Roster,
     folder: Path,
     *,
+    check: Callable[[], None],
     profile: bool = False,
     record: Record | None = None,
 ) -> Trained:
     """Takes all steps of all members, going on from what `folder` holds.
 
-    Where a chunk of members does not fit, it is halved and the run goes on.
+    Where a chunk of members does not fit, it is halved and the run goes on. `check` is called before anything is
+    written, and may raise (`lock.held`).
 
     Raises:
       UserError: a loss is not finite, no saved state can be read, or not even one member fits.
@@ -71,7 +73,7 @@ def train(
     while True:
         try:
             study = members.build(task, batch, who, parallel, per_device)
-            return _run(task, study, who, folder, profile=profile, record=record)
+            return _run(task, study, who, folder, check=check, profile=profile, record=record)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -89,7 +91,14 @@ def train(
 
 
 def _run(
-    task: fold.Task, study: members.Study, who: Roster, folder: Path, *, profile: bool, record: Record | None
+    task: fold.Task,
+    study: members.Study,
+    who: Roster,
+    folder: Path,
+    *,
+    check: Callable[[], None],
+    profile: bool,
+    record: Record | None,
 ) -> Trained:
     hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
     config = task.config
@@ -124,6 +133,7 @@ def _run(
                     traced.close()
                 now = time.perf_counter()
                 _check_finite(states, study, who)
+                check()
                 log.write(step, before + now - start, metrics)
                 if record:
                     record(step, study.predict(states), metrics)
@@ -146,7 +156,10 @@ def _run(
 def _check_finite(states: list[fold.MemberState], study: members.Study, who: Roster) -> None:
     bad = study.gather([state.bad_step for state in states])
     for index in np.flatnonzero(bad >= 0):
-        raise UserError(f"loss is not finite at step {bad[index]} of fold {who.names[index]}")
+        raise Diverged(
+            f"loss is not finite at step {bad[index]} of fold {who.names[index]}; a smaller "
+            "config.train.learning_rate may help"
+        )
 
 
 def parameters(trained: Trained) -> Any:

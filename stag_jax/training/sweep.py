@@ -1,9 +1,10 @@
 """The trials of a sweep as few programs: those that differ only in numbers are members of one."""
 
+import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,19 @@ from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import ALL, Splits, make_splits
-from stag_jax.training import checkpoint, dataset, files, fold, hosts, stepping, teacher, workdir
+from stag_jax.training import (
+    checkpoint,
+    dataset,
+    files,
+    fold,
+    hosts,
+    lock,
+    naming,
+    stepping,
+    teacher,
+    validation,
+    workdir,
+)
 from stag_jax.training.roster import Roster, by_fold, make_roster, pool
 from stag_jax.types import UserError
 
@@ -73,20 +86,50 @@ def make_groups(plan: Plan) -> list[Group]:
     return groups
 
 
-def claim(folder: Path, plan: Plan) -> None:
-    """Makes the folder this sweep's own.
+def check(folder: Path, plan: Plan) -> None:
+    """Check the settings of all trials, and that the folder belongs to no other sweep.
 
     Raises:
-      UserError: it belongs to another sweep, or is one of which nothing could be told.
+      UserError: a trial has a wrong setting, or none could be compared; or the folder belongs to another sweep.
     """
+    if plan.inner_folds < 0 or plan.inner_folds == 1:
+        raise UserError(f"a sweep's `inner_folds` must be 0, or 2 or more, got {plan.inner_folds}")
     for name, config in plan.trials.items():
-        teacher.check(config)
+        try:
+            validation.validate(config)
+        except UserError as error:
+            raise UserError(f"trial {name}: {error}") from error
         if config.protocol.split == ALL:
             raise UserError(f"trial {name} has config.protocol.split='all', which tests nothing to compare trials by")
         if config.distil.teacher and plan.inner_folds:
             raise UserError(
                 f"trial {name} has a teacher, whose networks have seen the subjects of inner folds: use inner_folds=0"
             )
+    if (folder / PLAN).exists():
+        workdir.check_same(folder / PLAN, _about(plan), "sweep")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, plan: Plan) -> Iterator[None]:
+    """Make the folder this sweep's own; give it back where the sweep fails for its settings before any result.
+
+    Raises:
+      UserError: as `check` does, and what the block raises.
+    """
+    check(folder, plan)
+    path = folder / PLAN
+    begun = path.exists()
+    if hosts.first() and not begun:
+        files.write_text(path, json.dumps(_about(plan), indent=2) + "\n")
+    try:
+        yield
+    except UserError:
+        if hosts.first() and not begun and not any((folder / GROUPS).glob(f"*/{RESULT}")):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _about(plan: Plan) -> dict[str, Any]:
     about = {
         "settings": config_lib.to_dict(plan.settings),
         "trials": plan.changed,
@@ -94,12 +137,7 @@ def claim(folder: Path, plan: Plan) -> None:
         "select": plan.select,
     }
     # As it will be read again: tuples become lists.
-    about = json.loads(json.dumps(about))
-    path = folder / PLAN
-    if path.exists():
-        workdir.check_same(path, about, "sweep")
-    else:
-        files.write_text(path, json.dumps(about, indent=2) + "\n")
+    return json.loads(json.dumps(about))
 
 
 def trial_names(folder: Path) -> tuple[str, ...]:
@@ -108,6 +146,11 @@ def trial_names(folder: Path) -> tuple[str, ...]:
     if not path.exists():
         raise UserError(f"{folder} is no folder of a sweep: {PLAN} is missing")
     return tuple(json.loads(path.read_text(encoding="utf-8"))["trials"])
+
+
+def trial_folder(folder: Path, trial: str) -> Path:
+    """Return the workdir of one trial of the sweep in `folder`."""
+    return naming.find(folder / TRIALS, trial)
 
 
 def run_group(
@@ -123,6 +166,21 @@ def run_group(
     path = place / RESULT
     if hosts.same(np.asarray(path.exists())):
         return read_result(path)
+    with lock.held(place) as check:
+        return _run_group(group, plan, folder, corpora, check=check, profile=profile)
+
+
+def _run_group(
+    group: Group,
+    plan: Plan,
+    folder: Path,
+    corpora: Path | Sequence[Path],
+    *,
+    check: Callable[[], None],
+    profile: bool,
+) -> GroupResult:
+    place = folder / GROUPS / group.name
+    hosts.in_turn(lambda: dataset.require_splits(corpora, group.config))
     corpus = hosts.in_turn(lambda: dataset.load(corpora, group.config))
     hosts.agree("the corpus", corpus.fingerprint)
     outer = make_splits(group.config.protocol, corpus.clips)
@@ -142,12 +200,13 @@ def run_group(
     soft = teacher.answers(asked, corpus, splits, corpora)
     who = make_roster(splits, group.config.seeds, group.tuned, soft)
     task = fold.make_task(group.config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
-    hosts.in_turn(lambda: workdir.claim(place, group.config, corpus, outer))
-    trained = stepping.train(task, corpus.batch, who, place, profile=profile)
+    with workdir.claimed(place, group.config, corpus, outer):
+        trained = stepping.train(task, corpus.batch, who, place, check=check, profile=profile)
+    check()
     said = trained.study.predict(trained.states)
     result = _result(said, who, outer, corpus, plan.inner_folds, plan.select)
     _keep(trained, who, outer, group, plan, result, folder)
-    hosts.in_turn(lambda: _write(result, path, place))
+    hosts.in_turn(lambda: _write(result, place))
     return result
 
 
@@ -175,16 +234,16 @@ def _keep(
         for index, trial in enumerate(group.tuned):
             for number, name in enumerate(outer.names):
                 one = jax.tree.map(lambda x, at=(index, number): x[at[0], :, at[1]], exported)
-                checkpoint.save_fold(folder / TRIALS / trial, name, one)
+                checkpoint.save_fold(trial_folder(folder, trial), name, one)
     elif plan.inner_folds:
         pick = (result.best, slice(None), np.arange(len(outer.names)))
         # An index array on each side of a slice: folds come first, then seeds.
         checkpoint.save_fold(folder / GROUPS / group.name, BEST, jax.tree.map(lambda x: x[pick], exported))
 
 
-def _write(result: GroupResult, path: Path, place: Path) -> None:
+def _write(result: GroupResult, place: Path) -> None:
     if hosts.first():
-        with files.write_atomically(path) as temporary:
+        with files.write_atomically(place / RESULT) as temporary:
             np.savez(temporary, **result._asdict())
         checkpoint.remove_state(place)
 
@@ -212,7 +271,7 @@ def export_chosen(groups: Sequence[Group], chosen: Mapping[str, str], folder: Pa
             kept = checkpoint.load_fold(folder / GROUPS / group.name, BEST)
             for index, name in own:
                 one = jax.tree.map(lambda x, index=index: x[index], kept)
-                checkpoint.save_fold(folder / TRIALS / chosen[name], name, one)
+                checkpoint.save_fold(trial_folder(folder, chosen[name]), name, one)
 
 
 def each_group(groups: Sequence[Group], work: Callable[[Group], GroupResult]) -> dict[str, GroupResult]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import dataset, fold, hosts, restore, workdir
+from stag_jax.training import dataset, fold, hosts, naming, restore, workdir
 from stag_jax.types import ClipBatch, UserError
 
 CHUNK = 64  # clips that are asked about at a time
@@ -39,15 +39,14 @@ def answers(
 
     Raises:
       UserError: the teacher is no finished run, has other classes or units, was trained on other clips, lacks a fold,
-        or trained a fold on a clip that the fold of this name tests here; or a setting of `config.distil` is out of
-        range. What is at fault is named.
+        or trained a fold on a clip that the fold of this name tests here. What is at fault is named.
     """
     check(config)
-    if not config.distil.teacher or config_lib.is_off(config.distil.weight):
+    if not wanted(config):
         return None
     folder = Path(config.distil.teacher)
     run = restore.open_run(folder)
-    there = _checked(run, config, splits)
+    there = _folds(run, config, splits)
     # Its settings, but the folders of here: it may have been trained on another machine.
     own = config_lib.replace(
         run.config, {f"data.{key}": getattr(config.data, key) for key in ("data_dir", "manual_dir", "workers")}
@@ -63,24 +62,35 @@ def answers(
     return found
 
 
+def wanted(config: Config) -> bool:
+    """Return whether a teacher is named and has a share of the loss."""
+    return bool(config.distil.teacher) and not config_lib.is_off(config.distil.weight)
+
+
 def check(config: Config) -> None:
-    """Raises UserError where a number of `config.distil` is out of range."""
-    distil = config.distil
-    if not 0 <= distil.weight <= 1:
-        raise UserError(f"config.distil.weight must be from 0 to 1, got {distil.weight}")
-    if not distil.temperature > 0:
-        raise UserError(f"config.distil.temperature must be above 0, got {distil.temperature}")
+    """Check that the teacher, where one is wanted, is a finished run about the same classes and units.
 
-
-def _checked(run: restore.Run, config: Config, splits: splits_lib.Splits) -> list[tuple[str, ...]]:
-    """The teacher's folds that each fold learns from, once the teacher has been found fit to teach."""
-    folder, names = run.folder, restore.fold_names(run)
+    Raises:
+      UserError: it is not; the line names the teacher and what differs.
+    """
+    if not wanted(config):
+        return
+    folder = Path(config.distil.teacher)
+    try:
+        teacher = workdir.read_config(folder)
+    except UserError as error:
+        raise UserError(f"config.distil.teacher: {error}") from error
     if workdir.finished(folder) is None:
         raise UserError(f"config.distil.teacher: {folder} is not finished; run experiments/train.py on it again")
     for key in ("data.classes", "graph.units"):
-        one, other = config_lib.get(run.config, key), config_lib.get(config, key)
-        if one != other:
-            raise UserError(f"config.distil.teacher: {folder} has config.{key} {one}, not {other}")
+        theirs, ours = config_lib.get(teacher, key), config_lib.get(config, key)
+        if theirs != ours:
+            raise UserError(f"config.distil.teacher: {folder} has config.{key} {theirs}, not {ours}")
+
+
+def _folds(run: restore.Run, config: Config, splits: splits_lib.Splits) -> list[tuple[str, ...]]:
+    """Name the teacher's folds that each fold learns from."""
+    folder, names = run.folder, restore.fold_names(run)
     if config.protocol.split == splits_lib.ALL:
         if not names:
             raise UserError(f"config.distil.teacher: {folder} has no trained fold")
@@ -106,7 +116,7 @@ def _check_clips(folder: Path, corpus: dataset.Corpus, theirs: dataset.Corpus, s
     for name, tested in zip(splits.names, splits.test_mask, strict=True):
         for row in np.flatnonzero(tested):
             out = known[corpus.ids[row]]
-            if name not in (*out["tested_in"].split("|"), *out["left_out_of"].split("|")):
+            if name not in (*naming.split(out["tested_in"]), *naming.split(out["left_out_of"])):
                 raise UserError(
                     f"config.distil.teacher: fold {name} of {folder} was trained on clip {corpus.ids[row]}, "
                     "which the fold of this name tests here"

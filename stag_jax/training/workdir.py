@@ -1,12 +1,13 @@
 """What a run leaves in its workdir besides checkpoints: config.json, run.json, tables of predictions, metrics.json."""
 
+import contextlib
 import csv
 import hashlib
-import importlib.metadata
 import json
 import platform
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from jaxtyping import Float
 from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.protocol.splits import Splits
+from stag_jax.training import checkpoint, features, history, hosts, naming
 from stag_jax.training.dataset import Corpus
 from stag_jax.training.files import write_table, write_text
-from stag_jax.types import UserError
+from stag_jax.types import Diverged, UserError
 
 CONFIG, RUN, METRICS, LOG = "config.json", "run.json", "metrics.json", "log.jsonl"
 SPLITS = "splits.csv"
@@ -81,13 +83,42 @@ def claim(workdir: Path, config: Config, corpus: Corpus, splits: Splits) -> None
         "n_clips": len(corpus.ids),
         "teacher": taught_by,  # hash of its metrics
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": features.versions(PACKAGES),
         "git_revision": _git_revision(),
         "devices": [str(device) for device in jax.devices()],
+        "device_kinds": sorted({device.device_kind for device in jax.devices()}),
+        "features": list(corpus.origin),
     }
     _write_splits(workdir, corpus, config.data.classes, splits)
     write_text(workdir / CONFIG, json.dumps(config_lib.to_dict(config), indent=2) + "\n")
     write_text(workdir / RUN, json.dumps(about, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, config: Config, corpus: Corpus, splits: Splits) -> Iterator[None]:
+    """Claim the workdir for a run; give it back where the run fails for its settings, so that others may be tried.
+
+    What failed for a setting would fail again. A run that was begun earlier is given back only where it diverged: its
+    state is of no use then.
+
+    Raises:
+      UserError: as `claim` does, and what the block raises.
+    """
+    begun = (workdir / RUN).exists()
+    hosts.in_turn(lambda: claim(workdir, config, corpus, splits))
+    try:
+        yield
+    except UserError as error:
+        if hosts.first() and (not begun or isinstance(error, Diverged)):
+            _release(workdir)
+        raise
+
+
+def _release(workdir: Path) -> None:
+    for name in (RUN, CONFIG, SPLITS):
+        (workdir / name).unlink(missing_ok=True)
+    for folder in (checkpoint.STATE, history.FOLDER):
+        shutil.rmtree(workdir / folder, ignore_errors=True)
 
 
 def check_data(workdir: Path, corpus: Corpus) -> None:
@@ -148,12 +179,13 @@ def write_predictions(
 def _write_splits(workdir: Path, corpus: Corpus, classes: Sequence[str], splits: Splits) -> None:
     """splits.csv, one row a clip: in which fold it is tested, and which other folds do not train on it either.
 
-    All other folds train on it. A clip that is never tested has an empty `tested_in`; names are joined by `|`.
+    All other folds train on it. A clip that is never tested has an empty `tested_in`; names are
+    joined by `|` (`naming.join`).
     """
     names = np.asarray(splits.names)
     known = zip(corpus.ids, corpus.datasets, corpus.subjects, corpus.groups, corpus.parts, strict=True)
     rows = (
-        [*row, classes[label], "|".join(names[test]), "|".join(names[~test & ~train])]
+        [*row, classes[label], naming.join(names[test]), naming.join(names[~test & ~train])]
         for row, label, test, train in zip(
             known, corpus.batch.label, splits.test_mask.T, splits.train_mask.T, strict=True
         )

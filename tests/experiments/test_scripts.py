@@ -277,7 +277,7 @@ def _bad(place, folder, changes):
     [
         ({"config.data.manual_dir": ""}, "composite_flow is not shipped"),
         ({"config.data.manual_dir": "/nowhere"}, "/nowhere is not a folder"),
-        ({"config.model.widht": "3"}, 'Did you mean "width" instead of "widht"?'),
+        ({"config.model.widht": "3"}, "unknown config key config.model.widht; did you mean config.model.width?"),
         ({"config.train.steps": "many"}, "many"),
         ({"config": "nothing.py"}, "nothing.py"),
         (
@@ -286,7 +286,7 @@ def _bad(place, folder, changes):
         ),
         ({"workdir": None}, "--workdir=DIR is missing"),
         ({"config.data.dataset": "casme9"}, "no corpus named 'casme9'"),
-        ({"config.model.name": "stagg"}, "config.model.name 'stagg' is none of stag, apex_only, two_stream"),
+        ({"config.model.name": "stagg"}, "config.model.name must be one of stag, apex_only, two_stream, got 'stagg'"),
         ({"wrokdir": "x"}, "wrokdir"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

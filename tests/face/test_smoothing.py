@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from stag_jax.face import smoothing
-from stag_jax.types import UserError
 
 GAIN = {5: 1.43, 7: 1.73, 9: 1.98}  # as documented
 
@@ -93,9 +92,3 @@ def test_short_runs_are_smoothed_by_less():
 def test_zero_is_off():
     points = clip(13, np.random.default_rng(5).normal(size=(13, 2)))
     np.testing.assert_array_equal(smoothing.smooth(points, 0, np.inf), points)
-
-
-@pytest.mark.parametrize("window", [-5, 1, 3, 6])
-def test_other_windows_are_refused(window):
-    with pytest.raises(UserError, match=r"config\.face\.smooth: .*odd"):
-        smoothing.smooth(clip(13, 0.0), window, np.inf)

@@ -150,13 +150,3 @@ def test_a_flow_image_gives_the_regions_that_are_kept():
     np.testing.assert_array_equal(part.magnitude, whole.magnitude)
     with pytest.raises(UserError, match=r"^config\.graph\.nodes names regions of the face; config\.graph\.kind='grid'"):
         nodes.graph(dataclasses.replace(few, kind="grid"), MOTION)
-
-
-def test_unknown_kind_and_empty_patch():
-    mesh = dataclasses.replace(CONFIG.graph, kind="mesh")
-    with pytest.raises(UserError, match=r"config\.graph\.kind: 'mesh'"):
-        nodes.graph(mesh, MOTION)
-    with pytest.raises(UserError, match=r"config\.graph\.kind: 'mesh'"):
-        nodes.flow_image_nodes(image(28, 28), mesh, MOTION)
-    with pytest.raises(UserError, match=r"config\.motion\.patch"):
-        nodes.graph(CONFIG.graph, dataclasses.replace(MOTION, patch=0))

@@ -140,8 +140,6 @@ def test_the_span_is_in_milliseconds(face_at):
 def test_settings_out_of_range(face_at):
     clip = film(np.zeros(3))
     for changes, message in (
-        ({"reference": "apex"}, r"config\.motion\.reference: 'apex'"),
-        ({"average_ms": -1.0}, r"config\.motion\.average_ms"),
         ({"flow": "raft"}, r"config\.motion\.flow: 'raft'"),
         ({"first_look": "raft"}, r"config\.motion\.first_look: 'raft'"),
     ):

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from stag_jax.motion import selection
-from stag_jax.types import UserError
 
 
 def movement(f, peak, seed=0):
@@ -52,11 +51,6 @@ def test_a_still_clip_is_sampled_evenly():
         index, mask = selection.select(np.full(21, value, np.float32), 5, "magnitude")
         np.testing.assert_array_equal(index, [0, 5, 10, 15, 20])
         assert mask.all()
-
-
-def test_unknown_kind():
-    with pytest.raises(UserError, match=r"config\.motion\.selection: 'apex'"):
-        selection.select(np.ones(9, np.float32), 3, "apex")
 
 
 def test_the_still_half_of_the_face_does_not_count():

@@ -99,12 +99,6 @@ def test_what_is_wrong_with_a_recording_is_named(recording, config, change, said
         windows.cut(recording._replace(**change), config)
 
 
-@pytest.mark.parametrize("key", ["window_ms", "hop_ms"])
-def test_settings_out_of_range_are_named(recording, config, key):
-    with pytest.raises(UserError, match=f"config.motion.{key} must be above 0"):
-        windows.cut(recording, replace(config, {f"motion.{key}": 0.0}))
-
-
 def test_a_corpus_of_recordings_becomes_windows(tmp_path, config):
     """Prepared, cached, and labelled, with a class for windows without an expression."""
     folder = corpus.build("synth_me/long_tiny", data_dir=tmp_path)

@@ -1,5 +1,6 @@
 """Features of a whole corpus: cached, damaged, built by several at once, and clips without a face."""
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,6 +103,35 @@ def test_what_shapes_the_features_changes_the_key_and_nothing_else_does(prepared
     assert features.cache_path(folder, makers.tiny_config(**data, graph__grid=4)) != path
     # Every region is measured, whichever a network is given.
     assert features.cache_path(folder, makers.tiny_config(**data, graph__nodes=("chin",))) == path
+
+
+def test_another_landmark_predictor_makes_features_again(tmp_path, monkeypatch, caplog):
+    """A file that was replaced under its old name gives other landmarks under the same settings."""
+    folder = corpus.build("synth_me/tiny", data_dir=tmp_path)
+    config = makers.tiny_config(data__data_dir=str(tmp_path), data__dataset="synth_me/tiny", graph__kind="roi")
+    monkeypatch.setattr(features, "_extractor", nobody)
+    assert features.prepare(folder, config).origin["predictor"]["file"].endswith(".dat")
+    calls = []
+    monkeypatch.setattr(features, "_extractor", lambda *args: calls.append(args) or nobody(*args))
+    features.prepare(folder, config)
+    assert not calls
+    monkeypatch.setattr(features.landmarks, "predictor_digest", lambda override: "0" * 64)
+    features.prepare(folder, config)
+    assert len(calls) == 1 and "was made by another landmark predictor and is made again" in caplog.text
+
+
+@contextlib.contextmanager
+def nobody(folder, config):
+    """Every clip is one without a face."""
+    yield lambda indices: (f"clip {index}: no face" for index in indices)
+
+
+def test_annotations_are_read_without_pictures(prepared, tmp_path):
+    rows = features.read_annotations(prepared[0])
+    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in features.read_clips(prepared[0]))
+    assert all(isinstance(row["flow"], bytes) for row in rows)
+    films = features.read_annotations(corpus.build("synth_me/long_tiny", data_dir=tmp_path))
+    assert all(isinstance(row["frames"][0], bytes) and len(row["events"]["emotion"]) for row in films)
 
 
 def test_a_folder_without_a_corpus(tmp_path):

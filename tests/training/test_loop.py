@@ -16,7 +16,7 @@ from stag_jax import config as config_lib
 from stag_jax.analysis import evidence, load_run
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, history, loop, outcome, restore, stepping, workdir
+from stag_jax.training import checkpoint, dataset, features, history, loop, outcome, restore, stepping, workdir
 from stag_jax.types import UserError
 from tests import makers
 
@@ -218,6 +218,16 @@ def test_a_loss_that_is_not_finite_names_step_and_fold(prepared, tmp_path):
         loop.run(config, tmp_path / "run", folder)
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert not (tmp_path / "run" / "predictions.csv").exists()
+
+
+def test_what_was_resolved_is_noted(finished, prepared):
+    """What "auto" stood for, and all that shapes the features: in run.json and in the features themselves."""
+    folder, _, config = finished
+    (origin,) = json.loads((folder / "run.json").read_text())["features"]
+    assert origin == features.prepare(prepared[0], config).origin
+    assert origin["settings"]["motion"]["first_look"] == "dis" and origin["settings"]["motion"]["patch"] == 3
+    assert origin["corpus"]["name"] == "composite_flow" and len(origin["corpus_sha256"]) == 64
+    assert origin["predictor"] is None and {"numpy", "opencv-python-headless"} <= set(origin["packages"])
 
 
 def test_one_subject_only(tmp_path):

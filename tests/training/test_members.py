@@ -11,7 +11,6 @@ import pytest
 from stag_jax import config as config_lib
 from stag_jax.training import fold, members
 from stag_jax.training.roster import make_roster
-from stag_jax.types import UserError
 from tests import makers
 
 STEPS = 7
@@ -184,14 +183,3 @@ def test_the_roster_names_who_is_held_out(study):
         np.testing.assert_array_equal(rows, np.flatnonzero(held_out.test_mask[index % 5]))
         assert not who.members.train_mask[index][rows].any()
         assert who.members.train_mask[index].sum() + len(rows) == 23
-
-
-@pytest.mark.parametrize("seeds", [(), (1, 1)])
-def test_seeds_must_differ(study, seeds):
-    with pytest.raises(UserError, match=r"config\.seeds"):
-        make_roster(study[2], seeds)
-
-
-def test_an_unknown_mode_is_named(study):
-    with pytest.raises(UserError, match=r"config\.parallel\.mode 'threads'"):
-        train(study, mode="threads")

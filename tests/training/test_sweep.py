@@ -153,15 +153,28 @@ def test_a_finished_group_is_only_read(done, monkeypatch):
 
 def test_a_folder_belongs_to_its_sweep(done, tmp_path):
     plan = done[0]
-    sweep.claim(tmp_path, plan)
-    sweep.claim(tmp_path, plan._replace(settings=config_lib.replace(plan.settings, {"parallel.cpu_devices": 7})))
+    for same in (plan, plan._replace(settings=config_lib.replace(plan.settings, {"parallel.cpu_devices": 7}))):
+        with sweep.claimed(tmp_path, same):
+            pass
     for other, message in (
         (plan._replace(inner_folds=3), "inner_folds is 2 there and 3 here"),
         (plan._replace(settings=config_lib.replace(plan.settings, {"train.steps": 12})), "settings.train.steps is 11"),
         (plan._replace(changed=plan.changed | {"t9": {"loss.gamma": 5.0}}), "trials.t9"),
     ):
         with pytest.raises(UserError, match=f"belongs to another sweep: {message}"):
-            sweep.claim(tmp_path, other)
+            sweep.check(tmp_path, other)
+
+
+def test_a_sweep_that_fails_before_any_result_leaves_no_claim(done, tmp_path):
+    with pytest.raises(UserError, match=r"^no face$"), sweep.claimed(tmp_path, done[0]):
+        assert (tmp_path / sweep.PLAN).exists()
+        raise UserError("no face")
+    assert not (tmp_path / sweep.PLAN).exists()
+    with pytest.raises(UserError, match=r"^no face$"), sweep.claimed(tmp_path, done[0]):
+        (tmp_path / "groups" / "group_1").mkdir(parents=True)
+        (tmp_path / "groups" / "group_1" / sweep.RESULT).touch()
+        raise UserError("no face")
+    assert (tmp_path / sweep.PLAN).exists()  # a result is worth keeping
 
 
 def test_a_damaged_result_is_named(tmp_path):
