@@ -1,4 +1,4 @@
-"""The figures of a report that hold no face."""
+"""The figures of a report that hold no face, each with the arrays that are drawn in it (docs/report.md)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,15 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stag_jax.analysis import faithfulness
-from stag_jax.analysis.drawing import ACCENT, INK, MUTED, SERIES, WARM
+from stag_jax.analysis.drawing import ACCENT, INK, MUTED, SERIES, WARM, Chart
 from stag_jax.protocol.calibration import Bin
 from stag_jax.training.history import History
 
 OUTLIERS = 3  # folds that a learning curve names
+QUANTILES = (0.1, 0.5, 0.9)  # over folds
 LABELLED = 45  # names that fit side by side beneath a figure
 
 
-def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> Figure:
+def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> Chart:
     """The confusion matrix: counts and rates, the rate as colour."""
     rate = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(1.8 + 0.95 * len(classes), 1.2 + 0.75 * len(classes)), layout="constrained")
@@ -33,10 +34,10 @@ def confusion_figure(confusion: Int[np.ndarray, "k k2"], classes: Sequence[str])
         # On its own blue, not on the page's background.
         colour = "white" if rate[row, column] > 0.5 else "#10202f"
         axes.text(column, row, f"{count}\n{rate[row, column]:.0%}", ha="center", va="center", color=colour)
-    return figure
+    return Chart(figure, {"classes": classes, "clips": confusion, "rate": rate})
 
 
-def calibration_figure(bins: Sequence[Bin], error: float) -> Figure:
+def calibration_figure(bins: Sequence[Bin], error: float) -> Chart:
     """Accuracy against confidence, larger dots for more clips, and how many clips have each confidence."""
     figure = Figure(figsize=(4.2, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -51,12 +52,13 @@ def calibration_figure(bins: Sequence[Bin], error: float) -> Figure:
     width = [b.high - b.low for b in bins]
     below.bar([b.low for b in bins], [b.clips for b in bins], width, align="edge", color=ACCENT, alpha=0.55)
     below.set(xlabel="probability of the class predicted", ylabel="clips")
-    return figure
+    data = {name: [getattr(b, name) for b in bins] for name in ("low", "high", "confidence", "accuracy", "clips")}
+    return Chart(figure, data | {"calibration_error": error})
 
 
 def learning_figure(
     past: History, label: Int[np.ndarray, " b"], fold: Int[np.ndarray, " b"], names: Sequence[str]
-) -> Figure:
+) -> Chart:
     """Training loss and held-out log loss of all folds: median, band from the 10th to the 90th percentile, outliers.
 
     Args:
@@ -67,9 +69,11 @@ def learning_figure(
     """
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _band(left, past.steps, past.metrics["loss"].mean(axis=1), names, "training loss")
-    _band(right, past.steps, held_out_loss(past, label, fold, len(names)), names, "log loss of held-out clips")
-    return figure
+    training, held_out = past.metrics["loss"].mean(axis=1), held_out_loss(past, label, fold, len(names))
+    _band(left, past.steps, training, names, "training loss")
+    _band(right, past.steps, held_out, names, "log loss of held-out clips")
+    data = {"steps": past.steps, "folds": names, "training_loss": training, "held_out_loss": held_out}
+    return Chart(figure, data | {"quantiles": QUANTILES})
 
 
 def held_out_loss(
@@ -85,7 +89,7 @@ def held_out_loss(
 def _band(
     axes: Axes, steps: Int[np.ndarray, " i"], values: Float[np.ndarray, "i s"], names: Sequence[str], title: str
 ) -> None:
-    low, middle, high = np.quantile(values, (0.1, 0.5, 0.9), axis=1)
+    low, middle, high = np.quantile(values, QUANTILES, axis=1)
     axes.fill_between(steps, low, high, color=ACCENT, alpha=0.2, linewidth=0, label="10th to 90th percentile of folds")
     axes.plot(steps, middle, color=ACCENT, label="median")
     for colour, index in zip(SERIES[1:], outliers(values), strict=False):
@@ -103,7 +107,7 @@ def outliers(values: Float[np.ndarray, "i s"]) -> list[int]:
     return odd[np.argsort(-last[odd], kind="stable")][:OUTLIERS].tolist()
 
 
-def subject_figure(frame: pd.DataFrame) -> Figure:
+def subject_figure(frame: pd.DataFrame) -> Chart:
     """Accuracy of each subject, lowest first; the width of a bar says how many clips it has."""
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
     axes = figure.subplots()
@@ -129,7 +133,8 @@ def subject_figure(frame: pd.DataFrame) -> Figure:
     axes.set_xticks(centre[shown], short.iloc[shown], rotation=90)
     axes.set_xlabel("subjects, as wide as they have clips")
     axes.legend(loc="upper left")
-    return figure
+    data = {name: frame[name].to_numpy() for name in ("clips", "right", "accuracy")}
+    return Chart(figure, {"subjects": list(frame["subject"]), **data, "mean_accuracy": mean})
 
 
 def _common(names: Sequence[str]) -> str:
@@ -138,8 +143,13 @@ def _common(names: Sequence[str]) -> str:
     return first if len(names) > 1 and len(first) > 1 and all(name.startswith(first) for name in names) else ""
 
 
-def area_figure(curves: Mapping[str, Float[np.ndarray, "mode share b"]]) -> Figure:
-    """Deletion and insertion: probability of the class predicted against what is gone, or there."""
+def area_figure(curves: Mapping[str, Float[np.ndarray, "mode share b"]], ids: Sequence[str]) -> Chart:
+    """Deletion and insertion: probability of the class predicted against what is gone, or there.
+
+    Args:
+      curves: by method, as in `faithfulness.curves`; means over clips are drawn.
+      ids: of the clips.
+    """
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for mode, (axes, title) in enumerate(
@@ -155,10 +165,13 @@ def area_figure(curves: Mapping[str, Float[np.ndarray, "mode share b"]]) -> Figu
         axes.grid(True)
     panels[0].set_ylabel("probability of the class predicted")
     panels[1].legend(loc="lower right")
-    return figure
+    by_clip = np.stack(list(curves.values()))
+    data = {"methods": list(curves), "modes": (faithfulness.DELETION, faithfulness.INSERTION), "ids": ids}
+    data |= {"shares": faithfulness.SHARES, "probability": by_clip.mean(axis=-1), "probability_by_clip": by_clip}
+    return Chart(figure, data)
 
 
-def unit_figure(au: Float[np.ndarray, "k u"], units: Sequence[int], classes: Sequence[str]) -> Figure:
+def unit_figure(au: Float[np.ndarray, "k u"], units: Sequence[int], classes: Sequence[str]) -> Chart:
     """Probability of each action unit, largest over a clip's frames, mean over the clips of each class."""
     figure = Figure(figsize=(1.6 + 0.5 * len(units), 1.0 + 0.38 * len(classes)), layout="constrained")
     axes = figure.subplots()
@@ -179,7 +192,7 @@ def unit_figure(au: Float[np.ndarray, "k u"], units: Sequence[int], classes: Seq
             fontsize=7,
             color="white" if value > 0.5 else "#10202f",
         )
-    return figure
+    return Chart(figure, {"classes": classes, "units": units, "probability": au})
 
 
 def time_figure(
@@ -189,7 +202,7 @@ def time_figure(
     label: Int[np.ndarray, " b"],
     classes: Sequence[str],
     marks: Mapping[str, Float[np.ndarray, " b"]],
-) -> Figure:
+) -> Chart:
     """Attention over time in milliseconds, by class: as density, so that frames may be kept anywhere.
 
     Args:
@@ -201,6 +214,8 @@ def time_figure(
     edges = np.linspace(0, last, 25)
     figure = Figure(figsize=(7.2, 1.0 + 1.15 * len(classes)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(classes), 1, sharex=True, sharey=True))
+    attention, alike = np.zeros((2, len(classes), len(edges) - 1))
+    medians = {mark: np.full(len(classes), np.nan) for mark in marks}
     for index, (axes, name) in enumerate(zip(panels, classes, strict=True)):
         own = (label == index)[:, None] & seen
         paid, _ = np.histogram(times_ms[own], edges, weights=weight[own])
@@ -208,22 +223,29 @@ def time_figure(
             times_ms[own], edges, weights=(seen / np.maximum(seen.sum(axis=1, keepdims=True), 1))[own]
         )
         clips = max(int((label == index).sum()), 1)
-        axes.stairs(kept / clips, edges, color=MUTED, linestyle=(0, (3, 2)), label="were all kept frames alike")
-        axes.stairs(paid / clips, edges, color=ACCENT, fill=True, alpha=0.5, label="attention")
+        attention[index], alike[index] = paid / clips, kept / clips
+        axes.stairs(alike[index], edges, color=MUTED, linestyle=(0, (3, 2)), label="were all kept frames alike")
+        axes.stairs(attention[index], edges, color=ACCENT, fill=True, alpha=0.5, label="attention")
         for (mark, when), style in zip(marks.items(), ((0, (1, 1)), "-", (0, (4, 2))), strict=False):
             found = when[(label == index) & ~np.isnan(when)]
             if len(found):
-                axes.axvline(np.median(found), color=WARM, linewidth=1.2, linestyle=style, label=f"{mark}, median")
+                medians[mark][index] = np.median(found)
+                axes.axvline(medians[mark][index], color=WARM, linewidth=1.2, linestyle=style, label=f"{mark}, median")
         axes.set_ylabel(name)
         axes.grid(True, axis="x")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     panels[-1].set(xlabel="milliseconds after the first frame", xlim=(0, last))
-    return figure
+    data = {"classes": classes, "edges_ms": edges, "attention": attention, "attention_if_alike": alike}
+    return Chart(figure, data | {f"{mark}_ms": values for mark, values in medians.items()})
 
 
 def embedding_figure(
-    points: Float[np.ndarray, "b 2"], label: Int[np.ndarray, " b"], classes: Sequence[str], subjects: Sequence[str]
-) -> Figure:
+    points: Float[np.ndarray, "b 2"],
+    label: Int[np.ndarray, " b"],
+    classes: Sequence[str],
+    subjects: Sequence[str],
+    ids: Sequence[str],
+) -> Chart:
     """The same points twice: coloured by emotion, and by subject."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     by_emotion, by_subject = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -238,12 +260,13 @@ def embedding_figure(
     for axes in (by_emotion, by_subject):
         axes.set_xticks([])
         axes.set_yticks([])
-    return figure
+    emotions = [classes[index] for index in label]
+    return Chart(figure, {"ids": ids, "points": points, "emotions": emotions, "subjects": subjects})
 
 
 def difference_figure(
     names: Sequence[str], mean: Sequence[float], low: Sequence[float], high: Sequence[float]
-) -> Figure:
+) -> Chart:
     """Differences with their intervals, one a row."""
     figure = Figure(figsize=(6.2, 0.8 + 0.34 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -255,4 +278,4 @@ def difference_figure(
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel("first less second, 95% interval over subjects")
     axes.grid(True, axis="x")
-    return figure
+    return Chart(figure, {"scores": names, "difference": mean, "low": low, "high": high})

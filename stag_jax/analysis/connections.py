@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stag_jax.analysis.drawing import ACCENT, INK, MUTED, WARM
+from stag_jax.analysis.drawing import ACCENT, INK, MUTED, WARM, Chart
 from stag_jax.analysis.face_plot import OUTLINES
 from stag_jax.config import GraphConfig
 from stag_jax.face import regions, template
@@ -79,16 +79,19 @@ def figure(
     links: Float[np.ndarray, "k n n2"],
     classes: Sequence[str],
     places: Float[np.ndarray, "n 2"],
-    names: Sequence[str] = (),
+    names: Sequence[str],
+    *,
+    written: bool = False,
     size: Float[np.ndarray, "k n"] | None = None,
-) -> Figure:
+) -> Chart:
     """One face a class with its strongest links: warm where stronger than in an average clip, blue where weaker.
 
     Args:
       links: of each class, see `by_class`; both directions are averaged.
       classes: their names.
       places: of the nodes, outer eye distances.
-      names: written into the nodes.
+      names: of the nodes.
+      written: names are written into the nodes.
       size: 0 to 1, makes nodes larger.
     """
     columns = min(len(classes), 4)
@@ -107,7 +110,7 @@ def figure(
                 line = {"color": WARM if value > 0 else ACCENT, "linewidth": 0.4 + 3.2 * abs(value), "alpha": 0.75}
                 axes.plot(*places[[i, j]].T, zorder=2, solid_capstyle="round", **line)
         area = 16 + (150 * size[index] / (size.max() or 1) if size is not None else 0)
-        if names:
+        if written:
             for (x, y), name in zip(places, names, strict=True):
                 box = {"boxstyle": "circle,pad=0.22", "facecolor": "white", "edgecolor": MUTED, "linewidth": 0.8}
                 axes.text(x, y, name, ha="center", va="center", fontsize=6.5, color="#10202f", bbox=box, zorder=4)
@@ -116,7 +119,8 @@ def figure(
         axes.set_title(classes[index])
     for axes in panels.flat[len(classes) :]:
         axes.set_visible(False)
-    return drawn
+    data = {"classes": classes, "nodes": names, "places": places, "links": both}
+    return Chart(drawn, data if size is None else data | {"saliency": size})
 
 
 def scale(links: Float[np.ndarray, "k n n2"]) -> float:

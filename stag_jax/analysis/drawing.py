@@ -1,16 +1,17 @@
-"""How figures are drawn and kept: in one style, as PNG, as SVG, and as part of a page, in the page's own ink."""
+"""How figures are drawn and kept: in one style, as PNG, SVG and the arrays drawn, and inline in a page's own ink."""
 
 import contextlib
 import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from stag_jax.training.files import write_atomically, write_text
+from stag_jax.training.files import write_arrays, write_atomically, write_text
 
 # A colour that nothing else has: text and axes are drawn in it, and a page puts its own in its place.
 INK = "#1b1c1d"
@@ -42,6 +43,13 @@ STYLE = {
 }
 
 
+class Chart(NamedTuple):
+    """A figure and the arrays that are drawn in it, by name (docs/report.md); texts and numbers count as arrays."""
+
+    figure: Figure
+    data: Mapping[str, Any]
+
+
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """Within it figures are made in the one style."""
@@ -49,9 +57,14 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, stem: Path) -> tuple[list[Path], str]:
-    """Writes `<stem>.png`, on white, and `<stem>.svg`, on nothing; returns their paths and the text of the latter."""
-    paths, text = [stem.with_suffix(".png"), stem.with_suffix(".svg")], io.StringIO()
+def save(chart: Chart, stem: Path) -> tuple[list[Path], str]:
+    """Writes `<stem>.png`, on white, `<stem>.svg`, transparent, and `<stem>.npz`; returns their paths and the SVG text.
+
+    Raises:
+      TypeError: an array of Python objects.
+    """
+    paths, text = [stem.with_suffix(suffix) for suffix in (".png", ".svg", ".npz")], io.StringIO()
+    figure = chart.figure
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": stem.name}):
         # Laid out once for both.
         figure.get_layout_engine().execute(figure)
@@ -61,6 +74,7 @@ def save(figure: Figure, stem: Path) -> tuple[list[Path], str]:
             figure.savefig(temporary, dpi=DPI, facecolor="white", metadata={"Software": None})
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     write_text(paths[1], text.getvalue())
+    write_arrays(paths[2], chart.data)
     return paths, text.getvalue()
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stag_jax.analysis.drawing import MUTED, SERIES, WARM
+from stag_jax.analysis.drawing import MUTED, SERIES, WARM, Chart
 
 SHOWN = 6  # frames of a strip
 REACH = 0.055  # of a blob, as a share of the picture's side
@@ -31,7 +31,10 @@ def strip(
     saliency: Mapping[str, Float[np.ndarray, "t n"]],
     times_ms: Float[np.ndarray, " t"],
     shown: Bool[np.ndarray, " t"],
-) -> Figure:
+    *,
+    id: str,
+    nodes: Sequence[str],
+) -> Chart:
     """Kept frames of a clip in a row for each method, its saliency glowing over them.
 
     Args:
@@ -40,16 +43,21 @@ def strip(
       saliency: positive, by method.
       times_ms: of the kept frames.
       shown: False where there was none.
+      id: of the clip.
+      nodes: names of the regions.
     """
+    data = {"id": id, "methods": list(saliency), "nodes": nodes, "centres": centres}
     if pictures.ndim == 4:
-        return _rings(pictures[0], centres, {name: weights[0] for name, weights in saliency.items()})
+        weights = {method: shares[0] for method, shares in saliency.items()}
+        data |= {"picture": pictures[0], "saliency": np.stack(list(weights.values()))}
+        return Chart(_rings(pictures[0], centres, weights), data)
     frames = np.flatnonzero(shown)
     frames = frames[np.unique(np.round(np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)))).astype(int))]
     height, width = pictures.shape[1:3]
     drawn = Figure(figsize=(max(1.2 * len(frames) + 0.3, 2.4), 1.25 * len(saliency) + 0.35), layout="constrained")
     panels = drawn.subplots(len(saliency), len(frames), squeeze=False)
-    for row, (name, weights) in zip(panels, saliency.items(), strict=True):
-        fields = heat(weights, centres, height, width)
+    heats = [heat(weights, centres, height, width) for weights in saliency.values()]
+    for row, name, fields in zip(panels, saliency, heats, strict=True):
         for axes, frame in zip(row, frames, strict=True):
             axes.imshow(pictures[frame], cmap="gray", vmin=0, vmax=255)
             axes.imshow(fields[frame], cmap="inferno", vmin=0, vmax=1, alpha=0.75 * fields[frame])
@@ -57,7 +65,9 @@ def strip(
         row[0].set_ylabel(name.replace(" ", "\n", 1), fontsize=7)
     for axes, frame in zip(panels[0], frames, strict=True):
         axes.set_title(f"{times_ms[frame]:.0f} ms", fontsize=7.5)
-    return drawn
+    data |= {"saliency": np.stack(list(saliency.values())), "times_ms": times_ms, "frame_mask": shown}
+    data |= {"drawn": frames, "pictures": pictures[frames], "heat": np.float32([fields[frames] for fields in heats])}
+    return Chart(drawn, data)
 
 
 def _rings(
@@ -91,7 +101,9 @@ def units_over_time(
     units: Sequence[int],
     annotated: Sequence[int],
     marks: Mapping[str, float],
-) -> Figure:
+    *,
+    id: str,
+) -> Chart:
     """Probability of each unit in the kept frames; those that lead, or that were annotated, by name.
 
     Args:
@@ -100,6 +112,7 @@ def units_over_time(
       units: their numbers.
       annotated: those that the annotators saw; drawn as full lines.
       marks: onset, apex and offset in milliseconds, where they are known.
+      id: of the clip.
     """
     drawn = Figure(figsize=(7.2, 2.1), layout="constrained")
     axes = drawn.subplots()
@@ -120,4 +133,6 @@ def units_over_time(
     axes.set(xlabel="milliseconds after the first frame", ylabel="probability", ylim=(-0.02, 1.02))
     axes.grid(True)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return drawn
+    data = {"id": id, "times_ms": times_ms, "units": units, "probability": probability}
+    data |= {"annotated": np.isin(units, annotated)} | {f"{name}_ms": when for name, when in marks.items()}
+    return Chart(drawn, data)

@@ -1,6 +1,7 @@
 """A picture of the graph over the face: regions, the units that move them, who is close to whom, what holds still."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stag_jax.face import regions, template, topology
-from stag_jax.training.files import write_atomically
+from stag_jax.training.files import write_arrays, write_atomically
 
 DPI = 110
 OUTLINES = {
@@ -32,21 +33,48 @@ GREY, EDGE, SKIN = "#9a9a9a", "#4c72b0", "#c9a48c"
 
 
 def draw_regions(path: Path) -> Path:
-    """Writes the picture as a PNG of about 1050 x 650 pixels to `path`, whole or not at all, and returns `path`."""
+    """Writes the picture as a PNG of about 1050 x 650 pixels to `path`, and what is drawn beside it as `.npz`.
+
+    Each is written whole or not at all. Returns `path`.
+    """
     matplotlib.use("agg")
     figure = regions_figure()
     with write_atomically(path) as temporary:
         # Without the version in it, the same picture is the same file.
         options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
         figure.savefig(temporary, dpi=DPI, bbox_inches="tight", pad_inches=0.08, **options)
+    write_arrays(path.with_suffix(".npz"), graph_arrays())
     return path
+
+
+def graph_arrays() -> dict[str, Any]:
+    """What `regions_figure` draws, by name; places are in outer eye distances from the middle between the eyes.
+
+    landmarks [p 2], nodes [n], centres [n 2], rigid [r 2], units [u], incidence [u n] (1 where a unit moves a region),
+    adjacency [n n2] (closeness, 0 to 1), mirror [n] (index of the region on the other side).
+    """
+    face, graph = template.mean_face(), _graph()
+    return {
+        "landmarks": face,
+        "nodes": graph.node_names,
+        "centres": regions.roi_centres(face),
+        "rigid": regions.rigid_points(face),
+        "units": graph.units,
+        "incidence": graph.incidence,
+        "adjacency": graph.adjacency,
+        "mirror": graph.mirror,
+    }
+
+
+def _graph() -> topology.Topology:
+    units = {unit for region in regions.table().values() for unit in region.units}
+    return topology.roi_topology(tuple(sorted(units)))
 
 
 def regions_figure() -> Figure:
     """The mean face, in outer eye distances, seen from the front: the subject's right is on the left."""
     face, table = template.mean_face(), regions.table()
-    units = tuple(sorted({unit for region in table.values() for unit in region.units}))
-    graph = topology.roi_topology(units)
+    graph = _graph()
     centres = regions.roi_centres(face)
     colours = _colours(tuple(table))
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")

@@ -47,7 +47,7 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
             [
                 page.Figure(
                     "regions",
-                    connections.figure(links, run.classes, places, size=size),
+                    connections.figure(links, run.classes, places, graph.node_names, size=size),
                     "Links between regions in clips of each class, against an average clip: red where stronger, blue "
                     f"where weaker, the thickest by {connections.scale(links):.2f} in the logarithm of the attention "
                     f"weight. Dots: share in the answer ({INTEGRATED}).",
@@ -58,7 +58,8 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
                         between,
                         run.classes,
                         connections.unit_places(places, graph.incidence),
-                        names=[str(u) for u in graph.units],
+                        [f"{unit}" for unit in graph.units],
+                        written=True,
                     ),
                     "The same between action units, each drawn amid its regions on the subject's left; the thickest by "
                     f"{connections.scale(between):.2f}.",
@@ -214,6 +215,8 @@ def _examples(
                     {method: each[clip] for method, each in spread.items()},
                     batch.times_ms[clip],
                     batch.frame_mask[clip],
+                    id=ids[clip],
+                    nodes=found.corpus.graph.node_names,
                 ),
                 f"{name}: {ids[clip]}, p = {found.probability[clip, index]:.2f}. Saliency of regions in kept frames; "
                 "where the two methods differ, neither is the truth.",
@@ -228,6 +231,7 @@ def _examples(
                 found.corpus.graph.units,
                 units,
                 seen.marks_ms,
+                id=ids[clip],
             )
             blocks.append(
                 page.Figure(f"units_{page.slug(name)}", drawn, f"{name}: action units of the same clip over time.")
@@ -237,6 +241,7 @@ def _examples(
 
 def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
     subjects = np.asarray(found.corpus.subjects)[found.curved].tolist()
+    ids = np.asarray(found.corpus.ids)[found.curved].tolist()
     areas = faithfulness.areas(found.curves, subjects, resamples=run.config.protocol.bootstrap)
     frame = pd.DataFrame(areas, columns=faithfulness.Area._fields)
     frame = frame.rename(columns={"better": "better than random", "low": "95% low", "high": "95% high"})
@@ -244,7 +249,7 @@ def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
     blocks: list[page.Block] = [
         page.Figure(
             "faithfulness",
-            charts.area_figure(found.curves),
+            charts.area_figure(found.curves, ids),
             "Regions of frames are made still (deletion) or brought to life in a still face (insertion), the most "
             f"salient first; mean over {len(found.curved)} of {len(found.target)} held-out clips, of whole folds.",
         ),

@@ -37,7 +37,7 @@ STATUS = {"ok": "", "not checked": "", "warning": "mark", "leak": "mark"}
 def write(
     run: LoadedRun, corpora: Path | Sequence[Path], *, against: LoadedRun | None = None, quiet: bool = False
 ) -> list[Path]:
-    """Writes `<workdir>/report`: index.html, and its figures and tables one by one; returns their paths.
+    """Writes `<workdir>/report`: index.html, and its figures and tables one by one (docs/report.md); returns the paths.
 
     Of an unfinished run, or one with missing folds, it reports what is there, and says what is not.
 
@@ -291,7 +291,9 @@ def _mistakes(run: LoadedRun, small: dict[str, thumbnails.Thumbnail]) -> page.Se
             if small[shown[0].id].flow_only
             else ("First frame with regions, frame of largest movement, and that movement in colour.")
         )
-        blocks.append(page.Pictures("mistakes", items, f"The surest of them. {flows}"))
+        data = {"ids": [row.id for row in shown]}
+        data |= {f"picture_{index:02d}": small[row.id].picture for index, row in enumerate(shown)}
+        blocks.append(page.Pictures("mistakes", items, f"The surest of them. {flows}", data))
     blocks.append(page.Table("mistakes", frame, "All of them, the surest first."))
     return page.Section("Mistakes", blocks)
 
@@ -316,7 +318,8 @@ def _embedding(run: LoadedRun, corpus: dataset.Corpus) -> list[page.Section]:
     frame = pd.DataFrame(
         rows, columns=["clips as seen by", *(name.replace("_", " ") for name in embedding.Leak._fields)]
     )
-    drawn = charts.embedding_figure(embedding.project(found[chosen[0]]), label, run.classes, corpus.subjects)
+    points = embedding.project(found[chosen[0]])
+    drawn = charts.embedding_figure(points, label, run.classes, corpus.subjects, corpus.ids)
     return [
         page.Section(
             "Embedding of clips",

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from stag_jax import config as config_lib
-from stag_jax.analysis import comparison
+from stag_jax.analysis import comparison, drawing
 from stag_jax.config import Config
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import Splits, make_splits
 from stag_jax.training import dataset, files, hosts, outcome, sweep, workdir
 from stag_jax.types import UserError
 
-NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores.png"
+NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores"
 
 
 class Findings(NamedTuple):
@@ -187,7 +187,7 @@ def verdict(plan: sweep.Plan, found: Findings) -> str:
     )
 
 
-def plot(plan: sweep.Plan, found: Findings, path: Path) -> Path | None:
+def chart(plan: sweep.Plan, found: Findings) -> drawing.Chart | None:
     """Each setting that varies against the inner validation score of the trials, mean and spread over outer folds.
 
     None where nothing was chosen or nothing varies.
@@ -219,12 +219,15 @@ def plot(plan: sweep.Plan, found: Findings, path: Path) -> Path | None:
     for axis in axes.flat[len(keys) :]:
         axis.set_visible(False)
     figure.suptitle("mean and standard deviation over outer folds, on subjects inside their training sets", fontsize=9)
-    with files.write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return path
+    data = {"trials": found.names, "folds": list(found.chosen), "score": score, "scored_by": label}
+    data |= {"mean": score.mean(axis=1), "standard_deviation": score.std(axis=1)}
+    data |= {"settings": keys, "values": [[_cell(plan, name, key) for key in keys] for name in found.names]}
+    return drawing.Chart(figure, data)
 
 
 def write(plan: sweep.Plan, found: Findings, folder: Path) -> list[Path]:
-    """trials.csv, and the figure where something was chosen."""
-    paths = [files.write_table(folder / "trials.csv", *table(plan, found)), plot(plan, found, folder / FIGURE)]
-    return [path for path in paths if path]
+    """Writes trials.csv and, where something was chosen, the figure with its arrays; returns their paths."""
+    paths = [files.write_table(folder / "trials.csv", *table(plan, found))]
+    with drawing.style():
+        drawn = chart(plan, found)
+        return paths + (drawing.save(drawn, folder / FIGURE)[0] if drawn else [])

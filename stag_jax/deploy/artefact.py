@@ -11,10 +11,8 @@ a file is opened:
 """
 
 import hashlib
-import io
 import json
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +21,14 @@ import ml_dtypes
 import numpy as np
 
 from stag_jax.config import Config, completed, from_config_dict
+from stag_jax.deploy import unzip
 from stag_jax.deploy.results import Answer, Recogniser
 from stag_jax.training.files import write_atomically
 from stag_jax.types import ClipBatch, UserError
 
 VERSION = 1  # of the format; raise it when a reader of the one before would misread a file
 MANIFEST, WEIGHTS = "manifest.json", "weights.bin"
+LIMITS = {MANIFEST: 1 << 20}  # bytes; the network that comes with stag-jax has 18 kB, and JSON takes 30 times as much
 PROGRAMS = {"stablehlo": "program.stablehlo", "onnx": "model.onnx", "tflite": "model.tflite"}
 SCALE = "|scale"  # ends the name of what an 8-bit weight of the same name is multiplied by
 INPUTS = ("nodes", "times_ms", "magnitude", "frame_mask")
@@ -85,8 +85,10 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
     """Writes a whole file or none; the checksums of `members` are put into the manifest. Returns the path.
 
     Raises:
-      UserError: it cannot be written; the file is named.
+      UserError: it cannot be written, or is too large to be read again; the file is named.
     """
+    if (size := sum(map(len, members.values()))) > unzip.UNPACKED - LIMITS[MANIFEST]:
+        raise UserError(f"{path} is not written: {size / 1e9:.1f} GB is more than one file holds; take fewer folds")
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
     text = json.dumps({"version": VERSION, **manifest, "sha256": digests}, indent=1) + "\n"
     try:
@@ -104,26 +106,21 @@ def read(path: Path) -> Artefact:
     """What is in a file.
 
     Raises:
-      UserError: no such file, none of this kind, one of a newer version, or a damaged one; the file is named.
+      UserError: no such file, none of this kind, one of a newer version, a damaged one, or one that claims more than
+        `unzip` reads; the file is named.
     """
+    members = unzip.read_members(path, LIMITS)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as file:
-            members = {name: file.read(name) for name in file.namelist()}
         manifest = json.loads(members.pop(MANIFEST))
-        version, digests = int(manifest["version"]), dict(manifest["sha256"])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"{path} is no exported network, or a damaged one: {error}") from error
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        version, digests = int(manifest["version"]), dict(manifest["sha256"].items())
+    # RuntimeError: nested too deeply. ArithmeticError: infinity for a version.
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path} is damaged: {MANIFEST} is not to be understood ({error!r})") from error
     if version > VERSION:
         raise UserError(f"{path} has version {version}, of a newer stag-jax; this one reads up to {VERSION}")
     for name in sorted(digests.keys() | members.keys()):
         if name not in members:
-            raise UserError(f"{path} is damaged: {name} is missing")
+            raise UserError(f"{path} is damaged: {' '.join(name[:100].split())} is missing")
         if hashlib.sha256(members[name]).hexdigest() != digests.get(name):
             raise UserError(f"{path} is damaged: {name} has another checksum than {MANIFEST} says")
     return Artefact(path, manifest, members)

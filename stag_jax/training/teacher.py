@@ -5,6 +5,7 @@ clip that this fold tests: both are looked up in the teacher's own splits, whate
 """
 
 import csv
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,31 +36,44 @@ def answers(
     tests nobody, so nobody's score gains by it. Clips are shown as they were recorded, none of them augmented, in the
     features of the teacher's own settings.
 
-    None where there is no teacher, or its share of the loss is 0.
+    None where there is no teacher, or its share of the loss is 0. Several processes call this together, and all get
+    what the first one was told.
 
     Raises:
       UserError: the teacher is no finished run, has other classes or units, was trained on other clips, lacks a fold,
-        or trained a fold on a clip that the fold of this name tests here. What is at fault is named.
+        or trained a fold on a clip that the fold of this name tests here; or the processes of this run do not have the
+        same teacher. What is at fault is named.
     """
-    check(config)
+    # A process that had none would leave the others waiting for it.
+    hosts.agree("config.distil", f"{wanted(config)} {config.distil.weight} {config.distil.temperature}")
     if not wanted(config):
         return None
+    # All that may be wrong is found here, before processes depend on each other: they read checkpoints together.
+    run, names, theirs = hosts.in_turn(lambda: _opened(config, corpus, splits, corpora))
+    hosts.agree("config.distil.teacher", workdir.digest(run.folder / workdir.METRICS))
+    networks = {name: _network(run, name) for name in dict.fromkeys(itertools.chain(*names))}
+    ask = _asker(run.task)
+    found = np.zeros((len(splits.names), len(corpus.ids), len(config.data.classes)), np.float32)
+    for index, (folds, rows) in enumerate(zip(names, map(np.flatnonzero, splits.train_mask), strict=True)):
+        mean = np.mean([ask(networks[name], theirs.batch, rows) for name in folds], axis=0)
+        found[index, rows] = np.log(np.maximum(mean, TINY))
+    return hosts.same(found)
+
+
+def _opened(
+    config: Config, corpus: dataset.Corpus, splits: splits_lib.Splits, corpora: Path | Sequence[Path]
+) -> tuple[restore.Run, list[tuple[str, ...]], dataset.Corpus]:
+    """The teacher, the folds of it that each fold learns from, and its view of the clips. Raises as `answers`."""
     folder = Path(config.distil.teacher)
     run = restore.open_run(folder)
-    there = _folds(run, config, splits)
+    names = _folds(run, config, splits)
     # Its settings, but the folders of here: it may have been trained on another machine.
     own = config_lib.replace(
         run.config, {f"data.{key}": getattr(config.data, key) for key in ("data_dir", "manual_dir", "workers")}
     )
-    theirs = hosts.in_turn(lambda: dataset.load(corpora, own))
+    theirs = dataset.load(corpora, own)
     _check_clips(folder, corpus, theirs, splits)
-    ask = _asker(run.task)
-    networks = {name: _network(run, name) for name in dict.fromkeys(name for names in there for name in names)}
-    found = np.zeros((len(splits.names), len(corpus.ids), len(config.data.classes)), np.float32)
-    for index, (names, rows) in enumerate(zip(there, map(np.flatnonzero, splits.train_mask), strict=True)):
-        mean = np.mean([ask(networks[name], theirs.batch, rows) for name in names], axis=0)
-        found[index, rows] = np.log(np.maximum(mean, TINY))
-    return found
+    return run, names, theirs
 
 
 def wanted(config: Config) -> bool:

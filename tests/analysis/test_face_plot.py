@@ -69,4 +69,8 @@ def test_the_file_is_a_small_picture_and_the_same_each_time(tmp_path):
         assert image.format == "PNG" and image.width < 1200
         assert np.asarray(image.convert("L")).min() < 50
     assert face_plot.draw_regions(tmp_path / "again.png").read_bytes() == path.read_bytes()
-    assert sorted(each.name for each in tmp_path.rglob("*")) == ["again.png", "docs", "regions.png"]
+    names = ["again.npz", "again.png", "docs", "regions.npz", "regions.png"]
+    assert sorted(file.name for file in tmp_path.rglob("*")) == names
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as data:
+        np.testing.assert_allclose(data["centres"], regions.roi_centres(template.mean_face()))
+        assert data["nodes"].tolist() == list(regions.table())

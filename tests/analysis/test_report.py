@@ -5,6 +5,7 @@ import html.parser
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -188,6 +189,59 @@ def test_files_lie_beside_it(written):
     assert tex.startswith(r"\begin{tabular}") and tex.count(r"\\") == 4
     with (folder / "report" / "tables" / "per_class.csv").open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == list(CLASSES)
+
+
+def test_the_arrays_of_every_picture_lie_beside_it(written):
+    folder, paths = written
+    figures = folder / "report" / "figures"
+    stems = {path.stem for path in figures.glob("*.png")}
+    assert len(stems) >= 10 and {"regions", "faithfulness", "learning"} <= stems
+    assert {path.stem for path in figures.glob("*.npz")} - {"mistakes"} == stems
+    assert {path for path in paths if path.suffix == ".npz"} == set(figures.glob("*.npz"))
+    documented = Path(__file__).parents[2].joinpath("docs", "report.md").read_text(encoding="utf-8")
+    for path in figures.glob("*.npz"):
+        with np.load(path, allow_pickle=False) as data:
+            assert len(data.files) > 1
+            for name in data.files:
+                assert f"`{re.sub(r'_[0-9]+$', '_00', name)}`" in documented, (path, name)
+
+
+def drawn(folder, name):
+    with np.load(folder / "report" / "figures" / f"{name}.npz") as data:
+        return dict(data)
+
+
+def test_they_are_what_the_run_says(written, place):
+    prepared, folder = place
+    run, result = load_run(folder), json.loads((folder / "metrics.json").read_text())
+    assert drawn(folder, "confusion")["clips"].tolist() == result["confusion"]
+    subjects = drawn(folder, "subjects")
+    assert subjects["mean_accuracy"] == pytest.approx(result["accuracy"]) and subjects["clips"].sum() == 35
+    learning = drawn(folder, "learning")
+    np.testing.assert_allclose(learning["training_loss"], run.history.metrics["loss"].mean(axis=1))
+    found = evidence.collect(run, run.corpus(prepared), quiet=True)
+    curves = drawn(folder, "faithfulness")
+    assert curves["ids"].tolist() == list(found.corpus.ids)
+    for index, method in enumerate(curves["methods"]):
+        np.testing.assert_allclose(curves["probability_by_clip"][index], found.curves[method], atol=1e-6)
+    np.testing.assert_allclose(curves["probability"], curves["probability_by_clip"].mean(axis=-1), atol=1e-6)
+    # A picture of saliency: the clip's own shares, and where its regions lie.
+    (name, *_) = sorted(path.stem for path in (folder / "report" / "figures").glob("saliency_*.npz"))
+    shown = drawn(folder, name)
+    clip = found.corpus.ids.index(str(shown["id"]))
+    for index, method in enumerate(shown["methods"]):
+        shares = evidence.by_method(found)[method][clip, 0]
+        np.testing.assert_allclose(shown["saliency"][index], shares, atol=1e-6)
+        assert shown["saliency"][index].sum() == pytest.approx(1, abs=1e-5)
+    assert shown["picture"].dtype == np.uint8 and shown["centres"].shape == (len(shown["nodes"]), 2)
+
+
+def test_the_same_run_gives_the_same_figures(copy, written):
+    prepared, folder = copy
+    with jax.numpy_dtype_promotion("standard"):
+        report.write(load_run(folder), prepared, quiet=True)
+    for path in (written[0] / "report" / "figures").iterdir():
+        assert (folder / "report" / "figures" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_nothing_is_wrong_with_an_honest_run(written):

@@ -84,7 +84,8 @@ def finished(place):
 def test_it_says_what_is_honest_and_what_is_not(finished):
     folder, done = finished
     assert "program 1 of 2: 2 trials (t0, t1)" in done.stdout and "program 2 of 2: 2 trials (t2, t3)" in done.stdout
-    assert done.stdout.splitlines()[-2:] == [str(folder / "trials.csv"), str(folder / "inner_scores.png")]
+    names = ("trials.csv", "inner_scores.png", "inner_scores.svg", "inner_scores.npz")
+    assert done.stdout.splitlines()[-4:] == [str(folder / name) for name in names]
     assert "nested, each fold's trial chosen on inner subjects" in done.stdout and "OPTIMISTIC" in done.stdout
     assert [row["model.width"] for row in rows(folder)] == ["4", "4", "8", "8"]
     assert workdir.read_config(folder / "trials" / "t2").model.width == 8

@@ -152,6 +152,47 @@ def test_processes_that_do_not_agree_all_stop(place, whole, tmp_path, what):
         assert f"error: {of_what} of process 1 is not that of process 0" in messages and "Traceback" not in messages
 
 
+@pytest.fixture(scope="module")
+def taught(place, whole):
+    """Predictions of students of `whole`: of one process, and of two, whose messages come along."""
+    flags = (f"--config.distil.teacher={whole}", "--config.distil.weight=0.9")
+    ((code, _, messages),) = finish(start(place, place / "student", "--config.parallel.cpu_devices=4", *flags))
+    assert code == 0, messages[-3000:]
+    ended = finish(*start_pair(place, place / "students", *flags))
+    return place / "student", place / "students", ended
+
+
+def test_two_processes_learn_from_a_teacher_as_one_does(taught, whole):
+    alone, together, ended = taught
+    for code, _, messages in ended:
+        assert code == 0 and "Traceback" not in messages, messages[-3000:]
+    np.testing.assert_allclose(probabilities(together), probabilities(alone), atol=1e-5)
+    assert np.abs(probabilities(alone) - probabilities(whole)).max() > 1e-3  # the teacher had a say
+    losses = [json.loads((folder / "log.jsonl").read_text().splitlines()[-1]) for folder in (alone, together)]
+    assert losses[1]["teacher_loss"] == pytest.approx(losses[0]["teacher_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("what", ["fold", "weight", "nothing there"])
+def test_where_the_teacher_is_at_fault_all_processes_stop(place, whole, tmp_path, what):
+    """Each names the fault or points to the other; neither waits, and nothing is claimed."""
+    flags, of_second = (f"--config.distil.teacher={whole}",), ()
+    if what == "fold":
+        flags += ("--config.protocol.split=group", "--config.protocol.folds=2")
+        expected = ("whole has no fold group1; there are: casme2_sub02, smic_s01", "process 0 has failed")
+    elif what == "weight":
+        of_second = ("--config.distil.weight=0.25",)
+        expected = ("config.distil of process 1 is not that of process 0",) * 2
+    else:
+        flags = (f"--config.distil.teacher={tmp_path / 'none'}",)
+        expected = ("none is no workdir of a run", "process 0 has failed")
+    ended = finish(*start_pair(place, tmp_path / "run", *flags, of_second=of_second))
+    for (code, _, messages), message in zip(ended, expected, strict=True):
+        errors = [line for line in messages.splitlines() if line.startswith("error: ")]
+        assert code == 2 and len(errors) == 1 and message in errors[0], messages[-3000:]
+        assert "Traceback" not in messages
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_a_run_of_several_needs_to_know_of_the_others(place, tmp_path):
     ((code, _, messages),) = finish(start(place, tmp_path / "run", "--distributed"))
     errors = [line for line in messages.splitlines() if line.startswith("error: ")]

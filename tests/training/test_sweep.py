@@ -137,6 +137,9 @@ def test_trials_csv_and_the_table_say_what_was_found(done):
     best = max(table, key=lambda row: float(row["inner_uf1"]))
     assert lines[0].split("|")[1].strip() == best["trial"]
     assert (folder / "inner_scores.png").stat().st_size > 5000
+    with np.load(folder / "inner_scores.npz", allow_pickle=False) as data:
+        np.testing.assert_allclose(data["mean"], [float(row["inner_uf1"]) for row in table], atol=1e-6)
+        assert data["trials"].tolist() == [row["trial"] for row in table]
 
 
 def test_a_finished_group_is_only_read(done, monkeypatch):

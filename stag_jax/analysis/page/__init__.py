@@ -3,18 +3,17 @@
 import base64
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure as Drawing
 
 from stag_jax.analysis import drawing, tables
-from stag_jax.training.files import write_text
+from stag_jax.training.files import write_arrays, write_text
 
 INDEX = "index.html"
 ROWS = 400  # of a table on the page; the file has all
@@ -38,19 +37,20 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A drawing; also written as `<name>.png` and `<name>.svg`."""
+    """A chart; also written as `<name>.png`, `<name>.svg` and, the arrays drawn, `<name>.npz`."""
 
     name: str
-    drawing: Drawing
+    chart: drawing.Chart
     caption: str
 
 
 class Pictures(NamedTuple):
-    """Small pictures side by side, each with lines of text beneath: (JPEG or PNG, lines)."""
+    """Small pictures side by side, each with lines of text beneath: (JPEG or PNG, lines); `data` as `<name>.npz`."""
 
     name: str
     items: Sequence[tuple[bytes, tuple[str, ...]]]
     caption: str
+    data: Mapping[str, Any]
 
 
 Block = Note | Table | Figure | Pictures
@@ -87,9 +87,11 @@ def write(page: Page, folder: Path) -> list[Path]:
             if isinstance(block, Table):
                 paths += tables.write(block.frame.drop(columns="mark", errors="ignore"), folder / "tables" / block.name)
             elif isinstance(block, Figure):
-                saved, text = drawing.save(block.drawing, folder / "figures" / block.name)
+                saved, text = drawing.save(block.chart, folder / "figures" / block.name)
                 paths += saved
                 drawn[block.name] = drawing.inline(text, block.name, block.caption)
+            elif isinstance(block, Pictures):
+                paths.append(write_arrays(folder / "figures" / f"{block.name}.npz", block.data))
     template = _environment().get_template("report.html")
     write_text(paths[0], template.render(page=page, svg={name: Markup(text) for name, text in drawn.items()}))
     return paths
