@@ -64,6 +64,7 @@ def _opened(
     config: Config, corpus: dataset.Corpus, splits: splits_lib.Splits, corpora: Path | Sequence[Path]
 ) -> tuple[restore.Run, list[tuple[str, ...]], dataset.Corpus]:
     """The teacher, the folds of it that each fold learns from, and its view of the clips. Raises as `answers`."""
+    check(config)
     folder = Path(config.distil.teacher)
     run = restore.open_run(folder)
     names = _folds(run, config, splits)
