@@ -133,4 +133,5 @@ class FaceGraph(NamedTuple):
     position: Float[np.ndarray, "n 2"]  # x, y of the node in the canonical face, 0 to 1
     feature_mirror: Int[np.ndarray, " d"]  # the feature that a feature becomes under the same flip ...
     feature_sign: Float[np.ndarray, " d"]  # ... and its sign there (-1 for horizontal motion)
+    strain: Bool[np.ndarray, " d"]  # which features are optical strain
     pooled: int  # so many features, the last ones, are statistics over the patch of a node

@@ -53,6 +53,7 @@ def face_graph():
         position=np.array([[0.25, 0.25], [0.75, 0.25], [0.3, 0.7], [0.7, 0.7], [0.5, 0.9]], np.float32),
         feature_mirror=np.array([1, 0, 2, 4, 3, 5, 6, 8, 7, 9, 10]),
         feature_sign=np.array([-1, -1, -1, 1, 1, 1, 1, 1, 1, 1, -1], np.float32),
+        strain=np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0], bool),
         pooled=4,
     )
 

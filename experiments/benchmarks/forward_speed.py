@@ -28,7 +28,7 @@ from stag_jax.config import Config
 from stag_jax.deploy import artefact, export, predict
 from stag_jax.protocol import compare, metrics
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import dataset, files, restore, workdir
+from stag_jax.training import checkpoint, dataset, files, workdir
 from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch, UserError
 
@@ -87,7 +87,7 @@ def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) ->
     tested = np.flatnonzero(splits.test_mask.any(axis=0))
     held_out = corpus.take(splits.test_mask.any(axis=0))
     before = workdir.read_by_seed(folder, held_out, config.data.classes).mean(axis=0).argmax(axis=1)
-    first = restore.fold_names(restore.open_run(folder))[0]
+    first = checkpoint.fold_names(folder)[0]
     clip = ClipBatch(*(np.asarray(array)[:1] for array in held_out.batch))
     rows = [_row("checkpoint, jit", "", _apart(folder, first, clip), held_out, config, before, before)]
     left_out = []

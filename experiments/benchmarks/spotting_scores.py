@@ -24,7 +24,7 @@ from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
 from stag_jax.motion import watch, windows
 from stag_jax.protocol import spotting
-from stag_jax.training import restore, workdir
+from stag_jax.training import checkpoint, workdir
 from stag_jax.types import UserError
 
 THRESHOLDS = tuple(np.geomspace(0.05, 1.0, 14))  # pixels
@@ -91,7 +91,7 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
 def _folds(folder: Path) -> list[str]:
     """The folds of a finished run of synth_me, one a person."""
     config = workdir.read_config(folder)
-    names = [name for name in restore.fold_names(restore.open_run(folder)) if name.startswith("synth_me_s")]
+    names = [name for name in checkpoint.fold_names(folder) if name.startswith("synth_me_s")]
     if config.data.dataset.partition("/")[0] != "synth_me" or not names:
         raise UserError(f"{folder} is no finished run of synth_me, whose people the long recordings show")
     return names

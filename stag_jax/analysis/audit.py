@@ -17,11 +17,11 @@ from scipy import fft
 
 from stag_jax.analysis import loaded
 from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.model.network import Network, Statistics, measure
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import Splits
 from stag_jax.training import naming, workdir
 from stag_jax.training.dataset import Corpus
-from stag_jax.training.fold import Statistics, Task, measure
 from stag_jax.types import ClipBatch, UserError
 
 OK, LEAK, WARNING, NOT_CHECKED = "ok", "leak", "warning", "not checked"
@@ -235,7 +235,7 @@ def _statistics(run: LoadedRun, splits: Splits, corpus: Corpus | None) -> Iterab
         yield Finding(name, NOT_CHECKED, f"the networks of {len(gone)} folds are not there: {_some(gone)}", gone)
     if not there:
         return
-    again = _measuring(run.restored.task, corpus.batch)
+    again = _measuring(run.trained.network, run.config.loss.class_balance, corpus.batch)
     own, power = {}, {}
     for fold in there:
         index = splits.names.index(fold)
@@ -243,7 +243,7 @@ def _statistics(run: LoadedRun, splits: Splits, corpus: Corpus | None) -> Iterab
         train[rows] = splits.train_mask[index]
         all_known[rows] = splits.train_mask[index] | splits.test_mask[index]
         alone, leaky = again(train), again(all_known)
-        stored = run.network(fold).statistics
+        stored = run.trained.weights(fold).statistics
         seeds = len(np.asarray(stored.mean))
         each = [Statistics(*(np.asarray(value)[seed] for value in stored)) for seed in range(seeds)]
         own[fold] = max(_distance(one, alone) for one in each)
@@ -261,10 +261,12 @@ def _statistics(run: LoadedRun, splits: Splits, corpus: Corpus | None) -> Iterab
     yield Finding(name, NOT_CHECKED if len(blind) == len(there) else OK, text, blind)
 
 
-def _measuring(task: Task, batch: ClipBatch) -> Callable[[Float[np.ndarray, " b"]], Statistics]:
-    """`fold.measure` on one batch, compiled once for all folds."""
+def _measuring(
+    network: Network, class_balance: float, batch: ClipBatch
+) -> Callable[[Float[np.ndarray, " b"]], Statistics]:
+    """Compile `measure` on one batch, once for all folds."""
     on_device = jax.tree.map(jnp.asarray, batch)
-    compiled = jax.jit(lambda clips, mask: measure(task, clips, mask))
+    compiled = jax.jit(lambda clips, mask: measure(network, clips, mask, class_balance))
     return lambda mask: Statistics(*map(np.asarray, compiled(on_device, jnp.asarray(mask))))
 
 

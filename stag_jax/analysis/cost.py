@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array
 
 from stag_jax.config import Config
+from stag_jax.model import network as network_lib
+from stag_jax.model.network import Network, Statistics, Weights
 from stag_jax.motion import nodes
-from stag_jax.training import fold
 from stag_jax.types import ClipBatch, FaceGraph
 
 REPEATS = 300
@@ -47,8 +48,8 @@ def blocks(config: Config) -> list[Block]:
 
     Operations are those that XLA counts before it optimises; what lies between the blocks is in "all" only.
     """
-    task, clip = _setting(config)
-    params = _params(task, clip)
+    network, clip = _setting(config)
+    params = _params(network, clip)
     depth = 2 if config.model.name == "apex_only" else 1  # apex_only holds the whole of STAG as one block
     calls = []
 
@@ -58,7 +59,7 @@ def blocks(config: Config) -> list[Block]:
         return call(*args, **kwargs)
 
     def forward(params: Any, clip: ClipBatch) -> Array:
-        return task.model.apply({"params": params}, clip, task.graph, train=False)[0]
+        return network.module.apply({"params": params}, clip, network.graph, train=False)[0]
 
     with nn.intercept_methods(note):
         jax.eval_shape(forward, params, clip)
@@ -79,11 +80,12 @@ class Forward(NamedTuple):
 
 def forward(config: Config) -> Forward:
     """What one answer costs on the first device."""
-    task, clip = _setting(config)
+    network, clip = _setting(config)
     d = clip.nodes.shape[-1]
-    statistics = fold.Statistics(jnp.zeros(d), jnp.ones(d), jnp.ones(task.classes))
-    params = _params(task, clip)
-    answer = jax.jit(lambda params, clip: fold.forward(task, clip, params, statistics)[0]).lower(params, clip).compile()
+    statistics = Statistics(jnp.zeros(d), jnp.ones(d), jnp.ones(network.classes))
+    params = _params(network, clip)
+    forward = jax.jit(lambda params, clip: network_lib.forward(network, Weights(params, statistics), clip)[0])
+    answer = forward.lower(params, clip).compile()
     answer(params, clip).block_until_ready()
     times = []
     for _ in range(REPEATS):
@@ -99,13 +101,13 @@ def parameters(config: Config) -> int:
     return _size(jax.eval_shape(lambda: _params(*_setting(config))))
 
 
-def _setting(config: Config) -> tuple[fold.Task, ClipBatch]:
+def _setting(config: Config) -> tuple[Network, ClipBatch]:
     graph = nodes.graph(config.graph, config.motion)
-    return fold.make_task(config, graph, config.train.batch_size), one_clip(graph, config)
+    return network_lib.make_network(config, graph), one_clip(graph, config)
 
 
-def _params(task: fold.Task, clip: ClipBatch) -> Any:
-    return task.model.init(jax.random.key(0), clip, task.graph, train=False)["params"]
+def _params(network: Network, clip: ClipBatch) -> Any:
+    return network_lib.init(network, jax.random.key(0), clip)
 
 
 def _size(tree: Any) -> int:

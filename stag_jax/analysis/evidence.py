@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from stag_jax.analysis import faithfulness, loaded, saliency
 from stag_jax.analysis.loaded import LoadedRun
-from stag_jax.training import fold, restore
+from stag_jax.model import network as network_lib
+from stag_jax.model.network import Network, Weights
 from stag_jax.training.dataset import Corpus
+from stag_jax.training.trained import Question, over_seeds
 from stag_jax.types import ClipBatch
 
 INTEGRATED, ROLLOUT = "integrated gradients", "attention rollout"
@@ -44,7 +46,7 @@ class Evidence:
     differing: tuple[str, ...]  # clips of which predictions.csv says something else than the networks
 
 
-class _Seen(NamedTuple):
+class _Explained(NamedTuple):
     """What one pass over a chunk of clips gives; clips come first."""
 
     probability: Array
@@ -70,46 +72,42 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
     probability = loaded.probabilities(run.predictions, run.classes)[known]
     target = probability.argmax(axis=1).astype(np.int32)
     corpus = corpus.take(known)
-    clips = corpus.batch
+    clips, trained = corpus.batch, run.trained
 
-    def ask(program: Callable, folds: Sequence[int], what: str, *given: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Asks the networks of folds of the clips that they hold out: their rows in order, and what is said of them."""
-        order, parts = [], []
-        with tqdm(total=int(np.isin(which, folds).sum()), desc=what, unit="clip", disable=quiet) as bar:
+    def ask(question: Question, folds: Sequence[int], title: str, *given: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Ask folds about the clips that they hold out; give these clips' rows, in order, and the answers."""
+        asked, parts = [], []
+        with tqdm(total=int(np.isin(which, folds).sum()), desc=title, unit="clip", disable=quiet) as bar:
             for number in folds:
-                trained, rows = networks[number], np.flatnonzero(which == number)
-                for start in range(0, len(rows), size):
-                    own = rows[start : start + size]
-                    padded = np.resize(own, size)  # one shape, one program
-                    each = (trained.params, trained.statistics), _rows(clips, padded), *(x[padded] for x in given)
-                    said = jax.device_get(program(*each))
-                    parts.append(jax.tree.map(lambda x, own=own: x[: len(own)], said))
-                    order.append(own)
-                    bar.update(len(own))
-        asked = np.concatenate(order)
-        back = np.argsort(asked)
-        return asked[back], jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
+                rows = np.flatnonzero(which == number)
+                parts.append(trained.ask(names[number], clips, rows, question=question, given=given, size=size))
+                asked.append(rows)
+                bar.update(len(rows))
+        back = np.argsort(np.concatenate(asked))
+        return np.concatenate(asked)[back], jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
 
     mesh = Mesh(np.asarray(jax.local_devices()), ("clip",))
     everywhere, by_clip = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clip",)))
     size = _chunk(np.bincount(which, minlength=len(names)), mesh.size)
     some_rows = np.resize(np.arange(len(target)), size)
     noise = faithfulness.random_saliency(corpus.ids, clips.nodes.shape[1:3])
-    first = run.network(names[0])
-    given = (first.params, first.statistics), _rows(clips, some_rows), target[some_rows]
+    first = trained.weights(names[0])
+    given = first, jax.tree.map(lambda x: x[some_rows], clips), target[some_rows]
+    explain, check = _explanation(trained.network), _deletion(trained.network)
     with ThreadPoolExecutor() as pool:
         # Compiling leaves Python alone: meanwhile both programs are traced and the networks read.
-        examine = pool.submit(_lowered(_examiner(run), (everywhere, by_clip, by_clip), given))
-        shapes = jax.eval_shape(_examiner(run), *given).saliency
+        explained = pool.submit(_lowered(explain, (everywhere, by_clip, by_clip), given))
+        shapes = jax.eval_shape(explain, *given).saliency
         blank = np.zeros((size, len(shapes) + 1, *noise.shape[1:]), np.float32)
-        follow = pool.submit(_lowered(_follower(run), (everywhere, by_clip, by_clip, by_clip), (*given, blank)))
-        networks = [run.network(name) for name in names]
-        examine, follow = examine.result(), follow.result()
-    _, found = ask(examine, range(len(names)), "explaining", target)
+        checked = pool.submit(_lowered(check, (everywhere, by_clip, by_clip, by_clip), (*given, blank)))
+        for name in names:
+            trained.weights(name)
+        explained, checked = explained.result(), checked.result()
+    _, found = ask(explained, range(len(names)), "explaining", target)
     saliences = found.saliency | {faithfulness.RANDOM: noise}
     stacked = np.stack(list(saliences.values()), axis=1)
     some = _evenly(np.bincount(which, minlength=len(names)), CURVED)
-    curved, curves = ask(follow, some, "checking", target, stacked)
+    curved, curves = ask(checked, some, "checking", target, stacked)
     curves = np.moveaxis(curves, 0, -1)  # [mode, method, share, c]
     wrong = np.abs(probability - found.probability).max(axis=1) > AGREEMENT
     return Evidence(
@@ -117,7 +115,7 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
         probability=found.probability,
         target=target,
         aux=found.aux,
-        seen=restore.frames_seen(found.aux, clips.frame_mask),
+        seen=_seen(found.aux, clips.frame_mask),
         saliency=found.saliency,
         curved=curved,
         curves={name: curves[:, index] for index, name in enumerate(saliences)},
@@ -131,8 +129,10 @@ def _lowered(function: Callable, shardings: tuple, given: tuple) -> Callable[[],
     return jax.jit(function, in_shardings=shardings, compiler_options=options).lower(*given).compile
 
 
-def _rows(clips: ClipBatch, rows: Int[np.ndarray, " b"]) -> ClipBatch:
-    return jax.tree.map(lambda x: x[rows], clips)
+def _seen(aux: Mapping[str, Any], frame_mask: Bool[np.ndarray, "b t"]) -> Bool[np.ndarray, "b t2"]:
+    """Say which frames the intermediates speak of."""
+    frames = aux["au_probability"].shape[1] if "au_probability" in aux else frame_mask.shape[1]
+    return network_lib.frames_seen(frames, frame_mask)
 
 
 def _chunk(sizes: Int[np.ndarray, " s"], devices: int) -> int:
@@ -150,38 +150,31 @@ def _evenly(sizes: Int[np.ndarray, " s"], clips: int) -> list[int]:
     return list(range(len(sizes)))
 
 
-def _examiner(run: LoadedRun) -> Any:
-    """The compiled pass over a chunk of clips of one fold: answers, intermediates, saliency."""
-    task, window = run.restored.task, run.config.model.window
+def _explanation(network: Network) -> Question:
+    """Make the pass over a batch of clips of one fold: probabilities, intermediates, saliency; averaged over seeds."""
 
-    def of_seed(trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"]) -> _Seen:
-        logits, aux = fold.forward(task, clips, *trained)
-        found = {INTEGRATED: saliency.integrated_gradients(task, *trained, clips, target, STEPS)}
-        rolled = saliency.rollout(aux, clips.frame_mask, window)
+    def of_seed(weights: Weights, clips: ClipBatch, target: Int[Array, " b"]) -> _Explained:
+        logits, aux = network_lib.forward(network, weights, clips)
+        maps = {INTEGRATED: saliency.integrated_gradients(network, weights, clips, target, STEPS)}
+        rolled = saliency.rollout(aux, clips.frame_mask, network.config.window)
         if rolled is not None:
-            found[ROLLOUT] = _in_place(rolled, clips)
-        return _Seen(jax.nn.softmax(logits), {name: aux[name] for name in KEPT if name in aux}, found)
+            maps[ROLLOUT] = _in_place(rolled, clips)
+        return _Explained(jax.nn.softmax(logits), {name: aux[name] for name in KEPT if name in aux}, maps)
 
-    def examine(trained: tuple[Any, fold.Statistics], clips: ClipBatch, target: Int[Array, " b"]) -> _Seen:
-        each = jax.vmap(of_seed, in_axes=(0, None, None))(trained, clips, target)
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
-
-    return examine
+    return over_seeds(of_seed)
 
 
-def _follower(run: LoadedRun) -> Any:
-    """The compiled pass that deletes and inserts: [b, mode, method, share], given saliency [b, method, t, n]."""
-    task = run.restored.task
+def _deletion(network: Network) -> Question:
+    """Make the pass that deletes and inserts: [b, mode, method, share], given saliency [b, method, t, n]."""
 
     def follow(
-        trained: tuple[Any, fold.Statistics],
+        weights: Weights,
         clips: ClipBatch,
         target: Int[Array, " b"],
         saliences: Float[Array, "b method t n"],
     ) -> Float[Array, "b mode method share"]:
         def answer(changed: ClipBatch) -> Float[Array, "b k"]:
-            logits = jax.vmap(lambda one: fold.forward(task, changed, *one)[0])(trained)
-            return jnp.mean(jax.nn.softmax(logits), axis=0)
+            return over_seeds(lambda seed, clips: network_lib.answer(network, seed, clips)[0])(weights, changed)
 
         return jnp.moveaxis(faithfulness.curves(answer, clips, target, jnp.moveaxis(saliences, 1, 0)), -1, 0)
 
@@ -200,26 +193,16 @@ def _in_place(rolled: Float[Array, "b t2 n"], clips: ClipBatch) -> Float[Array, 
 def features(run: LoadedRun, names: Sequence[str], corpus: Corpus) -> dict[str, Float[np.ndarray, "b d"]]:
     """What the classifiers of some folds see of all clips, by the name of the fold; seeds side by side."""
 
-    def embed(trained: tuple[Any, fold.Statistics], clips: ClipBatch) -> Float[Array, "b d"]:
-        return fold.forward(task, clips, *trained)[1]["features"]
-
     # The clip's own side only: its mirror image has the same answer.
-    task = run.restored.task
-    plain = dataclasses.replace(task.config, model=dataclasses.replace(task.config.model, symmetric=False))
-    task = task._replace(config=plain)
-    program = jax.jit(jax.vmap(embed, in_axes=(0, None)))
-    count, size = len(corpus.ids), EMBEDDED
-    found = {}
-    for name in names:
-        trained = run.network(name)
-        parts = []
-        for start in range(0, count, size):
-            rows = np.resize(np.arange(start, min(start + size, count)), size)
-            clips = jax.tree.map(lambda x, rows=rows: x[rows], corpus.batch)
-            parts.append(np.asarray(program((trained.params, trained.statistics), clips)))
-        together = np.concatenate(parts, axis=1)[:, :count]  # [seed, b, d]
-        found[name] = np.concatenate(list(together), axis=-1)
-    return found
+    network = run.trained.network
+    network = network._replace(config=dataclasses.replace(network.config, symmetric=False))
+
+    def embed(weights: Weights, clips: ClipBatch) -> Float[Array, "b d"]:
+        each = jax.vmap(lambda seed: network_lib.forward(network, seed, clips)[1]["features"])(weights)
+        return jnp.concatenate(list(each), axis=-1)
+
+    question = jax.jit(embed)
+    return {name: run.trained.ask(name, corpus.batch, question=question, size=EMBEDDED) for name in names}
 
 
 def by_method(evidence: Evidence) -> Mapping[str, Float[np.ndarray, "b t n"]]:

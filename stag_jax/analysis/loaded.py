@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, features, history, naming, restore, workdir
+from stag_jax.training import checkpoint, dataset, features, history, naming, workdir
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import ClipBatch, UserError
 
 # Columns that are names though they may be made of digits.
@@ -48,7 +49,6 @@ class LoadedRun:
     partial: str  # how far an unfinished run has come; empty where it is finished
     missing: tuple[str, ...]  # folds whose networks should be there and are not
     changed: tuple[str, ...]  # tables that are not the ones whose hashes metrics.json holds
-    _networks: dict[str, restore.TrainedFold] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,20 +56,14 @@ class LoadedRun:
         return self.config.data.classes
 
     @functools.cached_property
-    def restored(self) -> restore.Run:
-        """The network, compiled once for all folds."""
-        return restore.open_run(self.folder)
+    def trained(self) -> TrainedFolds:
+        """The trained networks, read when they are asked for and compiled once for all folds."""
+        return TrainedFolds(self.folder)
 
     @property
     def folds(self) -> list[str]:
         """Names of the folds whose networks are there."""
-        return restore.fold_names(self.restored)
-
-    def network(self, fold: str) -> restore.TrainedFold:
-        """What is stored of a fold; read once. Raises UserError where it is not there."""
-        if fold not in self._networks:
-            self._networks[fold] = restore.load_fold(self.restored, fold)
-        return self._networks[fold]
+        return self.trained.names
 
     def fold_of(self, subject: str) -> str:
         """The fold that tests a subject's clips.
@@ -93,10 +87,12 @@ class LoadedRun:
           UserError: there is no such subject or fold, or its networks are not there.
         """
         name = subject if subject in set(self.predictions["fold"]) else self.fold_of(subject)
-        trained = self.network(name)
-        return Model(
-            name, trained.params, trained.statistics, lambda clips: restore.apply(self.restored, trained, clips)
-        )
+        trained = self.trained
+
+        def apply(clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
+            return trained.ask(name, clips, question=trained.intermediates, size=len(clips.label))
+
+        return Model(name, *trained.weights(name), apply)
 
     def corpus(self, corpora: Path | Sequence[Path]) -> dataset.Corpus:
         """The clips that are tested, as in `predictions`, from the folders where the corpora were prepared.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from stag_jax.model import graph as graph_ops
-from stag_jax.training import fold
+from stag_jax.model.network import Network, Weights, forward
 from stag_jax.types import ClipBatch
 
 
@@ -25,9 +25,8 @@ def log_odds(logits: Float[Array, "b k"], target: Int[Array, " b"]) -> Float[Arr
 
 
 def integrated_gradients(
-    task: fold.Task,
-    params: object,
-    statistics: fold.Statistics,
+    network: Network,
+    weights: Weights,
     clips: ClipBatch,
     target: Int[Array, " b"],
     steps: int,
@@ -39,7 +38,7 @@ def integrated_gradients(
     """
 
     def answer(nodes: Float[Array, "b t n d"]) -> Float[Array, ""]:
-        logits, _ = fold.forward(task, clips._replace(nodes=nodes), params, statistics)
+        logits, _ = forward(network, weights, clips._replace(nodes=nodes))
         return jnp.sum(log_odds(logits, target))
 
     points, weights = np.polynomial.legendre.leggauss(steps)

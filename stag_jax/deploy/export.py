@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax import config as config_lib
-from stag_jax.deploy import artefact, litert, network, onnx_file, predict
+from stag_jax.deploy import artefact, litert, onnx_file, portable, predict
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, PROGRAMS, WEIGHTS
-from stag_jax.deploy.network import Network
+from stag_jax.deploy.portable import Portable
 from stag_jax.training import workdir
 from stag_jax.types import ClipBatch, UserError
 
@@ -47,8 +47,8 @@ def check(format: str, precision: str) -> None:
     """Raises UserError where there is no such format or precision, or what writes it is missing."""
     if format not in FORMATS:
         raise UserError(f"--format={format} is none of {', '.join(FORMATS)}")
-    if precision not in network.PRECISIONS:
-        raise UserError(f"--precision={precision} is none of {', '.join(network.PRECISIONS)}")
+    if precision not in portable.PRECISIONS:
+        raise UserError(f"--precision={precision} is none of {', '.join(portable.PRECISIONS)}")
     if precision not in FORMATS[format]:
         raise UserError(
             f"--precision={precision} is none of --format={format} ({', '.join(FORMATS[format])}): "
@@ -95,18 +95,18 @@ def export(
     return path
 
 
-def load(folder: Path, format: str, precision: str, folds: Sequence[str] = ()) -> Network:
+def load(folder: Path, format: str, precision: str, folds: Sequence[str] = ()) -> Portable:
     """The network that `write` takes. Raises UserError where there is no such run or fold."""
     own = precision if format == "stablehlo" else "f32"  # the writers of the others round by themselves
-    return network.load(folder, own, folds, unrolled=format == "tflite")
+    return portable.load(folder, own, folds, unrolled=format == "tflite")
 
 
-def write(path: Path, folder: Path, made: Network, format: str, precision: str, program: Any) -> Path:
+def write(path: Path, folder: Path, made: Portable, format: str, precision: str, program: Any) -> Path:
     """Writes a network of the run in `folder`, unchecked; `program` may be that of another of its folds."""
     return artefact.write(path, _manifest(folder, made, format, precision), members(made, format, precision, program))
 
 
-def program(made: Network, format: str) -> Any:
+def program(made: Portable, format: str) -> Any:
     """The program without weights, the same for all networks of a run of so many members and of one precision.
 
     None for LiteRT, whose files are written with their weights.
@@ -116,7 +116,7 @@ def program(made: Network, format: str) -> Any:
     return stablehlo(made) if format == "stablehlo" else onnx_file.translate(made)
 
 
-def members(made: Network, format: str, precision: str, program: Any) -> dict[str, bytes]:
+def members(made: Portable, format: str, precision: str, program: Any) -> dict[str, bytes]:
     """The files of an artefact, but for its manifest. A model of ONNX or LiteRT has its weights in it."""
     if format == "tflite":
         return {PROGRAMS[format]: litert.write(made, int8=precision == "int8")}
@@ -128,11 +128,11 @@ def members(made: Network, format: str, precision: str, program: Any) -> dict[st
     return {PROGRAMS[format]: content}
 
 
-def stablehlo(made: Network) -> bytes:
+def stablehlo(made: Portable) -> bytes:
     """The program of a network for `PLATFORMS`, serialised by jax."""
     from jax import export as jax_export
 
-    function, shapes = network.program(made)
+    function, shapes = portable.program(made)
     # Lines of the source are of no use in a file, and a third of a program.
     before = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
@@ -144,7 +144,7 @@ def stablehlo(made: Network) -> bytes:
         jax.config.update("jax_traceback_in_locations_limit", before)
 
 
-def made_up(made: Network) -> ClipBatch:
+def made_up(made: Portable) -> ClipBatch:
     """Random clips with the statistics of the first fold's training clips; in the second some frames are missing."""
     rng = np.random.default_rng(0)
     (t, n, d), units = made.inputs[0][0], len(made.config.graph.units)
@@ -162,7 +162,7 @@ def made_up(made: Network) -> ClipBatch:
     )
 
 
-def _check_answers(folder: Path, made: Network, path: Path, precision: str) -> None:
+def _check_answers(folder: Path, made: Portable, path: Path, precision: str) -> None:
     """Raises UserError where the file answers otherwise than the checkpoint."""
     asked = made_up(made)
     wanted = predict.from_run(folder, made.folds).forward(asked)
@@ -177,7 +177,7 @@ def _check_answers(folder: Path, made: Network, path: Path, precision: str) -> N
             )
 
 
-def _manifest(folder: Path, made: Network, format: str, precision: str) -> dict[str, Any]:
+def _manifest(folder: Path, made: Portable, format: str, precision: str) -> dict[str, Any]:
     about = workdir.read_about(folder)
     config = config_lib.to_dict(made.config)
     # Folders are those of the machine that it was trained on.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, restored
-from stag_jax.deploy.network import Network, program
+from stag_jax.deploy.portable import Portable, program
 from stag_jax.types import UserError
 
 NEEDS = 'pip install -e ".[litert]"'
@@ -32,7 +32,7 @@ def _tensorflow() -> Any:
     return tensorflow
 
 
-def write(network: Network, *, int8: bool = False) -> bytes:
+def write(network: Portable, *, int8: bool = False) -> bytes:
     """The file, for one clip a call. `network` must be `unrolled`: LiteRT has no axis to spare for members.
 
     `int8`: larger weights are stored in 8 bits, activations that meet them are rounded as they come ("dynamic range").

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, restored
-from stag_jax.deploy.network import Network, program
+from stag_jax.deploy.portable import Portable, program
 from stag_jax.types import UserError
 
 OPSET = 21
@@ -37,7 +37,7 @@ def check_installed() -> None:
         raise UserError(f"ONNX is written with {error.name}, which is not installed: {NEEDS}") from error
 
 
-def translate(network: Network) -> Any:
+def translate(network: Portable) -> Any:
     """The program of a network as an ONNX model whose weights are inputs.
 
     Raises:
@@ -66,7 +66,7 @@ def translate(network: Network) -> Any:
     return model
 
 
-def bind(model: Any, network: Network) -> bytes:
+def bind(model: Any, network: Portable) -> bytes:
     """The translated program with the weights of a network in it."""
     import onnx
 

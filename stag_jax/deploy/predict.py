@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from stag_jax.deploy.results import Answer, Recogniser, largest_units
 from stag_jax.motion import nodes
 from stag_jax.motion.extract import extract
-from stag_jax.types import Clip, ClipBatch, UserError
+from stag_jax.types import Clip, ClipBatch
 
 
 class Prediction(NamedTuple):
@@ -30,26 +31,16 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
       UserError: no run, no such fold, or none trained.
     """
     # Here alone, so that an exported network looks at clips without the packages of training.
-    from stag_jax.training import restore
+    from stag_jax.training.trained import TrainedFolds
 
-    run = restore.open_run(folder)
-    names = tuple(folds) or tuple(restore.fold_names(run))
-    if not names:
-        raise UserError(f"{folder} has no trained fold")
-    each = [restore.load_fold(run, name) for name in names]
-    # Folds and seeds are one axis: the mean over both is the mean of the means, since folds have as many seeds.
-    together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *((fold.params, fold.statistics) for fold in each))
-    units = len(run.config.graph.units)
+    trained = TrainedFolds(folder)
+    _, weights = trained.stacked(folds)
+    weights = jax.tree.map(jnp.asarray, weights)  # on the device once, and not for every window
 
     def forward(clips: ClipBatch) -> Answer:
-        shown = clips._replace(nodes=nodes.shown(clips.nodes, run.config))
-        # Not by `restore.apply`, which averages every intermediate: a third more time for each window of a stream.
-        probability, aux = run.forward(together, shown)
-        missing = np.full((len(clips.nodes), 1, units), np.nan)
-        au = np.asarray(aux["au_probability"]).mean(axis=0) if "au_probability" in aux else missing
-        return Answer(np.asarray(probability).mean(axis=0), au)
+        return Answer(*jax.device_get(trained.answers(weights, clips)))
 
-    return Recogniser(folder.name, run.config, forward)
+    return Recogniser(folder.name, trained.config, forward)
 
 
 def predict(recogniser: Recogniser, clip: Clip) -> Prediction:

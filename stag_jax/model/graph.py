@@ -13,6 +13,15 @@ from stag_jax.types import FaceGraph
 FLOOR = 1e-2  # keeps log(connectivity) finite: an edge without evidence is weak, not impossible
 
 
+def mirror(nodes: Float[Array, "b t n d"], graph: FaceGraph) -> Float[Array, "b t n d"]:
+    """Flip the features of a face left to right: nodes change places and horizontal motion its sign.
+
+    Action-unit labels carry no side here, so they stay.
+    """
+    swapped = nodes[:, :, graph.mirror][..., graph.feature_mirror]
+    return swapped * jnp.asarray(graph.feature_sign, nodes.dtype)[None, None, None]
+
+
 def cooccurrence(
     au: Float[Array, "b u"], au_mask: Bool[Array, "b u"], train_mask: Float[Array, " b"], prior: float = 1.0
 ) -> Float[Array, "u u2"]:

@@ -154,4 +154,10 @@ def graph(cfg: GraphConfig, motion: MotionConfig) -> FaceGraph:
     roi = cfg.kind == "roi"
     made = topology.roi_topology(cfg.units, cfg.nodes) if roi else topology.grid_topology(cfg.units, cfg.grid)
     index, sign = patch_mirror(motion.patch)
-    return FaceGraph(**made._asdict(), feature_mirror=index, feature_sign=sign, pooled=POOLED)
+    return FaceGraph(
+        **made._asdict(),
+        feature_mirror=index,
+        feature_sign=sign,
+        strain=strain_features(motion.patch),
+        pooled=POOLED,
+    )

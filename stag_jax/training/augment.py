@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from stag_jax.config import AugmentConfig, Tunable, is_off
+from stag_jax.model.graph import mirror
 from stag_jax.types import ClipBatch, FaceGraph
 
 
@@ -38,15 +39,6 @@ def augment(batch: ClipBatch, graph: FaceGraph, key: Array, config: AugmentConfi
     if not is_off(config.frame_drop) and batch.nodes.shape[1] > 1:
         batch = batch._replace(frame_mask=drop_frames(batch, hide, config.frame_drop))
     return batch
-
-
-def mirror(nodes: Float[Array, "b t n d"], graph: FaceGraph) -> Float[Array, "b t n d"]:
-    """The features of the face flipped left to right: nodes change places and horizontal motion its sign.
-
-    Action-unit labels carry no side here, so they stay.
-    """
-    swapped = nodes[:, :, graph.mirror][..., graph.feature_mirror]
-    return swapped * jnp.asarray(graph.feature_sign, nodes.dtype)[None, None, None]
 
 
 def drop_frames(batch: ClipBatch, key: Array, rate: Tunable) -> Array:

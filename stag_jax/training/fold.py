@@ -6,9 +6,8 @@ are folded from (seed, fold, step) and none is carried, so resuming, chunking an
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,16 +15,16 @@ from jaxtyping import Array, Float, Int
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
-from stag_jax.model import baselines, losses
 from stag_jax.model import graph as graph_ops
+from stag_jax.model import losses
+from stag_jax.model import network as network_lib
+from stag_jax.model.network import Network, Outputs, Statistics, Weights
 from stag_jax.training import augment, optim
 from stag_jax.types import ClipBatch, FaceGraph
 
-EPSILON = 1e-6
 
-
-def stay(clips: ClipBatch) -> ClipBatch:
-    """The clips of a step, left where they are."""
+def leave(clips: ClipBatch) -> ClipBatch:
+    """Leave the clips of a step where they are."""
     return clips
 
 
@@ -33,11 +32,9 @@ class Task(NamedTuple):
     """What all members have in common and no step changes; closed over, never traced."""
 
     config: Config
-    model: nn.Module
-    graph: FaceGraph
-    classes: int
+    network: Network
     batch_size: int
-    lay: Callable[[ClipBatch], ClipBatch] = stay  # how the clips of a step are laid over devices
+    place: Callable[[ClipBatch], ClipBatch] = leave  # how the clips of a step are placed on devices
 
 
 class Member(NamedTuple):
@@ -48,14 +45,6 @@ class Member(NamedTuple):
     fold: Int[Array, ""]
     tuned: dict[str, Float[Array, ""]]  # by dotted key of `config`; those of `config.tunable_keys`
     soft: Float[Array, "b k"] | None = None  # log-probabilities of a teacher; 0 where it was not asked; None without
-
-
-class Statistics(NamedTuple):
-    """What is learned from the training clips without gradients."""
-
-    mean: Float[Array, " d"]
-    scale: Float[Array, " d"]
-    class_weight: Float[Array, " k"]
 
 
 class MemberState(NamedTuple):
@@ -69,54 +58,28 @@ class MemberState(NamedTuple):
 
 
 def make_task(config: Config, graph: FaceGraph, smallest_fold: int) -> Task:
-    """The task of a config. The batch is no larger than the smallest training set, so that it fits in an epoch."""
-    classes = len(config.data.classes)
-    model = baselines.make_model(config.model, classes)
-    return Task(config, model, graph, classes, min(config.train.batch_size, smallest_fold))
+    """Make the task of a config. A batch is no larger than the smallest training set, so that it fits in an epoch."""
+    return Task(config, network_lib.make_network(config, graph), min(config.train.batch_size, smallest_fold))
 
 
 def tuned(task: Task, member: Member) -> Task:
-    """The task as the member has it: with its own values of the settings that differ between members."""
+    """Return the task with the member's own values of the settings that differ between members."""
     if not member.tuned:
         return task
     config = config_lib.replace(task.config, member.tuned)
-    return task._replace(config=config, model=baselines.make_model(config.model, task.classes))
+    return task._replace(config=config, network=network_lib.make_network(config, task.network.graph))
 
 
 def init(task: Task, batch: ClipBatch, member: Member) -> MemberState:
-    """The member before its first step."""
+    """Return the member before its first step."""
     task = tuned(task, member)
-    statistics = measure(task, batch, member.train_mask)
-    example = normalise(jax.tree.map(lambda x: x[:1], batch), statistics)
-    params = task.model.init(_key(member, "init"), example, task.graph, train=False)["params"]
+    statistics = network_lib.measure(task.network, batch, member.train_mask, task.config.loss.class_balance)
+    example = network_lib.normalise(task.network, jax.tree.map(lambda x: x[:1], batch), statistics)
+    params = network_lib.init(task.network, _key(member, "init"), example)
     together = graph_ops.cooccurrence(batch.au, batch.au_mask, member.train_mask)
     params = set_cooccurrence(params, together)
     opt_state = optim.make_optimizer(task.config.train).init(params)
     return MemberState(jnp.zeros((), jnp.int32), params, opt_state, statistics, jnp.full((), -1, jnp.int32))
-
-
-def measure(task: Task, batch: ClipBatch, train_mask: Float[Array, " b"]) -> Statistics:
-    """Mean and scale of each feature, and class weights, over the clips of `train_mask`.
-
-    Both are averaged with their mirror image, so that a flipped face is normalised like the face.
-    """
-    weight = jnp.where(batch.frame_mask, train_mask[:, None], 0.0)[:, :, None, None]
-    total = jnp.sum(weight) * batch.nodes.shape[2]
-    index = task.graph.feature_mirror
-    sign = jnp.asarray(task.graph.feature_sign, batch.nodes.dtype)
-    mean = jnp.sum(jnp.where(weight > 0, batch.nodes, 0.0), axis=(0, 1, 2)) / total
-    mean = (mean + sign * mean[index]) / 2
-    spread = jnp.where(weight > 0, (batch.nodes - mean[None, None, None]) ** 2, 0.0)
-    variance = jnp.sum(spread, axis=(0, 1, 2)) / total
-    scale = jnp.sqrt((variance + variance[index]) / 2 + EPSILON)
-    alpha = losses.class_weights(batch.label, train_mask, task.classes, task.config.loss.class_balance)
-    return Statistics(mean, scale, alpha)
-
-
-def normalise(batch: ClipBatch, statistics: Statistics) -> ClipBatch:
-    """Node features in units of the training clips' spread; hidden frames are zero."""
-    nodes = (batch.nodes - statistics.mean[None, None, None]) / statistics.scale[None, None, None]
-    return batch._replace(nodes=jnp.where(batch.frame_mask[:, :, None, None], nodes, 0.0))
 
 
 def set_cooccurrence(params: optax.Params, together: Float[Array, "u u2"]) -> optax.Params:
@@ -152,7 +115,7 @@ def loss_fn(
     With a teacher the share `distil.weight` of it gives way to the distance from what the teacher says.
     """
     config, clips = task.config.loss, mixed.clips
-    logits, aux = _apply(task, params, clips, train=True, rngs={"dropout": key})
+    logits, aux = network_lib.apply(task.network, params, clips, train=True, rngs={"dropout": key})
     own, other = (
         losses.focal(
             logits=logits,
@@ -185,9 +148,9 @@ def training_clips(task: Task, batch: ClipBatch, member: Member, state: MemberSt
     key = jax.random.fold_in(_key(member, "step"), state.step)
     augment_key, noise_key, dropout_key, mix_key = jax.random.split(key, 4)
     rows = batch_rows(_key(member, "order"), member.train_mask, state.step, task.batch_size)
-    clips = task.lay(jax.tree.map(lambda x: x[rows], batch))
-    clips = augment.augment(clips, task.graph, augment_key, task.config.augment)
-    clips = normalise(clips, state.statistics)
+    clips = task.place(jax.tree.map(lambda x: x[rows], batch))
+    clips = augment.augment(clips, task.network.graph, augment_key, task.config.augment)
+    clips = network_lib.normalise(task.network, clips, state.statistics)
     noise = task.config.augment.noise * jax.random.normal(noise_key, clips.nodes.shape)
     # A teacher's answers are the same for a clip and its mirror image, and are those to the clip as it was recorded.
     soft = None if member.soft is None or config_lib.is_off(task.config.distil.weight) else member.soft[rows]
@@ -234,47 +197,10 @@ def train_steps(
     return state, jax.tree.map(lambda x: x / count.astype(x.dtype), total)
 
 
-class Prediction(NamedTuple):
-    """What a member says of clips."""
-
-    logits: Float[Array, "b k"]
-    au_logits: Float[Array, "b u"]  # of the clip as a whole
-
-
-def probabilities(said: Prediction) -> tuple[Float[Array, "*b k"], Float[Array, "*b u"]]:
-    """Of the classes, and of the action units."""
-    return jax.nn.softmax(said.logits), jax.nn.sigmoid(said.au_logits)
-
-
-def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Prediction:
-    """What a member says of the clips in `rows`."""
-    logits, aux = forward(task, jax.tree.map(lambda x: x[rows], batch), state.params, state.statistics)
-    return Prediction(logits, aux["au_logits"])
-
-
-def forward(
-    task: Task, clips: ClipBatch, params: optax.Params, statistics: Statistics
-) -> tuple[Float[Array, "b k"], dict[str, Array]]:
-    """Logits and named intermediates of raw (not normalised) clips.
-
-    With `config.model.symmetric` the logits of classes and of action units are the mean over each clip and its mirror
-    image, so a flipped face gets the very same answer; the other intermediates are the clip's own.
-    """
-    if not task.config.model.symmetric:
-        return _apply(task, params, normalise(clips, statistics), train=False)
-    b = clips.nodes.shape[0]
-    flipped = clips._replace(nodes=augment.mirror(clips.nodes, task.graph))
-    both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), clips, flipped)
-    logits, aux = _apply(task, params, normalise(both, statistics), train=False)
-    aux = {name: (value[:b] + value[b:]) / 2 if name == "au_logits" else value[:b] for name, value in aux.items()}
-    return (logits[:b] + logits[b:]) / 2, aux
-
-
-def _apply(task: Task, params: optax.Params, clips: ClipBatch, **how: Any) -> tuple[Array, dict[str, Array]]:
-    """The network at the precision of `config.model.dtype`; parameters are kept, and gradients come, in float32."""
-    dtype = jnp.dtype(task.config.model.dtype)
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
-    return task.model.apply({"params": params}, clips._replace(nodes=clips.nodes.astype(dtype)), task.graph, **how)
+def predict(task: Task, batch: ClipBatch, state: MemberState, rows: Int[Array, " b2"]) -> Outputs:
+    """Predict the clips in `rows`."""
+    weights = Weights(state.params, state.statistics)
+    return network_lib.outputs(task.network, weights, jax.tree.map(lambda x: x[rows], batch))
 
 
 def _key(member: Member, stream: str) -> Array:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from stag_jax.training import files, fold, hosts
-from stag_jax.training.roster import Roster, by_fold, pool
+from stag_jax.model import network
+from stag_jax.model.network import Outputs
+from stag_jax.training import files, hosts
+from stag_jax.training.roster import Roster, by_fold, scatter
 from stag_jax.types import UserError
 
 FOLDER = "history"
@@ -28,23 +30,23 @@ class History(NamedTuple):
     metrics: dict[str, Float[np.ndarray, "i seed s"]]  # of the training steps of each dispatch, by member
 
 
-def recorder(folder: Path, who: Roster, clips: int) -> Callable[[int, fold.Prediction, dict[str, Any]], None]:
-    """What writes `<folder>/history/<step>.npz`, given the step, what members say of their test rows, and metrics.
+def recorder(folder: Path, roster: Roster, clips: int) -> Callable[[int, Outputs, dict[str, Any]], None]:
+    """Make the function that writes `<folder>/history/<step>.npz`, given step, predictions of test rows and metrics.
 
-    A run that goes on takes the same dispatches again and writes the same files again.
+    A run that is resumed takes the same dispatches again and writes the same files again.
     """
-    folds = who.shape[-1]
-    rows, there = who.test_rows[:folds], who.test_mask[:folds]
+    folds = roster.shape[-1]
+    rows, mask = roster.test_rows[:folds], roster.test_mask[:folds]
 
-    def record(step: int, said: fold.Prediction, metrics: dict[str, Any]) -> None:
+    def record(step: int, predicted: Outputs, metrics: dict[str, Any]) -> None:
         if not hosts.first():
             return
-        probability, _ = fold.probabilities(said)
-        pooled = pool(by_fold(np.asarray(probability), who), rows, there, clips)[0]
-        tested = ~np.isnan(pooled).any(axis=(0, 2))
-        each = {name: by_fold(np.asarray(value), who)[0] for name, value in metrics.items()}
+        probability, _ = network.probabilities(predicted)
+        ordered = scatter(by_fold(np.asarray(probability), roster), rows, mask, clips)[0]
+        tested = ~np.isnan(ordered).any(axis=(0, 2))
+        by_member = {name: by_fold(np.asarray(value), roster)[0] for name, value in metrics.items()}
         with files.write_atomically(folder / FOLDER / f"{step:08d}.npz") as temporary:
-            np.savez(temporary, **{PROBABILITY: pooled[:, tested]}, **each)
+            np.savez(temporary, **{PROBABILITY: ordered[:, tested]}, **by_member)
 
     return record
 

@@ -5,7 +5,7 @@ device has all members of a chunk and a part of the clips of each step; there gr
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,92 +19,137 @@ from stag_jax.types import ClipBatch, UserError
 MEMBER, CLIP = "member", "clip"
 
 
-class Layout(NamedTuple):
-    """A mode of `config.parallel.mode`, as functions."""
+class Sharded:
+    """The member axis of every array split over the devices, by `jit` over `vmap`."""
 
-    share: int  # so many devices share the members of a chunk
-    lay: Callable[[ClipBatch], ClipBatch]  # for `fold.Task`
-    # (function of one member, number of stacked arguments after the corpus, further ones, donated ones) -> of a chunk
-    spread: Callable[..., Callable]
-    place: Callable[[Any], Any]  # a stacked tree [m, ...] of the host, onto the devices
-    replicate: Callable[[Any], Any]  # a tree of the host, whole on every device
-    abstract: Callable[[Any], Any]  # shapes of a stacked tree, as `place` lays it
-    copy: Callable[[Any], Any]  # a stacked tree of the devices, copied, its members on one axis
-    fetch: Callable[[Any], Any]  # the same on the host of every process
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        self.mesh = Mesh(np.asarray(devices), (MEMBER,))
+        self.everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self.by_member = NamedSharding(self.mesh, PartitionSpec(MEMBER))
+        self.members_apart = len(devices)  # so many devices share the members of a chunk
+
+    def place_clips(self, clips: ClipBatch) -> ClipBatch:
+        """Place the clips of a step, while it is traced."""
+        return fold.leave(clips)
+
+    def map(self, function: Callable, in_axes: Sequence[int | None], donate: tuple[int, ...] = ()) -> Callable:
+        """Compile a function of one member for a chunk of them.
+
+        Args:
+          function: of one member.
+          in_axes: 0 for an argument that is stacked over members, None for one that all share.
+          donate: arguments whose memory is used up.
+        """
+        shardings = tuple(self.everywhere if axis is None else self.by_member for axis in in_axes)
+        mapped = jax.vmap(function, in_axes=tuple(in_axes))
+        return jax.jit(mapped, in_shardings=shardings, out_shardings=self.by_member, donate_argnums=donate)
+
+    def put(self, tree: Any) -> Any:
+        """Put a stacked tree [m, ...] of the host onto the devices."""
+        return _put(tree, self.by_member)
+
+    def replicate(self, tree: Any) -> Any:
+        """Put a tree of the host onto every device, whole."""
+        return _put(tree, self.everywhere)
+
+    def abstract(self, tree: Any) -> Any:
+        """Return shapes of a stacked tree as `put` places it."""
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.by_member), tree)
+
+    def copy(self, tree: Any) -> Any:
+        """Copy a stacked tree of the devices, its members on one axis."""
+        return _copied(tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Bring a stacked tree of the devices to the host of every process."""
+        if jax.process_count() > 1:
+            return multihost_utils.process_allgather(tree, tiled=True)
+        return jax.device_get(tree)
 
 
-def make_layout(mode: str, devices: Sequence[jax.Device]) -> Layout:
-    """The layout of `config.parallel.mode` over `devices`.
+class SplitClips(Sharded):
+    """Every device with all members of a chunk, and a part of the clips of each step: "data"."""
 
-    Raises:
-      UserError: a mode that does not reach over several processes.
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        super().__init__(devices)
+        self.mesh = Mesh(np.asarray(devices), (CLIP,))
+        self.everywhere = self.by_member = NamedSharding(self.mesh, PartitionSpec())
+        self.by_clip = NamedSharding(self.mesh, PartitionSpec(CLIP))
+        self.members_apart = 1
+
+    def place_clips(self, clips: ClipBatch) -> ClipBatch:
+        """Split the clips of a step over the devices, while it is traced."""
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, self.by_clip), clips)
+
+
+class Pmapped(Sharded):
+    """The same as `Sharded` by `jax.pmap`, which is a face over `jit(shard_map)` since jax 0.10; for one process.
+
+    Stacked arrays have a leading axis of devices, [device, m / devices, ...].
     """
-    if mode == "pmap":
-        return _pmap(devices)
-    mesh = Mesh(np.asarray(devices), (CLIP if mode == "data" else MEMBER,))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    by_member = everywhere if mode == "data" else NamedSharding(mesh, PartitionSpec(MEMBER))
-    by_clip = NamedSharding(mesh, PartitionSpec(CLIP)) if mode == "data" else None
 
-    def lay(clips: ClipBatch) -> ClipBatch:
-        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, by_clip), clips)
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
+        if jax.process_count() > 1:
+            raise UserError(
+                'config.parallel.mode "pmap" is for one process; over several use "sharded", which is the same'
+            )
+        super().__init__(devices)
+        self.devices = list(devices)
 
-    def spread(function: Callable, members: int, extra: int = 0, donate: tuple[int, ...] = ()) -> Callable:
-        mapped = jax.vmap(function, in_axes=(None, *[0] * members, *[None] * extra))
-        shardings = (everywhere, *[by_member] * members, *[everywhere] * extra)
-        return jax.jit(mapped, in_shardings=shardings, out_shardings=by_member, donate_argnums=donate)
-
-    def put(sharding: NamedSharding) -> Callable[[Any], Any]:
-        # Each process hands over the parts that its own devices hold; nothing is sent.
-        return lambda tree: jax.tree.map(
-            lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at]), tree
-        )
-
-    return Layout(
-        share=1 if mode == "data" else len(devices),
-        lay=lay if mode == "data" else fold.stay,
-        spread=spread,
-        place=put(by_member),
-        replicate=put(everywhere),
-        abstract=lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_member), tree),
-        copy=jax.jit(lambda tree: jax.tree.map(jnp.copy, tree)),
-        fetch=_fetch,
-    )
-
-
-def _fetch(tree: Any) -> Any:
-    if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
-
-
-def _pmap(devices: Sequence[jax.Device]) -> Layout:
-    if jax.process_count() > 1:
-        raise UserError('config.parallel.mode "pmap" is for one process; over several use "sharded", which is the same')
-    sharding = NamedSharding(Mesh(np.asarray(devices), (MEMBER,)), PartitionSpec(MEMBER))
-
-    def spread(function: Callable, members: int, extra: int = 0, donate: tuple[int, ...] = ()) -> Callable:
-        axes = (None, *[0] * members, *[None] * extra)
+    def map(self, function: Callable, in_axes: Sequence[int | None], donate: tuple[int, ...] = ()) -> Callable:
+        """Compile a function of one member for a chunk of them; see `Sharded.map`."""
+        axes = tuple(in_axes)
         inner = jax.vmap(function, in_axes=axes)
-        return jax.pmap(inner, in_axes=axes, axis_name=MEMBER, devices=devices, donate_argnums=donate)
+        return jax.pmap(inner, in_axes=axes, axis_name=MEMBER, devices=self.devices, donate_argnums=donate)
 
-    def fold_axes(x: Any) -> Any:
-        return x.reshape(len(devices), -1, *x.shape[1:])
+    def put(self, tree: Any) -> Any:
+        """Put a stacked tree [m, ...] of the host onto the devices."""
+        return jax.tree.map(lambda x: jax.device_put(self._by_device(np.asarray(x)), self.by_member), tree)
 
-    def flat(x: Any) -> Any:
-        return x.reshape(-1, *x.shape[2:])
+    def replicate(self, tree: Any) -> Any:
+        """Put a tree of the host onto the first device; pmap sends it to the others."""
+        return jax.tree.map(jnp.asarray, tree)
 
-    def abstract(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        shape = (len(devices), x.shape[0] // len(devices), *x.shape[1:])
-        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+    def abstract(self, tree: Any) -> Any:
+        """Return shapes of a stacked tree as `put` places it."""
 
-    return Layout(
-        share=len(devices),
-        lay=fold.stay,
-        spread=spread,
-        place=lambda tree: jax.tree.map(lambda x: jax.device_put(fold_axes(np.asarray(x)), sharding), tree),
-        replicate=lambda tree: jax.tree.map(jnp.asarray, tree),
-        abstract=lambda tree: jax.tree.map(abstract, tree),
-        copy=jax.jit(lambda tree: jax.tree.map(lambda x: jnp.copy(flat(x)), tree)),
-        fetch=lambda tree: jax.tree.map(lambda x: flat(np.asarray(x)), tree),
+        def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            shape = (len(self.devices), x.shape[0] // len(self.devices), *x.shape[1:])
+            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=self.by_member)
+
+        return jax.tree.map(placed, tree)
+
+    def copy(self, tree: Any) -> Any:
+        """Copy a stacked tree of the devices, its members on one axis."""
+        return _copied_flat(tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Bring a stacked tree of the devices to the host."""
+        return jax.tree.map(lambda x: _flat(np.asarray(x)), tree)
+
+    def _by_device(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(len(self.devices), -1, *x.shape[1:])
+
+
+LAYOUTS = {"sharded": Sharded, "pmap": Pmapped, "data": SplitClips}  # by config.parallel.mode
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    # Each process hands over the parts that its own devices hold; nothing is sent.
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at]), tree
     )
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+@jax.jit
+def _copied_flat(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.copy(_flat(x)), tree)
+
+
+def _flat(x: Any) -> Any:
+    return x.reshape(-1, *x.shape[2:])

@@ -1,50 +1,35 @@
-"""All members of a study as one program: vmapped, in chunks, and laid over the devices by `layout`.
+"""All members of a study as one program: vmapped, in chunks, and placed on the devices by `layout`.
 
 `fold` knows nothing of any of this.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from stag_jax.config import ParallelConfig
+from stag_jax.model.network import Outputs
 from stag_jax.training import fold, hosts, memory
-from stag_jax.training.layout import make_layout
+from stag_jax.training.layout import LAYOUTS
 from stag_jax.training.roster import Roster
 from stag_jax.types import ClipBatch
 
 
-class Study(NamedTuple):
-    """The compiled programs, each over a list of chunks of stacked members."""
-
-    init: Callable[[], list[fold.MemberState]]
-    train: Callable[[list[fold.MemberState], int], tuple[list[fold.MemberState], dict[str, Any]]]  # uses the states up
-    predict: Callable[[list[fold.MemberState]], fold.Prediction]  # of each member's test rows, [m, j, ...]
-    gather: Callable[[list[Any]], Any]  # chunks of stacked trees -> one host tree [m, ...] without padding
-    copy: Callable[[list[Any]], list[Any]]  # chunks of stacked trees -> copies [m2, ...] on the devices
-    place: Callable[[Any], list[Any]]  # a host tree [m, ...] -> chunks
-    member: fold.MemberState  # shapes of one
-    hlo: Callable[[], str]  # text of the compiled training program
-    compile_s: float
-    per_device: int
-    layout: str
-
-
-def plan(task: fold.Task, batch: ClipBatch, who: Roster, parallel: ParallelConfig) -> memory.Plan:
-    """How many members each device has at once, before anything is compiled."""
-    required = memory.need(task, batch, _first(who.members))
+def plan(task: fold.Task, batch: ClipBatch, roster: Roster, parallel: ParallelConfig) -> memory.Fit:
+    """Plan how many members each device has at once, before anything is compiled."""
+    required = memory.need(task, batch, _first(roster.members))
     # One model too large for a device is what "data" is for, so there members go one by one unless asked otherwise.
     one_by_one = parallel.mode == "data" and parallel.members_per_chunk <= 0
-    share = 1 if parallel.mode == "data" else min(jax.device_count(), len(who.names))
+    devices = 1 if parallel.mode == "data" else min(jax.device_count(), len(roster.names))
     planned = memory.plan(
         required,
         sum(np.asarray(x).nbytes for x in batch),
         jax.local_devices()[0],
-        1 if one_by_one else math.ceil(len(who.names) / share),
+        1 if one_by_one else math.ceil(len(roster.names) / devices),
         jax.local_device_count(),
         parallel.members_per_chunk,
     )
@@ -52,73 +37,87 @@ def plan(task: fold.Task, batch: ClipBatch, who: Roster, parallel: ParallelConfi
     return planned._replace(members=hosts.smallest(planned.members))
 
 
-def build(
-    task: fold.Task,
-    batch: ClipBatch,
-    who: Roster,
-    parallel: ParallelConfig,
-    per_device: int,
-    devices: Sequence[jax.Device] | None = None,
-) -> Study:
-    """Lays the members over the devices, `per_device` at once, and compiles the training program.
+class Members:
+    """The compiled programs of all members. States are lists of chunks, each stacked over its members.
 
     The member axis is padded to full chunks by repeating the first member; what the copies compute is dropped.
-
-    Raises:
-      UserError: unknown `config.parallel.mode`.
     """
-    count = len(who.names)
-    devices = list(devices or jax.devices())
-    if parallel.mode != "data" and jax.process_count() == 1:
-        devices = devices[:count]
-    lay = make_layout(parallel.mode, devices)
-    task = task._replace(lay=lay.lay)
-    per_device = min(per_device, math.ceil(count / lay.share))
-    chunk = per_device * lay.share
-    padded = np.zeros(math.ceil(count / chunk) * chunk, int)
-    padded[:count] = np.arange(count)
-    batch = lay.replicate(batch)
 
-    def place(tree: Any) -> list[Any]:
-        return [lay.place(jax.tree.map(lambda x, rows=rows: x[rows], tree)) for rows in padded.reshape(-1, chunk)]
+    def __init__(
+        self,
+        task: fold.Task,
+        batch: ClipBatch,
+        roster: Roster,
+        parallel: ParallelConfig,
+        per_device: int,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        """Place the members on the devices, `per_device` at once, and compile the training program."""
+        count = len(roster.names)
+        devices = list(devices or jax.devices())
+        if parallel.mode != "data" and jax.process_count() == 1:
+            devices = devices[:count]
+        self._layout = layout = LAYOUTS[parallel.mode](devices)
+        task = task._replace(place=layout.place_clips)
+        self.count = count
+        self.per_device = min(per_device, math.ceil(count / layout.members_apart))
+        chunk = self.per_device * layout.members_apart
+        self._padded = np.zeros(math.ceil(count / chunk) * chunk, int).reshape(-1, chunk)
+        self._padded.ravel()[:count] = np.arange(count)
+        self._batch = layout.replicate(batch)
+        self._chunks, self._rows = self.place(roster.members), self.place(roster.test_rows)
 
-    chunks, rows = place(who.members), place(who.test_rows)
-    init = lay.spread(lambda batch, member: fold.init(task, batch, member), 1)
-    train = lay.spread(
-        lambda batch, member, state, n: fold.train_steps(task, batch, member, state, n), 2, extra=1, donate=(2,)
-    )
-    predict = lay.spread(lambda batch, state, rows: fold.predict(task, batch, state, rows), 2)
+        self._init = layout.map(lambda batch, member: fold.init(task, batch, member), (None, 0))
+        self._predict = layout.map(lambda batch, state, rows: fold.predict(task, batch, state, rows), (None, 0, 0))
+        train = layout.map(
+            lambda batch, member, state, steps: fold.train_steps(task, batch, member, state, steps),
+            (None, 0, 0, None),
+            donate=(2,),
+        )
+        start = time.perf_counter()
+        self.member = jax.eval_shape(lambda member: fold.init(task, batch, member), _first(roster.members))
+        stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape), x.dtype), self.member)
+        self._train = train.lower(self._batch, self._chunks[0], layout.abstract(stacked), np.int32(1)).compile()
+        self.compile_s = time.perf_counter() - start
+        self.layout = _describe(count, devices, self.per_device, len(self._chunks), parallel.mode)
 
-    start = time.perf_counter()
-    one = jax.eval_shape(lambda member: fold.init(task, batch, member), _first(who.members))
-    stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape), x.dtype), one)
-    program = train.lower(batch, chunks[0], lay.abstract(stacked), np.int32(1)).compile()
-    compile_s = time.perf_counter() - start
+    def init(self) -> list[fold.MemberState]:
+        """Return the states before the first step."""
+        return [self._init(self._batch, member) for member in self._chunks]
 
-    def run(states: list[fold.MemberState], steps: int) -> tuple[list[fold.MemberState], dict[str, Any]]:
-        done = [program(batch, member, state, np.int32(steps)) for member, state in zip(chunks, states, strict=True)]
-        return [state for state, _ in done], gather([metrics for _, metrics in done])
+    def train(self, states: list[fold.MemberState], steps: int) -> tuple[list[fold.MemberState], dict[str, Any]]:
+        """Take steps; use the states up. Metrics [m] are means over the steps, on the host."""
+        done = [
+            self._train(self._batch, member, state, np.int32(steps))
+            for member, state in zip(self._chunks, states, strict=True)
+        ]
+        return [state for state, _ in done], self.gather([metrics for _, metrics in done])
 
-    def gather(trees: list[Any]) -> Any:
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *map(lay.fetch, trees))
+    def predict(self, states: list[fold.MemberState]) -> Outputs:
+        """Predict each member's test rows: [m, j, ...] on the host."""
+        pairs = zip(states, self._rows, strict=True)
+        return self.gather([self._predict(self._batch, state, rows) for state, rows in pairs])
 
-    return Study(
-        init=lambda: [init(batch, member) for member in chunks],
-        train=run,
-        predict=lambda states: gather([predict(batch, s, r) for s, r in zip(states, rows, strict=True)]),
-        gather=gather,
-        copy=lambda trees: [lay.copy(tree) for tree in trees],
-        place=place,
-        member=one,
-        hlo=program.as_text,
-        compile_s=compile_s,
-        per_device=per_device,
-        layout=_describe(count, devices, per_device, len(chunks), parallel.mode),
-    )
+    def place(self, tree: Any) -> list[Any]:
+        """Put a tree of the host [m, ...] onto the devices, in chunks."""
+        return [self._layout.put(jax.tree.map(lambda x, rows=rows: x[rows], tree)) for rows in self._padded]
+
+    def gather(self, chunks: list[Any]) -> Any:
+        """Bring chunks to the host as one tree [m, ...], without padding."""
+        fetched = map(self._layout.fetch, chunks)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.count], *fetched)
+
+    def copy(self, chunks: list[Any]) -> list[Any]:
+        """Copy chunks on the devices, each with its members on one axis."""
+        return [self._layout.copy(chunk) for chunk in chunks]
+
+    def hlo(self) -> str:
+        """Return the text of the compiled training program."""
+        return self._train.as_text()
 
 
 def _first(members: fold.Member) -> fold.Member:
-    """Shapes of one member."""
+    """Return the shapes of one member."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
 
 

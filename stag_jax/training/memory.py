@@ -29,7 +29,7 @@ class Need(NamedTuple):
         return int(3 * self.state + BACKWARD * self.activations)
 
 
-class Plan(NamedTuple):
+class Fit(NamedTuple):
     """How many members a device has at once, and why."""
 
     members: int
@@ -51,7 +51,7 @@ def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> Need:
     return Need(_bytes(state), _bytes(kept))
 
 
-def plan(required: Need, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Plan:
+def plan(required: Need, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Fit:
     """How many of `count` members a device takes at once.
 
     Args:
@@ -63,16 +63,16 @@ def plan(required: Need, fixed: int, device: jax.Device, wanted: int, count: int
       asked: `config.parallel.members_per_chunk`; 0 leaves the choice to the plan.
     """
     if asked > 0:
-        return Plan(min(asked, wanted), required, "as config.parallel.members_per_chunk says")
+        return Fit(min(asked, wanted), required, "as config.parallel.members_per_chunk says")
     room = SHARE * _free(device, count) - fixed
     fitting = max(1, int(room // required.total))
     if device.platform == "cpu":
         quick = max(1, int(CPU_CHUNK_BYTES // max(required.activations, 1)))
         if quick < min(fitting, wanted):
-            return Plan(quick, required, "few at once keep to the caches of a CPU")
+            return Fit(quick, required, "few at once keep to the caches of a CPU")
     if fitting < wanted:
-        return Plan(fitting, required, f"{SHARE:.0%} of the memory that is free")
-    return Plan(wanted, required, "all at once")
+        return Fit(fitting, required, f"{SHARE:.0%} of the memory that is free")
+    return Fit(wanted, required, "all at once")
 
 
 def _free(device: jax.Device, count: int) -> float:

@@ -65,16 +65,26 @@ def make_roster(
     )
 
 
-def by_fold(each: Shaped[np.ndarray, "m *x"], who: Roster) -> Shaped[np.ndarray, "trial seed s *x"]:
-    """What belongs to each member, by trial, seed and fold."""
-    return each.reshape(*who.shape, *each.shape[1:])
+def by_fold(stacked: Shaped[np.ndarray, "m *x"], roster: Roster) -> Shaped[np.ndarray, "trial seed s *x"]:
+    """Split the member axis into trials, seeds and folds."""
+    return stacked.reshape(*roster.shape, *stacked.shape[1:])
 
 
-def pool(
-    each: Float[np.ndarray, "*lead s j x"], rows: Int[np.ndarray, "s j"], there: Float[np.ndarray, "s j"], clips: int
+def scatter(
+    predicted: Float[np.ndarray, "*lead s j x"],
+    rows: Int[np.ndarray, "s j"],
+    mask: Float[np.ndarray, "s j"],
+    clips: int,
 ) -> Float[np.ndarray, "*lead {clips} x"]:
-    """What the folds say of the clips that they test, `rows`, padding (`there` is 0) left out; NaN where none does."""
-    pooled = np.full((*each.shape[:-3], clips, each.shape[-1]), np.nan, np.float32)
-    member, place = np.nonzero(there)
-    pooled[..., rows[member, place], :] = each[..., member, place, :]
-    return pooled
+    """Scatter per-fold predictions into clip order; NaN where a clip is untested.
+
+    Args:
+      predicted: of the test rows of each fold.
+      rows: the clips that they are of.
+      mask: 0 on padding, which is left out.
+      clips: how many there are.
+    """
+    ordered = np.full((*predicted.shape[:-3], clips, predicted.shape[-1]), np.nan, np.float32)
+    fold, place = np.nonzero(mask)
+    ordered[..., rows[fold, place], :] = predicted[..., fold, place, :]
+    return ordered

@@ -1,4 +1,4 @@
-"""All steps of all members: laid out by plan, saved on the way, gone on with, stopped on notice."""
+"""The training loop: all steps of all members, saved on the way, resumed, stopped on notice."""
 
 import contextlib
 import os
@@ -12,31 +12,30 @@ import numpy as np
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
+from stag_jax.model.network import Outputs
 from stag_jax.training import checkpoint, fold, hosts, loggers, members, preemption, workdir
+from stag_jax.training.members import Members
 from stag_jax.training.roster import Roster
 from stag_jax.types import ClipBatch, Diverged, Preempted, UserError
 
 PROFILE = "profile"
 PROFILED = range(1, 3)  # dispatches of a profile; the first one warms up
 
-# Given the step after each dispatch, what the members say of their test rows by then, and their metrics.
-Record = Callable[[int, fold.Prediction, dict[str, Any]], None]
+# Called after each dispatch with the step, the members' predictions of their test rows, and their metrics.
+Record = Callable[[int, Outputs, dict[str, Any]], None]
 
 
 class Trained(NamedTuple):
     """Members after their last step."""
 
-    study: members.Study
+    program: Members
     states: list[fold.MemberState]
     wall_s: float  # all sessions of the run together
     save_s: float  # of this session: how long the devices waited for states to be copied
 
 
 def keep_programs(folder: Path) -> None:
-    """Compiled programs are kept in `folder/cache`, so that a run that goes on need not compile them again.
-
-    Where JAX_COMPILATION_CACHE_DIR is set, they are kept there.
-    """
+    """Keep compiled programs in `folder/cache`, or where JAX_COMPILATION_CACHE_DIR says, for runs that are resumed."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
         compilation_cache.reset_cache()
@@ -45,14 +44,14 @@ def keep_programs(folder: Path) -> None:
 def train(
     task: fold.Task,
     batch: ClipBatch,
-    who: Roster,
+    roster: Roster,
     folder: Path,
     *,
     check: Callable[[], None],
     profile: bool = False,
     record: Record | None = None,
 ) -> Trained:
-    """Takes all steps of all members, going on from what `folder` holds.
+    """Take all steps of all members, from the newest state in `folder` on.
 
     Where a chunk of members does not fit, it is halved and the run goes on. `check` is called before anything is
     written, and may raise (`lock.held`).
@@ -64,7 +63,7 @@ def train(
     parallel = task.config.parallel
     # Those that the workdir does not hold to count here too: a loop of other steps would wait for ever.
     hosts.agree("config.parallel or config.checkpoint", f"{parallel} {task.config.checkpoint}")
-    planned = members.plan(task, batch, who, parallel)
+    planned = members.plan(task, batch, roster, parallel)
     per_device = planned.members
     hosts.say(
         f"{hosts.describe()}; a member needs {planned.need.total / 1e6:.1f} MB there; "
@@ -72,8 +71,8 @@ def train(
     )
     while True:
         try:
-            study = members.build(task, batch, who, parallel, per_device)
-            return _run(task, study, who, folder, check=check, profile=profile, record=record)
+            program = Members(task, batch, roster, parallel, per_device)
+            return _run(task, program, roster, folder, check=check, profile=profile, record=record)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -92,26 +91,26 @@ def train(
 
 def _run(
     task: fold.Task,
-    study: members.Study,
-    who: Roster,
+    program: Members,
+    roster: Roster,
     folder: Path,
     *,
     check: Callable[[], None],
     profile: bool,
     record: Record | None,
 ) -> Trained:
-    hosts.say(f"{study.layout}; compiled in {study.compile_s:.0f} s")
+    hosts.say(f"{program.layout}; compiled in {program.compile_s:.0f} s")
     config = task.config
     total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
     with checkpoint.StateStore(folder, config.checkpoint.keep) as store, preemption.notice() as wanted:
         # Ways to start, in this order: 1. the newest state of this workdir; 2. from scratch.
-        saved = store.load(study.member, len(who.names))
+        saved = store.load(program.member, len(roster.names))
         step, before = 0, 0.0
         if saved is None:
-            states = study.init()
+            states = program.init()
         else:
             step, stacked, before = saved
-            states = study.place(stacked)
+            states = program.place(stacked)
             logging.warning("resuming at step %d of %d", step, total)
         start = last_save = time.perf_counter()
         save_s = 0.0
@@ -127,16 +126,16 @@ def _run(
                     traced.enter_context(jax.profiler.trace(str(folder / PROFILE), create_perfetto_trace=True))
                 # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
                 count = min(per_dispatch - step % per_dispatch, total - step)
-                states, metrics = study.train(states, count)
+                states, metrics = program.train(states, count)
                 step, dispatch = step + count, dispatch + 1
                 if dispatch == PROFILED.stop:
                     traced.close()
                 now = time.perf_counter()
-                _check_finite(states, study, who)
+                _check_finite(states, program, roster)
                 check()
                 log.write(step, before + now - start, metrics)
                 if record:
-                    record(step, study.predict(states), metrics)
+                    record(step, program.predict(states), metrics)
                 bar.update(count)
                 bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
                 leave = wanted() and step < total
@@ -144,24 +143,26 @@ def _run(
                 due = hosts.same(np.asarray(now - last_save > config.checkpoint.every_s))
                 if step == total or leave or due:
                     begin = time.perf_counter()
-                    store.save(step, study.copy(states), before + now - start)
+                    store.save(step, program.copy(states), before + now - start)
                     last_save = time.perf_counter()
                     save_s += last_save - begin
                 if leave:
                     store.wait()
                     raise Preempted(f"{folder}: stopped at step {step} of {total}; the same command goes on")
-        return Trained(study, states, before + time.perf_counter() - start, save_s)
+        return Trained(program, states, before + time.perf_counter() - start, save_s)
 
 
-def _check_finite(states: list[fold.MemberState], study: members.Study, who: Roster) -> None:
-    bad = study.gather([state.bad_step for state in states])
+def _check_finite(states: list[fold.MemberState], program: Members, roster: Roster) -> None:
+    bad = program.gather([state.bad_step for state in states])
     for index in np.flatnonzero(bad >= 0):
         raise Diverged(
-            f"loss is not finite at step {bad[index]} of fold {who.names[index]}; a smaller "
+            f"loss is not finite at step {bad[index]} of fold {roster.names[index]}; a smaller "
             "config.train.learning_rate may help"
         )
 
 
 def parameters(trained: Trained) -> Any:
-    """What is exported of each member, [m, ...] on the host."""
-    return trained.study.gather([{"params": state.params, "statistics": state.statistics} for state in trained.states])
+    """Return what is exported of each member, [m, ...] on the host."""
+    return trained.program.gather(
+        [{"params": state.params, "statistics": state.statistics} for state in trained.states]
+    )

@@ -14,22 +14,13 @@ from jaxtyping import Float, Int
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
+from stag_jax.model import network
+from stag_jax.model.network import Outputs
 from stag_jax.protocol import nested
-from stag_jax.protocol.splits import ALL, Splits, make_splits
-from stag_jax.training import (
-    checkpoint,
-    dataset,
-    files,
-    fold,
-    hosts,
-    lock,
-    naming,
-    stepping,
-    teacher,
-    validation,
-    workdir,
-)
-from stag_jax.training.roster import Roster, by_fold, make_roster, pool
+from stag_jax.protocol.splits import ALL
+from stag_jax.training import checkpoint, files, hosts, lock, naming, stepping, validation, workdir
+from stag_jax.training import study as study_lib
+from stag_jax.training.roster import by_fold
 from stag_jax.types import UserError
 
 PLAN, RESULT, GROUPS, BEST, TRIALS = "sweep.json", "result.npz", "groups", "best", "trials"
@@ -167,76 +158,45 @@ def run_group(
     if hosts.same(np.asarray(path.exists())):
         return read_result(path)
     with lock.held(place) as check:
-        return _run_group(group, plan, folder, corpora, check=check, profile=profile)
-
-
-def _run_group(
-    group: Group,
-    plan: Plan,
-    folder: Path,
-    corpora: Path | Sequence[Path],
-    *,
-    check: Callable[[], None],
-    profile: bool,
-) -> GroupResult:
-    place = folder / GROUPS / group.name
-    hosts.in_turn(lambda: dataset.require_splits(corpora, group.config))
-    corpus = hosts.in_turn(lambda: dataset.load(corpora, group.config))
-    hosts.agree("the corpus", corpus.fingerprint)
-    outer = make_splits(group.config.protocol, corpus.clips)
-    splits = outer
-    if plan.inner_folds:
-        inner = nested.inner_splits(
-            outer, corpus.groups, corpus.batch.label, plan.inner_folds, group.config.protocol.seed
-        )
-        splits = Splits(
-            outer.names + inner.names,
-            np.concatenate([outer.test_mask, inner.test_mask]),
-            np.concatenate([outer.train_mask, inner.train_mask]),
-        )
-    # Of trials without a teacher's share, which may be the first, the program is the same.
-    share = max(own.get("distil.weight", group.config.distil.weight) for own in group.tuned.values())
-    asked = config_lib.replace(group.config, {"distil.weight": share})
-    soft = teacher.answers(asked, corpus, splits, corpora)
-    who = make_roster(splits, group.config.seeds, group.tuned, soft)
-    task = fold.make_task(group.config, corpus.graph, int(splits.train_mask.sum(axis=1).min()))
-    with workdir.claimed(place, group.config, corpus, outer):
-        trained = stepping.train(task, corpus.batch, who, place, check=check, profile=profile)
-    check()
-    said = trained.study.predict(trained.states)
-    result = _result(said, who, outer, corpus, plan.inner_folds, plan.select)
-    _keep(trained, who, outer, group, plan, result, folder)
-    hosts.in_turn(lambda: _write(result, place))
+        study = study_lib.assemble(group.config, corpora, tuned=group.tuned, inner_folds=plan.inner_folds)
+        trained = study_lib.train(study, place, check=check, profile=profile)
+        check()
+        result = _result(study, trained.program.predict(trained.states), plan)
+        _keep(study, trained, group, plan, result, folder)
+        hosts.in_turn(lambda: _write(result, place))
     return result
 
 
-def _result(
-    said: fold.Prediction, who: Roster, outer: Splits, corpus: dataset.Corpus, inner_folds: int, select: str
-) -> GroupResult:
-    count, clips = len(outer.names), len(corpus.ids)
-    trials, _, folds = who.shape
-    probability, au = (by_fold(np.asarray(each), who) for each in fold.probabilities(said))
-    rows, there = who.test_rows[:folds], who.test_mask[:folds]
-    pooled = (pool(each[:, :, :count], rows[:count], there[:count], clips) for each in (probability, au))
+def _result(study: study_lib.Study, predicted: Outputs, plan: Plan) -> GroupResult:
+    outer, roster = len(study.outer.names), study.roster
+    trials, _, folds = roster.shape
     scores, best = nested.Scores(np.zeros((trials, 0)), np.zeros((trials, 0))), np.zeros(0, int)
-    if inner_folds:
-        scores = nested.score(probability[:, :, count:], rows[count:], there[count:], corpus.batch.label, count)
-        best = nested.choose(scores, select)
-    return GroupResult(*pooled, scores.uf1, scores.log_loss, best)
+    if plan.inner_folds:
+        probability = by_fold(np.asarray(network.probabilities(predicted)[0]), roster)[:, :, outer:]
+        rows, mask = roster.test_rows[outer:folds], roster.test_mask[outer:folds]
+        scores = nested.score(probability, rows, mask, study.corpus.batch.label, outer)
+        best = nested.choose(scores, plan.select)
+    return GroupResult(*study_lib.held_out(study, predicted), scores.uf1, scores.log_loss, best)
 
 
 def _keep(
-    trained: stepping.Trained, who: Roster, outer: Splits, group: Group, plan: Plan, result: GroupResult, folder: Path
+    study: study_lib.Study,
+    trained: stepping.Trained,
+    group: Group,
+    plan: Plan,
+    result: GroupResult,
+    folder: Path,
 ) -> None:
-    """Exports the folds of all trials, or keeps of each outer fold the group's best."""
-    exported = jax.tree.map(lambda x: by_fold(x, who), stepping.parameters(trained))
+    """Export the folds of all trials, or keep of each outer fold the group's best."""
+    exported = jax.tree.map(lambda x: by_fold(x, study.roster), stepping.parameters(trained))
+    names = study.outer.names
     if plan.export_all:
         for index, trial in enumerate(group.tuned):
-            for number, name in enumerate(outer.names):
-                one = jax.tree.map(lambda x, at=(index, number): x[at[0], :, at[1]], exported)
-                checkpoint.save_fold(trial_folder(folder, trial), name, one)
+            for number, name in enumerate(names):
+                weights = jax.tree.map(lambda x, at=(index, number): x[at[0], :, at[1]], exported)
+                checkpoint.save_fold(trial_folder(folder, trial), name, weights)
     elif plan.inner_folds:
-        pick = (result.best, slice(None), np.arange(len(outer.names)))
+        pick = (result.best, slice(None), np.arange(len(names)))
         # An index array on each side of a slice: folds come first, then seeds.
         checkpoint.save_fold(folder / GROUPS / group.name, BEST, jax.tree.map(lambda x: x[pick], exported))
 

@@ -5,23 +5,19 @@ clip that this fold tests: both are looked up in the teacher's own splits, whate
 """
 
 import csv
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import dataset, fold, hosts, naming, restore, workdir
-from stag_jax.types import ClipBatch, UserError
+from stag_jax.training import dataset, hosts, naming, workdir
+from stag_jax.training.trained import TrainedFolds
+from stag_jax.types import UserError
 
-CHUNK = 64  # clips that are asked about at a time
 TINY = 1e-12  # probabilities are not taken to be smaller, so that their logarithm is finite
 
 
@@ -49,32 +45,30 @@ def answers(
     if not wanted(config):
         return None
     # All that may be wrong is found here, before processes depend on each other: they read checkpoints together.
-    run, names, theirs = hosts.in_turn(lambda: _opened(config, corpus, splits, corpora))
-    hosts.agree("config.distil.teacher", workdir.digest(run.folder / workdir.METRICS))
-    networks = {name: _network(run, name) for name in dict.fromkeys(itertools.chain(*names))}
-    ask = _asker(run.task)
-    found = np.zeros((len(splits.names), len(corpus.ids), len(config.data.classes)), np.float32)
+    teacher, names, theirs = hosts.in_turn(lambda: _opened(config, corpus, splits, corpora))
+    hosts.agree("config.distil.teacher", workdir.digest(teacher.folder / workdir.METRICS))
+    soft = np.zeros((len(splits.names), len(corpus.ids), len(config.data.classes)), np.float32)
     for index, (folds, rows) in enumerate(zip(names, map(np.flatnonzero, splits.train_mask), strict=True)):
-        mean = np.mean([ask(networks[name], theirs.batch, rows) for name in folds], axis=0)
-        found[index, rows] = np.log(np.maximum(mean, TINY))
-    return hosts.same(found)
+        mean = np.mean([teacher.ask(name, theirs.batch, rows)[0] for name in folds], axis=0)
+        soft[index, rows] = np.log(np.maximum(mean, TINY))
+    return hosts.same(soft)
 
 
 def _opened(
     config: Config, corpus: dataset.Corpus, splits: splits_lib.Splits, corpora: Path | Sequence[Path]
-) -> tuple[restore.Run, list[tuple[str, ...]], dataset.Corpus]:
+) -> tuple[TrainedFolds, list[tuple[str, ...]], dataset.Corpus]:
     """The teacher, the folds of it that each fold learns from, and its view of the clips. Raises as `answers`."""
     check(config)
     folder = Path(config.distil.teacher)
-    run = restore.open_run(folder)
-    names = _folds(run, config, splits)
+    teacher = TrainedFolds(folder)
+    names = _folds(teacher, config, splits)
     # Its settings, but the folders of here: it may have been trained on another machine.
     own = config_lib.replace(
-        run.config, {f"data.{key}": getattr(config.data, key) for key in ("data_dir", "manual_dir", "workers")}
+        teacher.config, {f"data.{key}": getattr(config.data, key) for key in ("data_dir", "manual_dir", "workers")}
     )
     theirs = dataset.load(corpora, own)
     _check_clips(folder, corpus, theirs, splits)
-    return run, names, theirs
+    return teacher, names, theirs
 
 
 def wanted(config: Config) -> bool:
@@ -103,9 +97,9 @@ def check(config: Config) -> None:
             raise UserError(f"config.distil.teacher: {folder} has config.{key} {theirs}, not {ours}")
 
 
-def _folds(run: restore.Run, config: Config, splits: splits_lib.Splits) -> list[tuple[str, ...]]:
+def _folds(teacher: TrainedFolds, config: Config, splits: splits_lib.Splits) -> list[tuple[str, ...]]:
     """Name the teacher's folds that each fold learns from."""
-    folder, names = run.folder, restore.fold_names(run)
+    folder, names = teacher.folder, teacher.names
     if config.protocol.split == splits_lib.ALL:
         if not names:
             raise UserError(f"config.distil.teacher: {folder} has no trained fold")
@@ -136,29 +130,3 @@ def _check_clips(folder: Path, corpus: dataset.Corpus, theirs: dataset.Corpus, s
                     f"config.distil.teacher: fold {name} of {folder} was trained on clip {corpus.ids[row]}, "
                     "which the fold of this name tests here"
                 )
-
-
-def _network(run: restore.Run, name: str) -> tuple[Any, fold.Statistics]:
-    trained = restore.load_fold(run, name)
-    return jax.tree.map(jnp.asarray, (trained.params, trained.statistics))
-
-
-def _asker(
-    task: fold.Task,
-) -> Callable[[tuple[Any, fold.Statistics], ClipBatch, Int[np.ndarray, " b2"]], Float[np.ndarray, "b2 k"]]:
-    """Probabilities of the clips in some rows, averaged over the seeds of a fold; one program for all of them."""
-
-    def one(trained: tuple[Any, fold.Statistics], clips: ClipBatch) -> Float[jax.Array, "b k"]:
-        return jax.nn.softmax(fold.forward(task, clips, *trained)[0])
-
-    program = jax.jit(jax.vmap(one, in_axes=(0, None)))
-
-    def ask(
-        trained: tuple[Any, fold.Statistics], batch: ClipBatch, rows: Int[np.ndarray, " b2"]
-    ) -> Float[np.ndarray, "b2 k"]:
-        # The last chunk is filled up by asking about some clips twice.
-        chunks = np.resize(rows, (-(-len(rows) // CHUNK), CHUNK))
-        said = [np.asarray(program(trained, jax.tree.map(lambda x, at=at: x[at], batch))) for at in chunks]
-        return np.concatenate(said, axis=1).mean(axis=0)[: len(rows)]
-
-    return ask

@@ -17,8 +17,10 @@ from stag_jax import config as config_lib
 from stag_jax.config import Config
 from stag_jax.deploy.artefact import SCALE, restored
 from stag_jax.deploy.plain import plain_operations
-from stag_jax.motion import nodes as node_layout
-from stag_jax.training import fold, restore
+from stag_jax.model import network as network_lib
+from stag_jax.model.network import Statistics, Weights
+from stag_jax.motion import nodes
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import ClipBatch, UserError
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -27,44 +29,32 @@ SMALL = 64  # numbers of a member's weight that are not worth a scale
 SEPARATOR = "/"
 
 Number = Array | np.ndarray
-Weights = dict[str, Shaped[np.ndarray, "m *any"]]  # by path in the network
+Stored = dict[str, Shaped[np.ndarray, "m *any"]]  # by path in the network
 
 
-class Network(NamedTuple):
+class Portable(NamedTuple):
     """What is to be written."""
 
     function: Callable[..., tuple[Array, Array]]  # of restored weights and arrays of `artefact.INPUTS`, to its OUTPUTS
-    weights: Weights  # as stored; `artefact.restored` makes of them what the function takes
+    weights: Stored  # `artefact.restored` makes of them what the function takes
     inputs: tuple[tuple[tuple[int, ...], Any], ...]  # shape without b, dtype
     config: Config  # of the run
     folds: tuple[str, ...]
 
 
-def load(folder: Path, precision: str = "f32", folds: Sequence[str] = (), *, unrolled: bool = False) -> Network:
-    """The mean over seeds and the named folds (all, if none is named) of the run in `folder`; see `of`.
+def load(folder: Path, precision: str = "f32", folds: Sequence[str] = (), *, unrolled: bool = False) -> Portable:
+    """Make the mean over seeds and the named folds (all, if none is named) of the run in `folder`; see `of`.
 
     Raises:
       UserError: no run, no such fold, none trained, or an unknown precision.
     """
-    run = restore.open_run(folder)
-    names = tuple(folds) or tuple(restore.fold_names(run))
-    if not names:
-        raise UserError(f"{folder} has no trained fold")
-    each = [restore.load_fold(run, name) for name in names]
-    params, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *((x.params, x.statistics) for x in each))
-    return of(run.config, run.task, params, statistics, precision, unrolled=unrolled)._replace(folds=names)
+    trained = TrainedFolds(folder)
+    names, weights = trained.stacked(folds)
+    return of(trained.config, weights, precision, unrolled=unrolled)._replace(folds=names)
 
 
-def of(
-    config: Config,
-    task: fold.Task,
-    params: Any,
-    statistics: fold.Statistics,
-    precision: str,
-    *,
-    unrolled: bool = False,
-) -> Network:
-    """The mean over members, the leading axis of all parameters and statistics; `unrolled`: one after the other.
+def of(config: Config, weights: Weights, precision: str, *, unrolled: bool = False) -> Portable:
+    """Make the mean over members, the leading axis of all weights; `unrolled`: one after the other.
 
     The function takes (weights, nodes [b, t, n, d], times_ms [b, t], magnitude [b, t], frame_mask [b, t]) and returns
     (probability [b, k], au_probability [b, t, u]). As from a checkpoint, action units have one frame where a network
@@ -75,27 +65,22 @@ def of(
     """
     if precision not in PRECISIONS:
         raise UserError(f"--precision={precision} is none of {', '.join(PRECISIONS)}")
-    if precision == "bf16":
-        task = fold.make_task(config_lib.replace(config, {"model.dtype": "bfloat16"}), task.graph, task.batch_size)
-    weights = {"mean": np.asarray(statistics.mean), "scale": np.asarray(statistics.scale)}
-    weights |= stored_as(flat(params), precision)
-    members, units = len(weights["mean"]), len(config.graph.units)
-    hidden = None if config.model.strain else node_layout.strain_features(config.motion.patch)
+    computed = config_lib.replace(config, {"model.dtype": "bfloat16"}) if precision == "bf16" else config
+    network = network_lib.make_network(computed, nodes.graph(config.graph, config.motion))
+    stored = {"mean": np.asarray(weights.statistics.mean), "scale": np.asarray(weights.statistics.scale)}
+    stored |= stored_as(flat(weights.params), precision)
+    members, units = len(stored["mean"]), len(config.graph.units)
 
-    def member(own: dict[str, Number], clips: ClipBatch) -> tuple[Array, Array]:
-        own = dict(own)
-        mean, scale = own.pop("mean"), own.pop("scale")
-        statistics = fold.Statistics(mean, scale, jnp.ones(task.classes))  # class weights are for training
-        logits, aux = fold.forward(task, clips, nested(own), statistics)
-        au = aux.get("au_probability", jnp.full((clips.nodes.shape[0], 1, units), jnp.nan))
-        return jax.nn.softmax(logits), au.astype(jnp.float32)
+    def member(arrays: dict[str, Number], clips: ClipBatch) -> tuple[Array, Array]:
+        arrays = dict(arrays)
+        mean, scale = arrays.pop("mean"), arrays.pop("scale")
+        statistics = Statistics(mean, scale, jnp.ones(network.classes))  # class weights are for training
+        return network_lib.answer(network, Weights(nested(arrays), statistics), clips)
 
     def function(
         weights: dict[str, Number], nodes: Number, times_ms: Number, magnitude: Number, frame_mask: Number
     ) -> tuple[Array, Array]:
         b = nodes.shape[0]
-        if hidden is not None:
-            nodes = jnp.where(hidden[None, None, None], jnp.float32(0), nodes)
         # Labels are part of a batch, and no part of an answer.
         labels = jnp.zeros((b, units)), jnp.zeros((b, units), bool), jnp.zeros(b, jnp.int32)
         clips = ClipBatch(nodes, times_ms, magnitude, frame_mask, *labels)
@@ -106,12 +91,12 @@ def of(
         return jnp.mean(probability, axis=0), jnp.mean(au, axis=0)
 
     t = 1 if config.graph.kind == "grid" else config.motion.frames
-    n, d = len(task.graph.node_names), len(task.graph.feature_mirror)
+    n, d = len(network.graph.node_names), len(network.graph.feature_mirror)
     inputs = (((t, n, d), jnp.float32), ((t,), jnp.float32), ((t,), jnp.float32), ((t,), jnp.bool_))
-    return Network(function, weights, inputs, config, ())
+    return Portable(function, stored, inputs, config, ())
 
 
-def program(network: Network) -> tuple[Callable[..., list[Array]], list[jax.ShapeDtypeStruct]]:
+def program(network: Portable) -> tuple[Callable[..., list[Array]], list[jax.ShapeDtypeStruct]]:
     """The function of one clip in plain operations, and the shapes of its arguments: all weights, then the inputs.
 
     Plain, because a program is then half as large, and because writers of other formats know no more. It takes one
@@ -128,7 +113,7 @@ def program(network: Network) -> tuple[Callable[..., list[Array]], list[jax.Shap
     return plain_operations(function, shapes), shapes
 
 
-def flat(params: Any) -> Weights:
+def flat(params: Any) -> Stored:
     """Parameters by path, in order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {SEPARATOR.join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
@@ -146,13 +131,13 @@ def nested(weights: dict[str, Number]) -> dict[str, Any]:
     return tree
 
 
-def stored_as(weights: Weights, precision: str) -> Weights:
+def stored_as(weights: Stored, precision: str) -> Stored:
     """Weights as they are kept: in float32, in bfloat16, or those worth it in 8 bits and the others in float16."""
     if precision == "f32":
         return {name: array.astype(np.float32) for name, array in weights.items()}
     if precision == "bf16":
         return {name: array.astype(jnp.bfloat16) for name, array in weights.items()}
-    found: Weights = {}
+    found: Stored = {}
     for name, array in weights.items():
         if array.ndim < 3 or array[0].size < SMALL:
             found[name] = array.astype(np.float16)
