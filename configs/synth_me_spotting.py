@@ -12,6 +12,6 @@ def get_config() -> ConfigDict:
     """Settings of this study."""
     config = base.get_config()
     config.data.dataset = "synth_me/spotting"
-    # A network that has the class "none" is one that spots: see stag_jax/motion/windows.py.
+    # A network that has the class "none" is one that spots: see stag_jax/corpora/windows.py.
     config.data.classes = ("none", "negative", "positive", "surprise")
     return config

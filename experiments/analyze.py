@@ -16,7 +16,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax.analysis import load_run, report, require_clips
-from stag_jax.training import stepping
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
@@ -36,7 +36,7 @@ def main() -> None:
     config, prepared = cli.find(run.config)
     run = dataclasses.replace(run, config=config)
     require_clips(run.folder, prepared)
-    stepping.keep_programs(run.folder)
+    workdir.keep_programs(run.folder)
     paths = report.write(run, prepared, against=against)
     print(f"{paths[0]} and {len(paths) - 1} files beside it, in {time.perf_counter() - begin:.0f} s")
 

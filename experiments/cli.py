@@ -176,7 +176,7 @@ def find(config: Config) -> tuple[Config, list[Path]]:
       UserError: corpus or features are missing, and --rebuild was not given.
     """
     from stag_datasets import corpus
-    from stag_jax.training import features
+    from stag_jax.corpora import features
 
     if flags.FLAGS.data_dir:
         config = config_lib.replace(config, {"data.data_dir": str(Path(flags.FLAGS.data_dir).absolute())})

@@ -13,9 +13,9 @@ from stag_experiments import cli
 from stag_jax.analysis import clip_reports, face_plot
 from stag_jax.analysis.comparison import markdown
 from stag_jax.config import from_config_dict
+from stag_jax.files import write_atomically, write_text
 from stag_jax.motion import observe, quality
 from stag_jax.training import validation
-from stag_jax.training.files import write_atomically, write_text
 from stag_jax.types import Clip, UserError
 
 OUT = flags.DEFINE_string("out", "docs", "Folder for the pictures.")

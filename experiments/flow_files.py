@@ -17,9 +17,9 @@ from PIL import Image
 from stag_jax import media
 from stag_jax.config import Config, to_dict
 from stag_jax.deploy.source import VIDEOS
+from stag_jax.files import write_arrays, write_atomically, write_table
 from stag_jax.motion import extract, fields
 from stag_jax.motion import flow as flows
-from stag_jax.training.files import write_arrays, write_atomically, write_table
 from stag_jax.types import UserError
 
 VERSION = 1  # of what is written; raise it when the same input gives other files

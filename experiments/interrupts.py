@@ -30,7 +30,7 @@ def leave() -> NoReturn:
     """Say which signal came, put away what is half-written, and end the process and its workers."""
     number = _heard[0] if _heard else signal.SIGINT
     name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    files = sys.modules.get("stag_jax.training.files")
+    files = sys.modules.get("stag_jax.files")
     if files is not None:
         files.discard_unfinished()
     processes = sys.modules.get("multiprocessing")

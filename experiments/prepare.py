@@ -19,8 +19,8 @@ from absl import flags
 from stag_datasets import corpus
 from stag_experiments import archive_check, cli
 from stag_jax.analysis import clip_reports
+from stag_jax.corpora import dataset, features
 from stag_jax.motion import quality
-from stag_jax.training import dataset, features
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()

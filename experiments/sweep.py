@@ -22,8 +22,9 @@ from ml_collections import ConfigDict
 from stag_experiments import cli, launch
 from stag_jax.analysis import sweep_report
 from stag_jax.config import DataConfig
+from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
-from stag_jax.training import dataset, hosts, space, stepping, sweep
+from stag_jax.training import hosts, space, sweep, workdir
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
@@ -109,7 +110,7 @@ def main() -> None:
 def _run(
     plan: sweep.Plan, groups: list[sweep.Group], folder: Path, corpora: Mapping[DataConfig, Sequence[Path]]
 ) -> None:
-    stepping.keep_programs(folder)
+    workdir.keep_programs(folder)
     if launch.wanted():
         # Here and now, so that jobs which need the same features do not make them at the same time.
         for group in groups:

@@ -17,7 +17,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_jax.analysis import load_run, require_clips
-from stag_jax.training import stepping
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run, finished or not.")
@@ -37,7 +37,7 @@ def main() -> None:
     config, prepared = cli.find(run.config)
     run = dataclasses.replace(run, config=config)
     require_clips(run.folder, prepared)
-    stepping.keep_programs(folder)
+    workdir.keep_programs(folder)
     with contextlib.suppress(KeyboardInterrupt):
         viewer.serve(viewer.create_app(run, prepared), PORT.value, _tell)
 

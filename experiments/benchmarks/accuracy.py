@@ -17,10 +17,12 @@ from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.model.baselines import key_frame
+from stag_jax.model.graph import mirror
 from stag_jax.protocol.splits import ALL, Splits, make_splits
-from stag_jax.training import augment, dataset, loop, workdir
-from stag_jax.training.dataset import Corpus
+from stag_jax.training import loop, workdir
 from stag_jax.types import ClipBatch, UserError
 
 HIDDEN, EPOCHS = 64, 200
@@ -130,7 +132,7 @@ def _inputs(
 ) -> tuple[Float[np.ndarray, "b x"], Float[np.ndarray, "b x"]]:
     """What a classifier sees of the clips, and of their mirror images."""
     batch = jax.tree.map(jnp.asarray, corpus.batch)
-    return cut(batch), cut(batch._replace(nodes=augment.mirror(batch.nodes, corpus.graph)))
+    return cut(batch), cut(batch._replace(nodes=mirror(batch.nodes, corpus.graph)))
 
 
 def _key(batch: ClipBatch) -> Float[np.ndarray, "b x"]:

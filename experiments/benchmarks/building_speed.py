@@ -13,7 +13,7 @@ from absl import flags
 
 from stag_datasets import corpus
 from stag_experiments.benchmarks import output
-from stag_jax.training.files import write_table
+from stag_jax.files import write_table
 
 FRAMES, PER_SUBJECT, SIDE, QUALITY = 60, 15, 120, 75
 CLIPS = 10_000

@@ -22,14 +22,15 @@ from tqdm import tqdm
 
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
-from stag_jax import processes
+from stag_jax import files, processes
 from stag_jax.analysis import comparison
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.deploy import artefact, export, predict
 from stag_jax.protocol import compare, metrics
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import checkpoint, dataset, files, workdir
-from stag_jax.training.dataset import Corpus
+from stag_jax.training import checkpoint, workdir
 from stag_jax.types import ClipBatch, UserError
 
 REPEATS, WARM = 500, 20

@@ -20,11 +20,12 @@ from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_experiments.benchmarks.matrix_rate import matrix_rate
 from stag_experiments.benchmarks.random_study import Setting, random_setting, stacked_states, step_flops
-from stag_jax import processes
+from stag_jax import files, processes
 from stag_jax.analysis import comparison
 from stag_jax.config import Config, ParallelConfig
+from stag_jax.corpora import dataset
 from stag_jax.protocol.splits import make_splits
-from stag_jax.training import dataset, files, fold, hosts, members, memory
+from stag_jax.training import fold, hosts, members, memory
 from stag_jax.training.roster import make_roster
 from stag_jax.types import UserError
 

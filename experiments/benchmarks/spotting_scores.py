@@ -20,9 +20,10 @@ from stag_datasets.synth_me import long
 from stag_experiments import cli
 from stag_jax import processes
 from stag_jax.analysis import comparison
+from stag_jax.corpora import windows
 from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
-from stag_jax.motion import watch, windows
+from stag_jax.motion import watch
 from stag_jax.protocol import spotting
 from stag_jax.training import checkpoint, workdir
 from stag_jax.types import UserError

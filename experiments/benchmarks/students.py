@@ -13,11 +13,12 @@ from absl import flags
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_jax import config as config_lib
-from stag_jax import processes
+from stag_jax import files, processes
 from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics, splits
-from stag_jax.training import dataset, files, sweep, workdir
+from stag_jax.training import sweep, workdir
 from stag_jax.types import Preempted, UserError
 
 TABLE = "smaller.csv"

@@ -13,7 +13,7 @@ from stag_configs import casme2_5class
 from stag_datasets.synth_me.script import Recipe
 from stag_experiments import cli, twin_corpus
 from stag_experiments.benchmarks import accuracy, output
-from stag_jax.training.files import write_table
+from stag_jax.files import write_table
 
 CLIPS = {
     **{1: 9, 2: 13, 3: 7, 4: 5, 5: 19, 6: 5, 7: 9, 8: 3, 9: 14, 10: 14, 11: 10, 12: 12, 13: 8, 14: 4, 15: 3, 16: 4},

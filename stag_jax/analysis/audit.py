@@ -17,11 +17,11 @@ from scipy import fft
 
 from stag_jax.analysis import loaded
 from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.model.network import Network, Statistics, measure
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import Splits
 from stag_jax.training import naming, workdir
-from stag_jax.training.dataset import Corpus
 from stag_jax.types import ClipBatch, UserError
 
 OK, LEAK, WARNING, NOT_CHECKED = "ok", "leak", "warning", "not checked"

@@ -10,9 +10,9 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from stag_jax.face.tracking import Track
+from stag_jax.files import write_atomically, write_text
 from stag_jax.motion import quality
 from stag_jax.motion.quality import ClipReport
-from stag_jax.training.files import write_atomically, write_text
 
 COLUMNS, ROWS = 4, 14  # clips on a sheet
 GAP, CAPTION = 8, 28  # pixels

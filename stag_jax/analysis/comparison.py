@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from stag_jax import files
 from stag_jax.config import Config
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.protocol import compare, metrics
-from stag_jax.training import files, workdir
-from stag_jax.training.dataset import Corpus
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 ALL = "all"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-from stag_jax.training.files import write_arrays, write_atomically, write_text
+from stag_jax.files import write_arrays, write_atomically, write_text
 
 # A colour that nothing else has: text and axes are drawn in it, and a page puts its own in its place.
 INK = "#1b1c1d"

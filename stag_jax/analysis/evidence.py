@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from stag_jax.analysis import faithfulness, loaded, saliency
 from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.model import network as network_lib
 from stag_jax.model.network import Network, Weights
-from stag_jax.training.dataset import Corpus
 from stag_jax.training.trained import Question, over_seeds
 from stag_jax.types import ClipBatch
 

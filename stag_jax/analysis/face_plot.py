@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stag_jax.face import regions, template, topology
-from stag_jax.training.files import write_arrays, write_atomically
+from stag_jax.files import write_arrays, write_atomically
 
 DPI = 110
 OUTLINES = {

@@ -11,8 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from stag_jax.config import Config
+from stag_jax.corpora import dataset, records
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, features, history, naming, workdir
+from stag_jax.training import checkpoint, history, naming, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import ClipBatch, UserError
 
@@ -158,7 +159,7 @@ def load_run(folder: Path | str) -> LoadedRun:
 
 def require_clips(folder: Path, corpora: Sequence[Path]) -> None:
     """Raises UserError for a run on windows of recordings: report and viewer show clips as the corpus has them."""
-    if any(features.holds_recordings(corpus) for corpus in corpora):
+    if any(records.holds_recordings(corpus) for corpus in corpora):
         raise UserError(f"{folder} is a run on windows of recordings: see benchmark.py spotting")
 
 

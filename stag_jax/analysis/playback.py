@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 from stag_jax.analysis import thumbnails
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.config import Config
+from stag_jax.corpora import records
 from stag_jax.face import alignment, regions, template, tracking
 from stag_jax.motion import extract, nodes, quality
 from stag_jax.motion.observe import observe, placed
-from stag_jax.training import features
 from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
 MARKS = ("onset", "apex", "offset")
@@ -115,18 +115,18 @@ def find_clip(corpora: Sequence[Path], clip_id: str) -> Clip | FlowClip:
     for folder in corpora:
         source, places = _opened(folder)
         if clip_id in places:
-            return features.to_clip(source[places[clip_id]])
+            return records.to_clip(source[places[clip_id]])
     raise UserError(f"there is no clip {clip_id} in {', '.join(map(str, corpora))}")
 
 
 @functools.cache
 def _opened(folder: Path) -> tuple[Any, dict[str, int]]:
     """The corpus, and where each clip lies in it."""
-    source = features.read_clips(folder)
+    source = records.read_clips(folder)
     # The records as bytes: pictures and films in them are not decoded.
     name_only = tfds.features.FeaturesDict({"id": tfds.features.Text()})
-    records = (source.data_source[index] for index in range(len(source)))
-    names = [name_only.deserialize_example_np(record)["id"].decode() for record in records]
+    stored = (source.data_source[index] for index in range(len(source)))
+    names = [name_only.deserialize_example_np(record)["id"].decode() for record in stored]
     return source, {name: index for index, name in enumerate(names)}
 
 

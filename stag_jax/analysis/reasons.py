@@ -12,7 +12,7 @@ from stag_jax.analysis import charts, connections, evidence, examples, explain, 
 from stag_jax.analysis.evidence import INTEGRATED, ROLLOUT, Evidence
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.analysis.playback import faces
-from stag_jax.training import features
+from stag_jax.corpora import features
 
 MARKS = ("onset", "apex", "offset")
 

@@ -24,8 +24,9 @@ from stag_jax.analysis import (
     versus,
 )
 from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.corpora import dataset, features
 from stag_jax.protocol import calibration
-from stag_jax.training import dataset, features, workdir
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 REPORT = "report"

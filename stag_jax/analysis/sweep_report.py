@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from stag_jax import config as config_lib
+from stag_jax import files
 from stag_jax.analysis import comparison, drawing
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import dataset, files, hosts, outcome, sweep, workdir
+from stag_jax.training import hosts, outcome, sweep, workdir
 from stag_jax.types import UserError
 
 NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores"

@@ -9,8 +9,8 @@ from jaxtyping import Int
 
 from stag_jax.analysis import loaded
 from stag_jax.analysis.loaded import LoadedRun
+from stag_jax.files import write_atomically
 from stag_jax.protocol import calibration, metrics
-from stag_jax.training.files import write_atomically
 
 SCORES = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy", "weighted_f1": "weighted F1"}
 DIGITS = 3

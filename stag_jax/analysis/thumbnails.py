@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from stag_jax.corpora import features, records
 from stag_jax.motion import nodes, quality
-from stag_jax.training import features
 
 SIDE = 96
 
@@ -37,8 +37,8 @@ def make(folders: Sequence[Path], each: Sequence[features.Prepared], ids: Collec
                 picture = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
                 found[report.id] = Thumbnail(tile, np.ascontiguousarray(picture), False)
         if not prepared.reports:
-            for record in features.read_clips(folder):
-                clip = features.to_clip(record)
+            for record in records.read_clips(folder):
+                clip = records.to_clip(record)
                 if clip.id in wanted:
                     picture = flow_picture(clip.flow)
                     _, data = cv2.imencode(

@@ -23,7 +23,7 @@ import numpy as np
 from stag_jax.config import Config, completed, from_config_dict
 from stag_jax.deploy import unzip
 from stag_jax.deploy.results import Answer, Recogniser
-from stag_jax.training.files import write_atomically
+from stag_jax.files import write_atomically
 from stag_jax.types import ClipBatch, UserError
 
 VERSION = 1  # of the format; raise it when a reader of the one before would misread a file

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from stag_jax.training.files import write_atomically
+from stag_jax.files import write_atomically
 from stag_jax.types import UserError
 
 CODECS = ("libx264", "mpeg4")  # the first that there is

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stag_jax.deploy.results import Gap, Interval, Score
-from stag_jax.training.files import write_table, write_text
+from stag_jax.files import write_table, write_text
 from stag_jax.types import UserError
 
 VERSION = 1

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from stag_jax.config import Config
 from stag_jax.face.landmarks import Box
-from stag_jax.motion.windows import NONE
+from stag_jax.protocol.labels import NONE
 from stag_jax.types import ClipBatch
 
 

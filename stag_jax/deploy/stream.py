@@ -18,7 +18,7 @@ from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score, large
 from stag_jax.deploy.source import Frame, ahead
 from stag_jax.motion import flow as flows
 from stag_jax.motion import live, watch
-from stag_jax.motion.windows import NONE
+from stag_jax.protocol.labels import NONE
 from stag_jax.types import UserError
 
 BACKWARDS = "time stamp does not go forward"

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from stag_jax.deploy import overlay
 from stag_jax.deploy.record import Outcome
 from stag_jax.deploy.results import Gap, Interval, Score
-from stag_jax.training.files import write_atomically
+from stag_jax.files import write_atomically
 
 COLUMNS = 1200  # points of a curve, about those that the picture has
 TRACKS = 6  # faces that are drawn, those with the most windows

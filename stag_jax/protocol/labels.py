@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from stag_jax.types import UserError
 
+NONE = "none"  # the class of windows without an expression
+
 _SAME = {"happiness": "positive", "happy": "positive", "positive": "positive", "surprise": "surprise"}
 _NEGATIVE = dict.fromkeys(("negative", "anger", "contempt", "disgust", "fear", "sadness", "sad"), "negative")
 _OTHERS = dict.fromkeys(("others", "other"), "others")

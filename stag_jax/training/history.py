@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from stag_jax import files
 from stag_jax.model import network
 from stag_jax.model.network import Outputs
-from stag_jax.training import files, hosts
+from stag_jax.training import hosts
 from stag_jax.training.roster import Roster, by_fold, scatter
 from stag_jax.types import UserError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import filelock
 
-from stag_jax.training import files, hosts
+from stag_jax import files
+from stag_jax.training import hosts
 from stag_jax.types import UserError, WorkdirGone
 
 LOCK, HOLDER = "run.lock", "run.holder.json"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from stag_jax.training.files import write_text
+from stag_jax.files import write_text
 
 
 class RunLog:

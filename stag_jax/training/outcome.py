@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
 from stag_jax.protocol import metrics as metrics_lib
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import dataset, workdir
+from stag_jax.training import workdir
 
 UNTESTED = (
     'nothing was tested (config.protocol.split="all"): what these networks are worth is what the same settings reach '

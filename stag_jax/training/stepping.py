@@ -1,7 +1,6 @@
 """The training loop: all steps of all members, saved on the way, resumed, stopped on notice."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging
-from jax.experimental.compilation_cache import compilation_cache
 
 from stag_jax.model.network import Outputs
 from stag_jax.training import checkpoint, fold, hosts, loggers, members, preemption, workdir
@@ -32,13 +30,6 @@ class Trained(NamedTuple):
     states: list[fold.MemberState]
     wall_s: float  # all sessions of the run together
     save_s: float  # of this session: how long the devices waited for states to be copied
-
-
-def keep_programs(folder: Path) -> None:
-    """Keep compiled programs in `folder/cache`, or where JAX_COMPILATION_CACHE_DIR says, for runs that are resumed."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
-        compilation_cache.reset_cache()
 
 
 def train(

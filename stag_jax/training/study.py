@@ -10,13 +10,14 @@ from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
+from stag_jax.corpora.dataset import Corpus
 from stag_jax.model import network
 from stag_jax.model.network import Outputs
 from stag_jax.protocol import nested
 from stag_jax.protocol import splits as splits_lib
 from stag_jax.protocol.splits import Splits
-from stag_jax.training import dataset, fold, history, hosts, stepping, teacher, workdir
-from stag_jax.training.dataset import Corpus
+from stag_jax.training import fold, history, hosts, stepping, teacher, workdir
 from stag_jax.training.roster import Roster, by_fold, make_roster, scatter
 
 NO_TRIALS: Mapping[str, Mapping[str, float]] = {"": {}}
@@ -95,7 +96,7 @@ def train(
       Preempted: the machine is wanted; the same call resumes.
     """
     config, corpus, roster = study.config, study.corpus, study.roster
-    stepping.keep_programs(folder)
+    workdir.keep_programs(folder)
     hosts.say(f"{len(corpus.ids)} clips, {len(study.outer.names)} folds")
     record = history.recorder(folder, roster, len(corpus.ids)) if recorded else None
     with workdir.claimed(folder, config, corpus, study.outer):

@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stag_jax import config as config_lib
+from stag_jax import files
 from stag_jax.config import Config
 from stag_jax.model import network
 from stag_jax.model.network import Outputs
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import ALL
-from stag_jax.training import checkpoint, files, hosts, lock, naming, stepping, validation, workdir
+from stag_jax.training import checkpoint, hosts, lock, naming, stepping, validation, workdir
 from stag_jax.training import study as study_lib
 from stag_jax.training.roster import by_fold
 from stag_jax.types import UserError

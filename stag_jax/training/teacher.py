@@ -13,8 +13,9 @@ from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
+from stag_jax.corpora import dataset
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import dataset, hosts, naming, workdir
+from stag_jax.training import hosts, naming, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 

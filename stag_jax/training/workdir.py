@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -13,14 +14,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import Float
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config
+from stag_jax.corpora import features
+from stag_jax.corpora.dataset import Corpus
+from stag_jax.files import write_table, write_text
 from stag_jax.protocol.splits import Splits
-from stag_jax.training import checkpoint, features, history, hosts, naming
-from stag_jax.training.dataset import Corpus
-from stag_jax.training.files import write_table, write_text
+from stag_jax.training import checkpoint, history, hosts, naming
 from stag_jax.types import Diverged, UserError
 
 CONFIG, RUN, METRICS, LOG = "config.json", "run.json", "metrics.json", "log.jsonl"
@@ -119,6 +122,13 @@ def _release(workdir: Path) -> None:
         (workdir / name).unlink(missing_ok=True)
     for folder in (checkpoint.STATE, history.FOLDER):
         shutil.rmtree(workdir / folder, ignore_errors=True)
+
+
+def keep_programs(folder: Path) -> None:
+    """Keep compiled programs in `folder/cache`, or where JAX_COMPILATION_CACHE_DIR says, for runs that are resumed."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str((folder / "cache").absolute()))
+        compilation_cache.reset_cache()
 
 
 def check_data(workdir: Path, corpus: Corpus) -> None:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from stag_jax.corpora import dataset
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, history, outcome, workdir
+from stag_jax.training import checkpoint, history, outcome, workdir
 from tests import makers
 
 STEPS = (10, 20, 30)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from stag_jax import files
 from stag_jax.analysis import charts, connections, drawing, examples
 from stag_jax.analysis.faithfulness import RANDOM
-from stag_jax.training import files
 from stag_jax.training.history import History
 
 CLASSES = ("negative", "positive", "surprise")

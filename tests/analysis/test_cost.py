@@ -2,15 +2,15 @@ import jax
 import pytest
 
 from stag_jax.analysis import cost
-from stag_jax.training import fold
+from stag_jax.model.network import Network
 
 
 @pytest.mark.parametrize("name", ["stag", "apex_only", "two_stream"])
 def test_the_blocks_add_up_to_the_network(name, make_config):
     config = make_config(model={"name": name, "gat_layers": 1})
     *rows, whole = cost.blocks(config)
-    task, clip = cost._setting(config)
-    params = jax.eval_shape(lambda: task.model.init(jax.random.key(0), clip, task.graph, train=False))
+    network, clip = cost._setting(config)
+    params = jax.eval_shape(lambda: network.module.init(jax.random.key(0), clip, network.graph, train=False))
     assert whole.name == "all" and len(rows) > 5
     assert sum(row.parameters for row in rows) <= whole.parameters == sum(x.size for x in jax.tree.leaves(params))
     # What lies between the blocks is a node's own vector in two_stream, and a few additions.
@@ -35,6 +35,6 @@ def test_the_key_frame_alone_is_cheaper(make_config):
 
 def test_a_flow_image_is_one_frame(make_config):
     config = make_config(graph={"kind": "grid", "grid": 3})
-    task, clip = cost._setting(config)
+    network, clip = cost._setting(config)
     assert clip.nodes.shape == (1, 1, 9, 70)
-    assert isinstance(task, fold.Task) and 0 < cost.forward(config).ms < 1e3
+    assert isinstance(network, Network) and 0 < cost.forward(config).ms < 1e3

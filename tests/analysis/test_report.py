@@ -14,7 +14,8 @@ import pytest
 
 from stag_datasets import corpus
 from stag_jax.analysis import evidence, load_run, loaded, page, report, tables
-from stag_jax.training import history, loop, restore
+from stag_jax.training import history, loop
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
 
@@ -384,7 +385,7 @@ def test_a_workdir_of_a_newer_version_is_refused(copy):
     with pytest.raises(UserError, match="has format 99, of a newer stag-jax"):
         load_run(copy[1])
     with pytest.raises(UserError, match="has format 99"):
-        restore.open_run(copy[1])
+        TrainedFolds(copy[1])
 
 
 def test_a_damaged_recording_is_named(copy):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stag_jax.analysis import saliency
+from stag_jax.model.network import Statistics, Weights, forward, make_network
 from stag_jax.training import fold
 
 FRAMES, WINDOW = 7, 2
@@ -23,14 +24,14 @@ def study(face_graph, make_config, make_batch):
     with jax.numpy_dtype_promotion("standard"):
         state = fold.init(task, clips, member)
     params = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), state.params)
-    return task, clips, params, state.statistics
+    return task.network, clips, Weights(params, state.statistics)
 
 
 @pytest.fixture(scope="module")
 def said(study):
-    task, clips, params, statistics = study
+    network, clips, weights = study
     with jax.numpy_rank_promotion("allow"):
-        return fold.forward(task, clips, params, statistics)
+        return forward(network, weights, clips)
 
 
 def test_log_odds():
@@ -41,22 +42,22 @@ def test_log_odds():
 
 
 def test_shares_sum_to_what_the_clip_adds_to_a_still_face(study, said):
-    task, clips, params, statistics = study
+    network, clips, weights = study
     logits, _ = said
     target = jnp.argmax(logits, axis=-1)
-    shares = jax.jit(lambda clips, target: saliency.integrated_gradients(task, params, statistics, clips, target, 60))(
+    shares = jax.jit(lambda clips, target: saliency.integrated_gradients(network, weights, clips, target, 60))(
         clips, target
     )
-    still, _ = fold.forward(task, clips._replace(nodes=jnp.zeros_like(clips.nodes)), params, statistics)
+    still, _ = forward(network, weights, clips._replace(nodes=jnp.zeros_like(clips.nodes)))
     gained = saliency.log_odds(logits, target) - saliency.log_odds(still, target)
     assert float(jnp.abs(gained).max()) > 0.05
     np.testing.assert_allclose(shares.sum(axis=(1, 2)), gained, atol=0.02 * float(jnp.abs(gained).max()))
 
 
 def test_hidden_frames_have_no_share(study, said):
-    task, clips, params, statistics = study
+    network, clips, weights = study
     target = jnp.argmax(said[0], axis=-1)
-    shares = saliency.integrated_gradients(task, params, statistics, clips, target, 2)
+    shares = saliency.integrated_gradients(network, weights, clips, target, 2)
     assert float(jnp.abs(shares[2, 4:]).max()) == 0
     assert float(jnp.abs(shares[2, :4]).min()) > 0
 
@@ -65,15 +66,14 @@ def test_a_linear_answer_is_shared_out_exactly(face_graph, make_config, make_bat
     """Where the log odds are w . x, the share of a place is w . x there, whatever the number of steps."""
     weight = jnp.asarray(np.random.default_rng(1).normal(size=(FRAMES, 5, 11)), jnp.float32)
 
-    def linear(task, clips, params, statistics):
+    def linear(network, weights, clips):
         return jnp.einsum("btnd,tnd->b", clips.nodes, weight)[:, None] * jnp.array([[1.0, 0.0]]), {}
 
-    monkeypatch.setattr(saliency.fold, "forward", linear)
+    monkeypatch.setattr(saliency, "forward", linear)
     clips, target = make_batch(t=FRAMES), jnp.zeros(5, jnp.int32)
-    task = fold.make_task(make_config(), face_graph, 5)
-    statistics = fold.Statistics(jnp.zeros(11), jnp.ones(11), jnp.ones(3))
+    weights = Weights({}, Statistics(jnp.zeros(11), jnp.ones(11), jnp.ones(3)))
     for steps in (1, 4):
-        shares = saliency.integrated_gradients(task, {}, statistics, clips, target, steps)
+        shares = saliency.integrated_gradients(make_network(make_config(), face_graph), weights, clips, target, steps)
         np.testing.assert_allclose(shares, jnp.einsum("btnd,tnd->btn", clips.nodes, weight), rtol=2e-4, atol=1e-4)
 
 

@@ -6,7 +6,7 @@ import pytest
 from stag_datasets import annotation, building, corpus
 from stag_datasets.archive import Said
 from stag_datasets.casme2 import casme2_dataset_builder as casme2
-from stag_jax.training import features
+from stag_jax.corpora import records
 from tests import archives
 
 
@@ -91,12 +91,12 @@ def test_the_version_of_the_sheet_is_told_by_its_counts():
 def test_a_record_holds_the_frames_as_they_are(tmp_path):
     root = archives.write_casme2(tmp_path / "archive")
     folder = corpus.build("casme2", data_dir=tmp_path / "data", manual_dir=root)
-    records = {record["id"].decode(): record for record in features.read_clips(folder)}
-    record = records["casme2/sub01/EP03_02"]
+    stored = {record["id"].decode(): record for record in records.read_clips(folder)}
+    record = stored["casme2/sub01/EP03_02"]
     assert record["subject"] == record["group"] == b"casme2_sub01" and record["part"] == b""
     assert record["source"].endswith(b"sheet Sheet1 row 3") and record["objective"] == b"IV"
     np.testing.assert_array_equal(record["numbers"], range(90, 102))
-    clip = features.to_clip(record)
+    clip = records.to_clip(record)
     assert clip.frames.shape == (12, 5, 7, 3) and clip.apex == 6 and clip.action_units == "4+L7"
     assert np.abs(clip.frames.astype(int) - 128).max() <= 2
 
@@ -152,7 +152,7 @@ def test_damage_is_one_line_and_leaves_nothing(tmp_path, name):
 
 def test_a_stopped_build_goes_on(tmp_path, monkeypatch):
     root = archives.write_casme2(tmp_path / "archive")
-    whole = list(features.read_clips(corpus.build("casme2", data_dir=tmp_path / "whole", manual_dir=root)))
+    whole = list(records.read_clips(corpus.build("casme2", data_dir=tmp_path / "whole", manual_dir=root)))
     monkeypatch.setattr(building, "SHARD_BYTES", 1)  # a shard a clip
     made, record = [], building.to_record
 
@@ -173,7 +173,7 @@ def test_a_stopped_build_goes_on(tmp_path, monkeypatch):
     folder = corpus.build("casme2", data_dir=tmp_path / "data", manual_dir=root)
     assert len(made) == 2 and len(list(folder.glob("*.array_record*"))) == 5
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    for one, other in zip(whole, features.read_clips(folder), strict=True):
+    for one, other in zip(whole, records.read_clips(folder), strict=True):
         assert one["id"] == other["id"] and one["source"] == other["source"]
         np.testing.assert_array_equal(one["frames"], other["frames"])
 
@@ -183,4 +183,4 @@ def test_damaged_clips_can_be_left_out(tmp_path):
     (clip(root) / "img50.jpg").write_bytes(b"")
     write_sheet(root, ROW)
     folder = corpus.build("casme2", data_dir=tmp_path / "data", manual_dir=root, skip_damaged=True)
-    assert len(features.read_clips(folder)) == 4
+    assert len(records.read_clips(folder)) == 4

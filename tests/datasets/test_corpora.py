@@ -15,8 +15,8 @@ from stag_datasets.fourd_me import fourd_me_dataset_builder as fourd_me
 from stag_datasets.mmew import mmew_dataset_builder as mmew
 from stag_datasets.samm import samm_dataset_builder as samm
 from stag_datasets.smic import smic_dataset_builder as smic
+from stag_jax.corpora import records
 from stag_jax.face import action_units
-from stag_jax.training import features
 from tests import archives
 
 ROOT = Path(__file__).parents[2]
@@ -194,10 +194,10 @@ WRITE = {
 def test_every_corpus_builds_and_its_records_are_read(tmp_path, name):
     write, count = WRITE[name]
     folder = corpus.build(name, data_dir=tmp_path / "data", manual_dir=write(tmp_path / "archive"))
-    records = list(features.read_clips(folder))
-    assert len(records) == count
-    for record in records:
-        clip = features.to_clip(record)
+    stored = list(records.read_clips(folder))
+    assert len(stored) == count
+    for record in stored:
+        clip = records.to_clip(record)
         assert clip.frames.shape[1:] == (5, 7, 3) and clip.frames.dtype == np.uint8
         assert clip.id.startswith(f"{name.split('/')[0]}/") and clip.subject.startswith(name.split("/")[0])
         action_units.labels(clip.action_units, (1, 2, 4, 12), clip=clip.id)
@@ -215,7 +215,7 @@ def test_beam_builds_the_same_records(tmp_path):
     plain = corpus.build("dfme", data_dir=tmp_path / "plain", manual_dir=root)
     made = tmp_path / "beam" / plain.relative_to(tmp_path / "plain")
     assert len(list(made.glob("*.array_record*"))) == 3 and len(list(plain.glob("*.array_record*"))) == 1
-    one, two = (sorted(features.read_clips(folder), key=lambda record: record["id"]) for folder in (plain, made))
+    one, two = (sorted(records.read_clips(folder), key=lambda record: record["id"]) for folder in (plain, made))
     for a, b in zip(one, two, strict=True):
         assert a["id"] == b["id"] and a["source"] == b["source"]
         np.testing.assert_array_equal(a["frames"], b["frames"])

@@ -16,8 +16,9 @@ import pytest
 from stag_datasets.synth_me import render, script
 from stag_jax import config as config_lib
 from stag_jax.analysis import cost
-from stag_jax.deploy import artefact, export, load_export, network, predict
-from stag_jax.training import fold
+from stag_jax.deploy import artefact, export, load_export, portable, predict
+from stag_jax.model import network
+from stag_jax.model.network import Statistics, Weights
 from stag_jax.types import ClipBatch, UserError
 from tests import makers
 
@@ -128,20 +129,21 @@ def test_onnx_is_of_opset_21_and_holds_weights_in_8_bits(exported):
 def test_other_networks_are_exported_too(make_config, jit, tmp_path, name):
     """Written and read back, against the function that training predicts with; NaN where there is no head."""
     config = make_config(model={"name": name})
-    task, clip = cost._setting(config)
-    init = jit(jax.vmap(lambda key: task.model.init(key, clip, task.graph, train=False)["params"]))
+    untrained, clip = cost._setting(config)
+    init = jit(jax.vmap(lambda key: network.init(untrained, key, clip)))
     params = init(jax.random.split(jax.random.key(0)))
     d, rng = clip.nodes.shape[-1], np.random.default_rng(5)
-    statistics = fold.Statistics(
+    statistics = Statistics(
         rng.normal(size=(2, d)).astype(np.float32),
         rng.uniform(0.5, 2, size=(2, d)).astype(np.float32),
         np.ones((2, 3), np.float32),
     )
-    made = network.of(config, task, params, statistics, "f32")
+    weights = Weights(params, statistics)
+    made = portable.of(config, weights, "f32")
     clips = export.made_up(made)
     said = _through_a_file(made, tmp_path, "stablehlo").forward(clips)
-    wanted = jit(jax.vmap(lambda p, s: fold.forward(task, jax.tree.map(jnp.asarray, clips), p, s)))
-    logits, aux = wanted(params, statistics)
+    wanted = jit(jax.vmap(lambda one: network.forward(untrained, one, jax.tree.map(jnp.asarray, clips))))
+    logits, aux = wanted(weights)
     np.testing.assert_allclose(said.probability, jax.nn.softmax(logits).mean(axis=0), atol=1e-5)
     assert said.au_probability.shape == (7, 1, 3)
     if name == "two_stream":
@@ -165,11 +167,11 @@ def _through_a_file(made, folder, format):
 
 def test_hidden_strain_stays_hidden(trained, jit):
     """Raw features go in: what the network was not shown in training must not reach it from a camera."""
-    made = network.load(trained[0], folds=FOLDS)
+    made = portable.load(trained[0], folds=FOLDS)
     config = config_lib.replace(made.config, {"model.strain": False})
-    params = network.nested({name: x for name, x in made.weights.items() if name not in ("mean", "scale")})
-    statistics = fold.Statistics(made.weights["mean"], made.weights["scale"], np.ones((2, 3), np.float32))
-    shown, hidden = (network.of(c, cost._setting(c)[0], params, statistics, "f32") for c in (made.config, config))
+    params = portable.nested({name: x for name, x in made.weights.items() if name not in ("mean", "scale")})
+    statistics = Statistics(made.weights["mean"], made.weights["scale"], np.ones((2, 3), np.float32))
+    shown, hidden = (portable.of(c, Weights(params, statistics), "f32") for c in (made.config, config))
     clips = export.made_up(made)
     strain = np.zeros(clips.nodes.shape[-1], bool)
     strain[:64][2::4] = strain[64 + 2] = True
@@ -188,7 +190,7 @@ def test_8_bits_are_within_half_a_step_of_each_channel():
     weight = (rng.normal(size=(2, 13, 3, 7)) * rng.uniform(0.01, 100, size=(2, 1, 3, 7))).astype(np.float32)
     weight[0, :, 1, 2] = 0
     for name, channels in (("gat_0/query/kernel", (2, 1, 3, 7)), ("gat_0/out/kernel", (2, 1, 1, 7))):
-        number, scale = network.quantised(weight, network.summed(name, 4))
+        number, scale = portable.quantised(weight, portable.summed(name, 4))
         assert number.dtype == np.int8 and number.shape == weight.shape and scale.shape == channels
         restored = artefact.restored({"w": number, "w" + artefact.SCALE: scale})["w"]
         # The scale itself is rounded to 11 bits, which takes up to 127/2048 of a step off the largest.
@@ -199,14 +201,14 @@ def test_8_bits_are_within_half_a_step_of_each_channel():
 def test_8_bits_take_a_third_of_32(tmp_path):
     """Of the networks of a study at the default widths; the program, 20 kB, weighs little among so many."""
     config = config_lib.from_config_dict(makers.base.get_config())
-    task, clip = cost._setting(config)
-    params = jax.eval_shape(lambda: task.model.init(jax.random.key(0), clip, task.graph, train=False)["params"])
+    untrained, clip = cost._setting(config)
+    params = jax.eval_shape(lambda: network.init(untrained, jax.random.key(0), clip))
     rng, d = np.random.default_rng(0), clip.nodes.shape[-1]
     params = jax.tree.map(lambda x: rng.normal(size=(5, *x.shape)).astype(np.float32), params)
-    statistics = fold.Statistics(np.zeros((5, d), np.float32), np.ones((5, d), np.float32), np.ones((5, 3), np.float32))
+    statistics = Statistics(np.zeros((5, d), np.float32), np.ones((5, d), np.float32), np.ones((5, 3), np.float32))
     sizes = {}
-    for precision in network.PRECISIONS:
-        made = network.of(config, task, params, statistics, precision)
+    for precision in portable.PRECISIONS:
+        made = portable.of(config, Weights(params, statistics), precision)
         path = artefact.write(tmp_path / precision, {}, export.members(made, "stablehlo", precision, b""))
         sizes[precision] = path.stat().st_size
     assert sizes["int8"] * 3 <= sizes["f32"] and sizes["bf16"] * 1.7 <= sizes["f32"]
@@ -237,7 +239,7 @@ print([name for name in sys.modules if name.startswith("stag_jax.training.")])
     first, modules = done.stdout.splitlines()
     count, total = first.split()
     assert int(count) >= 2 and abs(float(total) - 1) < 1e-5
-    assert modules == "['stag_jax.training.files']"
+    assert modules == "['stag_jax.files']"
 
 
 def _rezipped(content, change):

@@ -16,8 +16,10 @@ from sklearn.svm import SVC
 from stag_datasets import corpus
 from stag_experiments.benchmarks import accuracy
 from stag_jax.analysis import comparison
+from stag_jax.corpora import dataset
+from stag_jax.model.graph import mirror
 from stag_jax.protocol import compare, metrics, splits
-from stag_jax.training import augment, dataset, workdir
+from stag_jax.training import workdir
 from stag_jax.types import UserError
 from tests import makers
 
@@ -80,7 +82,7 @@ def in_frames(place, frames=5):
 
 
 def flipped(clips):
-    return np.asarray(augment.mirror(jax.numpy.asarray(clips.batch.nodes), clips.graph))
+    return np.asarray(mirror(jax.numpy.asarray(clips.batch.nodes), clips.graph))
 
 
 def test_the_classifiers_see_the_key_frame_and_the_mean_of_the_frames_that_are_there(place):

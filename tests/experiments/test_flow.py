@@ -17,11 +17,10 @@ from stag_configs import base
 from stag_datasets import corpus
 from stag_datasets.synth_me import render, script
 from stag_experiments import flow_files
-from stag_jax import media
+from stag_jax import files, media
 from stag_jax.config import from_config_dict, replace
 from stag_jax.motion import fields, observe
 from stag_jax.motion import flow as flows
-from stag_jax.training import files
 from stag_jax.types import UserError
 from tests import films
 

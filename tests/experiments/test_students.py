@@ -12,8 +12,9 @@ import pytest
 from stag_datasets import corpus
 from stag_experiments.benchmarks import students
 from stag_jax.analysis import cost, load_run
+from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics
-from stag_jax.training import dataset, loop, workdir
+from stag_jax.training import loop, workdir
 from stag_jax.types import UserError
 from tests import makers
 

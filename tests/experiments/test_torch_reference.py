@@ -15,6 +15,7 @@ from stag_experiments.benchmarks import torch_reference
 from stag_jax.config import AugmentConfig
 from stag_jax.model import baselines
 from stag_jax.model import graph as graph_ops
+from stag_jax.model.network import Network, Statistics, measure, normalise
 from stag_jax.motion import nodes
 from stag_jax.training import augment, fold, optim
 from stag_jax.types import ClipBatch, UserError
@@ -110,9 +111,9 @@ def with_tensors(graph):
 
 def flax_loss(config, flax, graph, params, clips, other_label, share, class_weight):
     """The loss of a training step, as the project has it."""
-    task = fold.Task(config, flax, graph, K, len(clips.label))
+    task = fold.Task(config, Network(config.model, flax, graph, K), len(clips.label))
     d = clips.nodes.shape[-1]
-    statistics = fold.Statistics(jnp.zeros(d), jnp.ones(d), class_weight)
+    statistics = Statistics(jnp.zeros(d), jnp.ones(d), class_weight)
     mixed = augment.Mixed(clips, other_label, share)
     return fold.loss_fn(task, params, mixed, statistics, jax.random.key(0))[0]
 
@@ -224,8 +225,8 @@ def test_statistics_are_the_same(kind, setting):
     config, graph, batch = setting(kind)
     batch = batch._replace(nodes=batch.nodes * 3 + 1)
     chosen = np.array([1, 1, 0, 1, 1, 1], np.float32)
-    task = fold.Task(config, None, graph, K, 3)
-    expected = fold.measure(task, on_device(batch), jnp.asarray(chosen))
+    shown = Network(config.model, None, graph, K)
+    expected = measure(shown, on_device(batch), jnp.asarray(chosen), config.loss.class_balance)
     clips = tensors(ClipBatch(*(field[chosen > 0] for field in batch)))
     found = torch_reference.measure(clips, with_tensors(graph), K, config.loss.class_balance)
     for one, other in zip(found, (expected.mean, expected.scale, expected.class_weight), strict=True):
@@ -242,7 +243,11 @@ def test_augmentation_without_chance_is_the_same(setting):
     rng = np.random.default_rng(5)
     mean, scale = (x.astype(np.float32) for x in (rng.normal(size=d), rng.uniform(1, 2, d)))
     expected = augment.augment(on_device(batch), graph, jax.random.key(0), config)
-    expected = fold.normalise(expected, fold.Statistics(jnp.asarray(mean), jnp.asarray(scale), jnp.ones(K)))
+    expected = normalise(
+        Network(setting("roi")[0].model, None, graph, K),
+        expected,
+        Statistics(jnp.asarray(mean), jnp.asarray(scale), jnp.ones(K)),
+    )
     clips, other, share = torch_reference.augment(
         tensors(batch), torch.from_numpy(mean), torch.from_numpy(scale), with_tensors(graph), config
     )

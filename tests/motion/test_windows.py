@@ -8,8 +8,7 @@ from stag_datasets import corpus
 from stag_datasets.synth_me import long
 from stag_jax.analysis import require_clips
 from stag_jax.config import from_config_dict, replace
-from stag_jax.motion import windows
-from stag_jax.training import dataset, features
+from stag_jax.corpora import dataset, features, windows
 from stag_jax.types import Event, Recording, UserError
 
 COUNT = 211

@@ -11,7 +11,8 @@ import pytest
 from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import load_run
-from stag_jax.training import dataset, loop, stepping
+from stag_jax.corpora import dataset
+from stag_jax.training import loop, stepping
 from stag_jax.types import UserError
 from tests import makers
 

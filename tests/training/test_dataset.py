@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stag_datasets import corpus
+from stag_jax.corpora import dataset, features
 from stag_jax.motion import nodes
-from stag_jax.training import dataset, features
 from stag_jax.types import UserError
 from tests import makers
 

@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 
 from stag_datasets import corpus
 from stag_jax.config import replace
+from stag_jax.corpora import dataset, features, records
 from stag_jax.motion import quality
-from stag_jax.training import dataset, features
 from stag_jax.types import Clip, UserError
 from tests import makers
 
@@ -127,16 +127,16 @@ def nobody(folder, config):
 
 
 def test_annotations_are_read_without_pictures(prepared, tmp_path):
-    rows = features.read_annotations(prepared[0])
-    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in features.read_clips(prepared[0]))
+    rows = records.read_annotations(prepared[0])
+    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in records.read_clips(prepared[0]))
     assert all(isinstance(row["flow"], bytes) for row in rows)
-    films = features.read_annotations(corpus.build("synth_me/long_tiny", data_dir=tmp_path))
+    films = records.read_annotations(corpus.build("synth_me/long_tiny", data_dir=tmp_path))
     assert all(isinstance(row["frames"][0], bytes) and len(row["events"]["emotion"]) for row in films)
 
 
 def test_a_folder_without_a_corpus(tmp_path):
     with pytest.raises(UserError, match="holds no prepared corpus"):
-        features.read_clips(tmp_path)
+        records.read_clips(tmp_path)
 
 
 class FacelessBuilder(tfds.core.GeneratorBasedBuilder):
@@ -190,8 +190,8 @@ def test_clips_without_a_face_are_all_named_or_left_out(tmp_path, caplog):
 def test_a_record_becomes_a_clip_with_its_marks(tmp_path):
     builder = FacelessBuilder(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
-    source = features.read_clips(Path(builder.data_dir))
-    clip = next(c for c in map(features.to_clip, source) if c.id == "faceless/s1/c1")
+    source = records.read_clips(Path(builder.data_dir))
+    clip = next(c for c in map(records.to_clip, source) if c.id == "faceless/s1/c1")
     assert isinstance(clip, Clip)
     assert (clip.onset, clip.apex, clip.offset) == (0, None, None)
     assert clip.frames.shape == (5, 96, 96, 3) and clip.action_units == "4"

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from stag_jax import config as config_lib
+from stag_jax.model import network
+from stag_jax.model.graph import mirror
 from stag_jax.motion import nodes
 from stag_jax.training import augment, fold, optim
 from stag_jax.types import ClipBatch
@@ -69,9 +71,11 @@ def test_a_batch_holds_training_clips_only_and_an_epoch_holds_each_once():
 
 def test_statistics_are_those_of_the_training_rows_and_their_mirror_image(setting):
     task, batch, member = setting.task, setting.batch, setting.member
-    measured = fold.measure(task, on_device(batch), jnp.asarray(member.train_mask))
+    measured = network.measure(task.network, on_device(batch), jnp.asarray(member.train_mask), 0.5)
     chosen = batch.nodes[member.train_mask > 0][batch.frame_mask[member.train_mask > 0]]  # frames n d
-    flipped = chosen[:, task.graph.mirror][..., task.graph.feature_mirror] * task.graph.feature_sign
+    flipped = (
+        chosen[:, task.network.graph.mirror][..., task.network.graph.feature_mirror] * task.network.graph.feature_sign
+    )
     both = np.concatenate([chosen, flipped]).reshape(-1, chosen.shape[-1])
     np.testing.assert_allclose(measured.mean, both.mean(axis=0), atol=1e-5)
     # Spread around the common mean, averaged over a feature and its mirror image.
@@ -160,11 +164,11 @@ def test_a_loss_that_is_not_finite_is_remembered_by_its_step(setting):
 
 def test_mirror_twice_is_the_clip_itself_and_moves_left_to_right(setting):
     task, batch = setting.task, setting.batch
-    twice = augment.mirror(augment.mirror(jnp.asarray(batch.nodes), task.graph), task.graph)
+    twice = mirror(mirror(jnp.asarray(batch.nodes), task.network.graph), task.network.graph)
     np.testing.assert_array_equal(np.asarray(twice), batch.nodes)
-    once = np.asarray(augment.mirror(jnp.asarray(batch.nodes), task.graph))
-    left, right = task.graph.node_names.index("r1c0"), task.graph.node_names.index("r1c2")
-    mean_v = len(task.graph.feature_mirror) - 5  # pooled: u, v, strain, magnitude, spread of u, of v
+    once = np.asarray(mirror(jnp.asarray(batch.nodes), task.network.graph))
+    left, right = task.network.graph.node_names.index("r1c0"), task.network.graph.node_names.index("r1c2")
+    mean_v = len(task.network.graph.feature_mirror) - 5  # pooled: u, v, strain, magnitude, spread of u, of v
     np.testing.assert_array_equal(once[:, :, left, mean_v], batch.nodes[:, :, right, mean_v])
     np.testing.assert_array_equal(once[:, :, left, mean_v - 1], -batch.nodes[:, :, right, mean_v - 1])
 
@@ -191,13 +195,14 @@ def test_weight_decay_acts_on_kernels_only(setting):
 
 def answer(setting, state, batch, **changes):
     model = dataclasses.replace(setting.task.config.model, **changes)
-    task = setting.task._replace(config=dataclasses.replace(setting.task.config, model=model))
-    return jax.jit(lambda batch: fold.forward(task, batch, state.params, state.statistics))(on_device(batch))
+    asked = setting.task.network._replace(config=model)
+    weights = network.Weights(state.params, state.statistics)
+    return jax.jit(lambda batch: network.forward(asked, weights, batch))(on_device(batch))
 
 
 def test_a_flipped_face_gets_the_same_answer(setting):
     state, _ = train(setting, 6)
-    flipped = setting.batch._replace(nodes=augment.mirror(jnp.asarray(setting.batch.nodes), setting.task.graph))
+    flipped = setting.batch._replace(nodes=mirror(jnp.asarray(setting.batch.nodes), setting.task.network.graph))
     expected, aux = answer(setting, state, setting.batch)
     found, flipped_aux = answer(setting, state, flipped)
     np.testing.assert_allclose(found, expected, atol=1e-5)

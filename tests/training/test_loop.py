@@ -14,9 +14,11 @@ from sklearn import metrics as sklearn_metrics
 from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import evidence, load_run
+from stag_jax.corpora import dataset, features
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import checkpoint, dataset, features, history, loop, outcome, restore, stepping, workdir
+from stag_jax.training import checkpoint, history, loop, outcome, stepping, workdir
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
 
@@ -132,13 +134,13 @@ def test_the_log_counts_every_step_once(finished):
 
 def test_each_fold_is_exported_by_name_with_its_seeds(finished):
     workdir, _, _ = finished
-    run = restore.open_run(workdir)
-    assert restore.fold_names(run) == ["casme2_sub02", "casme2_sub04", "smic_s01", "smic_s03", "smic_s05"]
-    trained = restore.load_fold(run, "smic_s03")
+    run = TrainedFolds(workdir)
+    assert run.names == ["casme2_sub02", "casme2_sub04", "smic_s01", "smic_s03", "smic_s05"]
+    trained = run.weights("smic_s03")
     assert trained.params["logits"]["kernel"].shape[0] == 2
     assert not np.array_equal(*trained.params["logits"]["kernel"])
     with pytest.raises(UserError, match=r"no fold 'smic_s99'; there are: casme2_sub02"):
-        restore.load_fold(run, "smic_s99")
+        run.weights("smic_s99")
 
 
 def test_a_finished_run_is_left_alone(finished, prepared):
@@ -341,12 +343,12 @@ def test_each_corpus_is_left_out_in_turn(crossed):
     assert [line.split("  ")[0] for line in outcome.summary(result).splitlines()[1:5]] == [
         "all", "seed mean", "casme2", "smic",
     ]  # fmt: skip
-    run = restore.open_run(folder)
-    assert restore.fold_names(run) == ["casme2", "smic"]
+    run = TrainedFolds(folder)
+    assert run.names == ["casme2", "smic"]
     # What is held out of a fold is the corpus it is named by: its statistics are those of the other one.
-    for name in restore.fold_names(run):
+    for name in run.names:
         rest = clips.batch.nodes[[each != name for each in clips.datasets]]
-        mean, trained = rest.mean(axis=(0, 1, 2)), restore.load_fold(run, name)
+        mean, trained = rest.mean(axis=(0, 1, 2)), run.weights(name)
         symmetric = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2
         np.testing.assert_allclose(trained.statistics.mean, [symmetric] * 2, atol=1e-5)
     found = evidence.collect(load_run(folder), clips, quiet=True)
@@ -365,8 +367,8 @@ def test_action_units_are_scored_where_there_are_labels(crossed, finished):
         assert [row[f"au{unit}"] for unit in UNITS] == shown
     probability = np.array([[row[f"p_au{unit}"] for unit in UNITS] for row in table], np.float32)
     # Of each clip the mean over the seeds that did not see it.
-    run = restore.open_run(folder)
-    trained = restore.load_fold(run, "smic")
+    run = TrainedFolds(folder)
+    trained = run.weights("smic")
     chosen = np.array(clips.datasets) == "smic"
     _, aux = run.forward(
         (trained.params, trained.statistics), jax.tree.map(lambda x: jnp.asarray(x[chosen]), clips.batch)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from stag_jax.model import network
 from stag_jax.training import fold, members, memory
 from stag_jax.training.roster import make_roster
 from tests import makers
@@ -33,10 +34,10 @@ def test_the_state_is_counted_to_the_byte():
     """Parameters, their two moments, three statistics, and four counters: of steps, Adam, the schedule, a bad loss."""
     task, batch, member = setting(8)
     example = jax.tree.map(lambda x: jnp.asarray(x[:1]), batch)
-    params = jax.eval_shape(lambda: task.model.init(jax.random.key(0), example, task.graph, train=False))["params"]
+    params = jax.eval_shape(lambda: network.init(task.network, jax.random.key(0), example))
     numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
     d = batch.nodes.shape[-1]
-    assert memory.need(task, batch, member).state == 4 * (3 * numbers + 2 * d + task.classes + 4)
+    assert memory.need(task, batch, member).state == 4 * (3 * numbers + 2 * d + task.network.classes + 4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"model__gat_layers": 0, "model__transformer_layers": 0, "model__width": 32}])
@@ -84,7 +85,7 @@ def test_the_plan_follows_the_memory(free, fixed, wanted, asked, expected, reaso
     assert NEED.total == 6000
     for in_use in (0, 12_345):
         planned = memory.plan(NEED, fixed, device(free, in_use=in_use), wanted, 1, asked)
-        assert planned == memory.Plan(expected, NEED, reason)
+        assert planned == memory.Fit(expected, NEED, reason)
 
 
 def test_a_cpu_takes_few_at_once(monkeypatch):

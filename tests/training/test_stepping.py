@@ -19,7 +19,7 @@ from stag_jax.training import checkpoint, loop, memory, preemption, stepping
 from stag_jax.types import Preempted, UserError
 from tests import makers
 
-BUILD = stepping.members.build
+BUILD = stepping.Members
 WRITE = stepping.loggers.RunLog.write
 
 
@@ -51,11 +51,13 @@ def lay_out(built, patch, devices, at_once, fails=lambda per_device: None):
                 raise error
             return built[key].train(states, count)
 
-        return built[key]._replace(train=train)
+        shown = copy.copy(built[key])
+        shown.train = train
+        return shown
 
-    planned = memory.Plan(at_once, memory.Need(10**6, 10**6), "the test says so")
+    planned = memory.Fit(at_once, memory.Need(10**6, 10**6), "the test says so")
     patch.setattr(stepping.members, "plan", lambda *_: planned)
-    patch.setattr(stepping.members, "build", build)
+    patch.setattr(stepping, "Members", build)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from stag_datasets import corpus
 from stag_experiments import sweep as script
 from stag_jax import config as config_lib
 from stag_jax.analysis import sweep_report
-from stag_jax.training import dataset, loop, restore, sweep, workdir
+from stag_jax.corpora import dataset
+from stag_jax.training import loop, sweep, workdir
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
 
@@ -108,11 +110,11 @@ def test_the_nested_result_is_put_together_from_what_was_chosen(done):
 def test_the_folds_that_were_chosen_can_be_loaded_and_say_the_same(done):
     *_, found, folder, prepared = done
     for name, trial in found.chosen.items():
-        run = restore.open_run(folder / "trials" / trial)
-        assert name in restore.fold_names(run)
+        run = TrainedFolds(folder / "trials" / trial)
+        assert name in run.names
         clips = dataset.load(prepared, run.config)
         own = np.array(clips.subjects) == name
-        probability, _ = restore.apply(run, restore.load_fold(run, name), clips.take(own).batch)
+        probability, _ = run.ask(name, clips.take(own).batch)
         np.testing.assert_allclose(probability, _probabilities(folder / "nested")[own], atol=1e-5)
 
 

@@ -12,9 +12,11 @@ import pytest
 from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import load_run
+from stag_jax.corpora import dataset
 from stag_jax.deploy import predict
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import dataset, history, loop, outcome, restore, sweep, teacher, workdir
+from stag_jax.training import history, loop, outcome, sweep, teacher, workdir
+from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
 
@@ -50,9 +52,9 @@ def test_each_fold_is_taught_by_the_networks_that_left_out_the_same_subject(stud
     root, folder, own = study
     clips, splits, found = ask(study, student(study))
     assert found.shape == (3, 21, 3) and np.isfinite(found).all()
-    run, theirs = restore.open_run(root / "teacher"), dataset.load(folder, own)
+    run, theirs = TrainedFolds(root / "teacher"), dataset.load(folder, own)
     for name, train, soft in zip(splits.names, splits.train_mask, found, strict=True):
-        expected, _ = restore.apply(run, restore.load_fold(run, name), theirs.batch)
+        expected, _ = run.ask(name, theirs.batch)
         np.testing.assert_allclose(np.exp(soft[train]), expected[train], rtol=1e-4, atol=1e-6)
         assert not soft[~train].any()  # it was not asked
     assert clips.ids == theirs.ids
@@ -79,8 +81,8 @@ def test_a_fold_of_everybody_is_taught_by_all_folds(study):
     root, folder, own = study
     _, splits, found = ask(study, student(study, protocol__split="all"))
     assert splits.names == ("all",) and found.shape == (1, 21, 3)
-    run, theirs = restore.open_run(root / "teacher"), dataset.load(folder, own)
-    each = [restore.apply(run, restore.load_fold(run, name), theirs.batch)[0] for name in restore.fold_names(run)]
+    run, theirs = TrainedFolds(root / "teacher"), dataset.load(folder, own)
+    each = [run.ask(name, theirs.batch)[0] for name in run.names]
     assert len(each) == 3
     np.testing.assert_allclose(np.exp(found[0]), np.mean(each, axis=0), rtol=1e-4, atol=1e-6)
 
@@ -207,15 +209,15 @@ def test_a_run_that_tests_nobody(study, tmp_path):
     with (place / "splits.csv").open(newline="") as file:
         assert {(row["tested_in"], row["left_out_of"]) for row in csv.DictReader(file)} == {("", "")}
     # It can be used like any other.
-    run = restore.open_run(place)
-    assert restore.fold_names(run) == ["all"]
+    run = TrainedFolds(place)
+    assert run.names == ["all"]
     clips = dataset.load(folder, config)
-    expected, _ = restore.apply(run, restore.load_fold(run, "all"), clips.batch)
+    expected, _ = run.ask("all", clips.batch)
     answer = predict.from_run(place).forward(clips.batch)
     np.testing.assert_allclose(answer.probability, expected, atol=1e-6)
     mean = clips.batch.nodes.mean(axis=(0, 1, 2))
     mean = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2
-    np.testing.assert_allclose(restore.load_fold(run, "all").statistics.mean[0], mean, atol=1e-5)
+    np.testing.assert_allclose(run.weights("all").statistics.mean[0], mean, atol=1e-5)
     with pytest.raises(UserError, match=r"everybody tested no clip .*: there is nothing to report$"):
         load_run(place)
 

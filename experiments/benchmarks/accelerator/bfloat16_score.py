@@ -14,7 +14,7 @@ from stag_jax.config import from_config_dict
 from stag_jax.motion import nodes
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import loso
-from stag_jax.training import fold, members
+from stag_jax.training import members
 from stag_jax.training.roster import by_fold, make_roster, pool
 from stag_jax.types import ClipBatch
 
@@ -84,7 +84,7 @@ def _score(bench: Bench, setting: random_study.Setting, study: members.Study, se
         done += count
     train_s = watch.seconds()
     predictions = study.predict(states)
-    probability, _ = fold.probabilities(predictions)
+    probability, _ = network.probabilities(predictions)
     roster = setting.roster
     pooled = pool(
         by_fold(np.asarray(probability), roster),

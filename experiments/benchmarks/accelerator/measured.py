@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stag_experiments.benchmarks.accelerator.schedule import Part
-from stag_jax.training.files import write_text
+from stag_jax.files import write_text
 
 JSON, PAGE = "accelerator.json", "accelerator.md"
 WAITING, RUNNING, DONE, PARTLY, FAILED, LEFT_OUT = "waiting", "running", "measured", "partly", "failed", "left out"

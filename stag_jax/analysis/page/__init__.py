@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from stag_jax.analysis import drawing, tables
-from stag_jax.training.files import write_arrays, write_text
+from stag_jax.files import write_arrays, write_text
 
 INDEX = "index.html"
 ROWS = 400  # of a table on the page; the file has all

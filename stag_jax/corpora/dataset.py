@@ -12,10 +12,10 @@ from absl import logging
 from jaxtyping import Bool
 
 from stag_jax.config import Config
-from stag_jax.motion import nodes, windows
+from stag_jax.corpora import features, records
+from stag_jax.motion import nodes
 from stag_jax.protocol import labels
 from stag_jax.protocol.splits import Clips, make_splits
-from stag_jax.training import features
 from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
 
 TEXTS = ("ids", "subjects", "datasets", "groups", "parts")
@@ -61,7 +61,7 @@ def load(folders: Path | Sequence[Path], config: Config) -> Corpus:
 def assemble(folders: Sequence[Path], each: Sequence[features.Prepared], config: Config) -> Corpus:
     """Make the same of what has been prepared already of each folder; raises as `load` does."""
     for folder, prepared in zip(folders, each, strict=True):
-        for line in miscounted(prepared.clips, features.about(folder), config.data.labels):
+        for line in miscounted(prepared.clips, records.about(folder), config.data.labels):
             logging.warning("%s", line)
     corpus = _labelled(all_clips(each, skip_faceless=config.data.skip_faceless), config)
     return corpus._replace(origin=tuple(prepared.origin for prepared in each))
@@ -115,7 +115,7 @@ def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
     folders = [folders] if isinstance(folders, Path) else list(folders)
     require_classes(folders, config)
     # Windows are more than the recordings they are cut from, so how many folds they make is not known yet.
-    if any(features.holds_recordings(folder) for folder in folders) and config.protocol.split.startswith("stratified"):
+    if any(records.holds_recordings(folder) for folder in folders) and config.protocol.split.startswith("stratified"):
         return
     classes = config.data.classes
     scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
@@ -128,10 +128,10 @@ def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, 
     """List each record's texts and its classes: those of its windows, where it is a recording."""
     rows = []
     for folder in folders:
-        for record in features.read_annotations(folder):
-            text = {name: record[name].decode() for name in features.TEXTS}
+        for record in records.read_annotations(folder):
+            text = {name: record[name].decode() for name in records.TEXTS}
             events = record.get("events")
-            emotions = [text["emotion"]] if events is None else [windows.NONE, *(e.decode() for e in events["emotion"])]
+            emotions = [text["emotion"]] if events is None else [labels.NONE, *(e.decode() for e in events["emotion"])]
             classes = (_class_of(text, emotion, config.data.labels) for emotion in emotions)
             rows.append((text, [name for name in classes if name is not None]))
     return rows

@@ -1,4 +1,4 @@
-"""Features of a whole corpus: records read, clips observed on all cores, the outcome cached on disk."""
+"""Features of a whole corpus: clips observed on all cores, the outcome cached on disk."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,28 +21,25 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from jaxtyping import UInt8
 from tqdm import tqdm
 
 from stag_jax import config as config_lib
-from stag_jax import media, processes
+from stag_jax import processes
 from stag_jax.config import Config
+from stag_jax.corpora import records, windows
 from stag_jax.face import landmarks
 from stag_jax.face.landmarks import NoFaceError
-from stag_jax.motion import extract, flow, quality, windows
+from stag_jax.files import require_writable, write_atomically
+from stag_jax.motion import extract, flow, quality
 from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
-from stag_jax.training.files import require_writable, write_atomically
-from stag_jax.types import Clip, ClipFeatures, Event, FlowClip, Recording, UserError
+from stag_jax.types import ClipFeatures, FlowClip, Recording
 
-SPLIT = "clips"
 FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
 CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
 RECORDINGS = 4  # and recordings
-INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
 TILE_QUALITY = 90  # of JPEG
 PACKAGES = ("stag-jax", "numpy", "opencv-python-headless", "dlib-bin", "jax", "scipy")  # that features depend on
-TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
 class Seen(NamedTuple):
@@ -82,7 +78,7 @@ def prepare(folder: Path, config: Config) -> Prepared:
     parts = []
     count = _count(folder)
     with tqdm(total=count, desc="features", unit="clip") as bar, _extractor(folder, config) as extract_all:
-        step = RECORDINGS if holds_recordings(folder) else CHUNK
+        step = RECORDINGS if records.holds_recordings(folder) else CHUNK
         for start in range(0, count, step):
             own = range(start, min(start + step, count))
             part = _read_cache(chunks / f"{start}.npz")
@@ -138,12 +134,12 @@ def origin(folder: Path, config: Config) -> dict[str, Any]:
     predictor and its hash, and the versions of the packages that compute.
     """
     config = _resolved(config)
-    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    info = json.loads((folder / records.INFO).read_text(encoding="utf-8"))
     flow_images = "flow" in tfds.builder_from_directory(str(folder)).info.features
     return {
         "format": FEATURES_VERSION,
-        "corpus": {key: info.get(key, "") for key in ("name", "configName", "version")} | about(folder),
-        "corpus_sha256": corpus_digest(folder),
+        "corpus": {key: info.get(key, "") for key in ("name", "configName", "version")} | records.about(folder),
+        "corpus_sha256": records.corpus_digest(folder),
         "settings": {name: config_lib.to_dict(getattr(config, name)) for name in ("face", "motion", "graph")},
         "predictor": None if flow_images else _predictor(config),
         "packages": versions(PACKAGES),
@@ -179,11 +175,11 @@ def cache_path(folder: Path, config: Config) -> Path:
     """Where the features of this corpus under these settings lie."""
     settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
     del settings["graph"]["nodes"]  # of all regions in any case
-    if not holds_recordings(folder):
+    if not records.holds_recordings(folder):
         for name in ("window_ms", "hop_ms"):  # clips are not cut into windows
             del settings["motion"][name]
-    key = json.dumps([FEATURES_VERSION, corpus_digest(folder), settings], sort_keys=True)
-    info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+    key = json.dumps([FEATURES_VERSION, records.corpus_digest(folder), settings], sort_keys=True)
+    info = json.loads((folder / records.INFO).read_text(encoding="utf-8"))
     of = "-".join(info[key] for key in ("name", "configName") if info.get(key))
     name = f"{of}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     return Path(config.data.data_dir) / "features" / name
@@ -199,135 +195,17 @@ def _resolved(config: Config) -> Config:
     return dataclasses.replace(config, motion=dataclasses.replace(config.motion, **names), graph=graph)
 
 
-def corpus_digest(folder: Path) -> str:
-    """Hash of the prepared corpus' files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.array_record*")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def read_clips(folder: Path) -> Any:
-    """The prepared corpus as a random-access source of records, in TFDS's own order.
-
-    Raises UserError where `folder` holds no prepared corpus.
-    """
-    _require_corpus(folder)
-    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
-
-
-class _Undecoded(tfds.decode.SkipDecoding):
-    """Leave pictures as bytes. (That of TFDS has no answer for records read without TensorFlow.)"""
-
-    def decode_example_np(self, serialized: Any) -> Any:
-        """Return what it is given."""
-        return serialized
-
-    decode_batch_example_np = decode_example_np
-
-
-def read_annotations(folder: Path) -> list[dict[str, Any]]:
-    """Read all records of a prepared corpus but for their pictures: quick, however large the corpus is.
-
-    Raises UserError where `folder` holds no prepared corpus.
-    """
-    _require_corpus(folder)
-    builder = tfds.builder_from_directory(str(folder))
-    pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
-    return list(builder.as_data_source(split=SPLIT, decoders=pictures))
-
-
-def _require_corpus(folder: Path) -> None:
-    if not (folder / INFO).is_file():
-        raise UserError(f"{folder} holds no prepared corpus")
-
-
-def about(folder: Path) -> dict[str, Any]:
-    """What the builder noted: which sheet, which version of it, what was repaired. Empty where it noted nothing."""
-    path = folder / METADATA
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
-    """A record of datasets/corpus.py as the clip that `extract` takes, or the recording that `windows.cut` does."""
-    text = {key: record[key].decode() for key in TEXTS}
-    if not record["au_annotated"]:
-        text["action_units"] = None
-    if "flow" in record:
-        return FlowClip(**text, flow=np.asarray(record["flow"]))
-    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
-    if record.get("video"):
-        return _from_film(record, text, marks)
-    frames = [_three_channels(frame) for frame in record["frames"]]
-    if len({frame.shape for frame in frames}) > 1:
-        raise UserError(f"{text['id']}: frames differ in size")
-    numbers = np.asarray(record["numbers"], int)
-    if "events" in record:
-        return _recording(record, text, np.stack(frames), numbers)
-    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
-
-
-def _recording(
-    record: dict[str, Any], text: dict[str, str | None], frames: np.ndarray, numbers: np.ndarray
-) -> Recording:
-    events = record["events"]
-    columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
-    return Recording(
-        **{name: text[name] for name in ("id", "subject", "dataset", "part", "group")},
-        fps=float(record["fps"]),
-        frames=frames,
-        events=tuple(
-            Event(int(on), int(off), emotion.decode(), au.decode())
-            for on, off, emotion, au in zip(*columns, strict=True)
-        ),
-        numbers=numbers,
-    )
-
-
-def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x 3"]:
-    """Grey three times over; without a channel of opacity."""
-    return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
-
-
-def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[str, int | None]) -> Clip:
-    """A record that holds a film as the file that it was; onset, apex, offset are indices into all of its frames."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"film{record['suffix'].decode()}")
-        path.write_bytes(record["video"])
-        try:
-            film = media.read_clip(path, float(record["fps"]) or None)
-        except UserError as error:
-            raise UserError(f"{text['id']}: {str(error).removeprefix(f'{path} ')}") from error
-    count = len(film.frames)
-    for name, mark in marks.items():
-        if mark is not None and mark >= count:
-            raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
-    first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
-    shifted = {name: None if mark is None else mark - first for name, mark in marks.items()}
-    if shifted["apex"] is not None and not first <= marks["apex"] <= last:
-        shifted["apex"] = None
-    return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
-
-
-@functools.cache
 def _source(folder: Path) -> Any:
-    return read_clips(folder)
+    return records.read_clips(folder)
 
 
 def _count(folder: Path) -> int:
     return len(_source(folder))
 
 
-@functools.cache
-def holds_recordings(folder: Path) -> bool:
-    """Whether the corpus is one of recordings."""
-    return "events" in tfds.builder_from_directory(str(folder)).info.features
-
-
 def _work(folder: Path, config: Config, index: int) -> list[Seen] | str:
     """What is seen in one clip, or in each window of a recording; or the message of why it has no usable face."""
-    clip = to_clip(_source(folder)[index])
+    clip = records.to_clip(_source(folder)[index])
     if isinstance(clip, FlowClip):
         return [Seen(extract.from_flow_image(clip, config), None, b"")]
     if isinstance(clip, Recording):
@@ -357,7 +235,7 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
         return
     with processes.pool(workers, _start_worker) as pool:
         # A recording is as long as many clips, and there may be few of them.
-        size = 1 if holds_recordings(folder) else 4
+        size = 1 if records.holds_recordings(folder) else 4
         yield lambda indices: pool.map(work, indices, chunksize=size)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from stag_jax.config import Config
 from stag_jax.face import action_units
 from stag_jax.motion import live, watch
+from stag_jax.protocol.labels import NONE
 from stag_jax.types import ClipFeatures, Event, Recording, UserError
 
-NONE = "none"  # the class of windows without an expression
 WHOLE, TRACE = 0.9, 0.3  # shares of an expression: from the first on it is there, up to the second it is not
 
 

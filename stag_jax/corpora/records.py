@@ -1,0 +1,137 @@
+"""Records of a prepared corpus, as datasets/ writes them: read, and turned into clips and recordings."""
+
+import functools
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+
+from stag_jax import media
+from stag_jax.types import Clip, Event, FlowClip, Recording, UserError
+
+SPLIT = "clips"
+INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
+TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
+
+
+def corpus_digest(folder: Path) -> str:
+    """Hash of the prepared corpus' files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.array_record*")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+@functools.cache
+def read_clips(folder: Path) -> Any:
+    """The prepared corpus as a random-access source of records, in TFDS's own order.
+
+    Raises UserError where `folder` holds no prepared corpus.
+    """
+    _require_corpus(folder)
+    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+
+
+class _Undecoded(tfds.decode.SkipDecoding):
+    """Leave pictures as bytes. (That of TFDS has no answer for records read without TensorFlow.)"""
+
+    def decode_example_np(self, serialized: Any) -> Any:
+        """Return what it is given."""
+        return serialized
+
+    decode_batch_example_np = decode_example_np
+
+
+def read_annotations(folder: Path) -> list[dict[str, Any]]:
+    """Read all records of a prepared corpus but for their pictures: quick, however large the corpus is.
+
+    Raises UserError where `folder` holds no prepared corpus.
+    """
+    _require_corpus(folder)
+    builder = tfds.builder_from_directory(str(folder))
+    pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
+    return list(builder.as_data_source(split=SPLIT, decoders=pictures))
+
+
+def _require_corpus(folder: Path) -> None:
+    if not (folder / INFO).is_file():
+        raise UserError(f"{folder} holds no prepared corpus")
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What the builder noted: which sheet, which version of it, what was repaired. Empty where it noted nothing."""
+    path = folder / METADATA
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
+    """A record of datasets/corpus.py as the clip that `extract` takes, or the recording that `windows.cut` does."""
+    text = {key: record[key].decode() for key in TEXTS}
+    if not record["au_annotated"]:
+        text["action_units"] = None
+    if "flow" in record:
+        return FlowClip(**text, flow=np.asarray(record["flow"]))
+    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
+    if record.get("video"):
+        return _from_film(record, text, marks)
+    frames = [_three_channels(frame) for frame in record["frames"]]
+    if len({frame.shape for frame in frames}) > 1:
+        raise UserError(f"{text['id']}: frames differ in size")
+    numbers = np.asarray(record["numbers"], int)
+    if "events" in record:
+        return _recording(record, text, np.stack(frames), numbers)
+    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
+
+
+def _recording(
+    record: dict[str, Any], text: dict[str, str | None], frames: np.ndarray, numbers: np.ndarray
+) -> Recording:
+    events = record["events"]
+    columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
+    return Recording(
+        **{name: text[name] for name in ("id", "subject", "dataset", "part", "group")},
+        fps=float(record["fps"]),
+        frames=frames,
+        events=tuple(
+            Event(int(on), int(off), emotion.decode(), au.decode())
+            for on, off, emotion, au in zip(*columns, strict=True)
+        ),
+        numbers=numbers,
+    )
+
+
+def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x 3"]:
+    """Grey three times over; without a channel of opacity."""
+    return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
+
+
+def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[str, int | None]) -> Clip:
+    """A record that holds a film as the file that it was; onset, apex, offset are indices into all of its frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"film{record['suffix'].decode()}")
+        path.write_bytes(record["video"])
+        try:
+            film = media.read_clip(path, float(record["fps"]) or None)
+        except UserError as error:
+            raise UserError(f"{text['id']}: {str(error).removeprefix(f'{path} ')}") from error
+    count = len(film.frames)
+    for name, mark in marks.items():
+        if mark is not None and mark >= count:
+            raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
+    first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
+    shifted = {name: None if mark is None else mark - first for name, mark in marks.items()}
+    if shifted["apex"] is not None and not first <= marks["apex"] <= last:
+        shifted["apex"] = None
+    return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
+
+
+@functools.cache
+def holds_recordings(folder: Path) -> bool:
+    """Whether the corpus is one of recordings."""
+    return "events" in tfds.builder_from_directory(str(folder)).info.features
