@@ -27,12 +27,12 @@ def matrix_rate(
     """
     devices = jax.local_devices()
     side = side or (CPU_SIDE if devices[0].platform == "cpu" else SIDE)
-    over_devices = layout.make_layout("sharded", devices)
+    over_devices = layout.Sharded(devices)
     rng = np.random.default_rng(0)
     draw = rng.standard_normal((side, side), np.float32).astype(jnp.dtype(dtype))
     right = over_devices.replicate(draw)
-    left = over_devices.place(np.broadcast_to(draw.T, (len(devices), side, side)))
-    product = over_devices.spread(lambda right, left: jnp.matmul(left, right, precision=precision), 1)
+    left = over_devices.put(np.broadcast_to(draw.T, (len(devices), side, side)))
+    product = over_devices.map(lambda right, left: jnp.matmul(left, right, precision=precision), (None, 0))
     count = 1 if devices[0].platform == "cpu" else IN_A_ROW
     seconds = fastest(lambda: [product(right, left) for _ in range(count)][-1].block_until_ready(), repeats)
     return 2 * side**3 * len(devices) * count / seconds

@@ -147,7 +147,7 @@ def curves(
     for count, size in dict.fromkeys(points):  # the curves share a point
         what = random_setting(config, size, count)
         per_device = members.plan(what.task, what.batch, what.roster, config.parallel).members
-        study = members.build(what.task, what.batch, what.roster, config.parallel, per_device)
+        study = members.Members(what.task, what.batch, what.roster, config.parallel, per_device)
         states = study.place(stacked_states(what))
         held = sum(x.nbytes for x in jax.tree.leaves(states))
         rates = _timed(_dispatch(study, states), count, steps, 1 if count >= ONCE_FROM else REPEATS)
@@ -262,12 +262,12 @@ def _built(
     size: int,
     devices: Sequence[jax.Device],
 ) -> Way:
-    study = members.build(what.task, what.batch, what.roster, parallel, size, devices)
+    study = members.Members(what.task, what.batch, what.roster, parallel, size, devices)
     rates = _timed(_dispatch(study, study.place(start)), len(what.roster.names), steps)
     return _said(Way(name, study.per_device, rates, study.compile_s))
 
 
-def _dispatch(study: members.Study, states: list[fold.MemberState]) -> Callable[[int], None]:
+def _dispatch(study: members.Members, states: list[fold.MemberState]) -> Callable[[int], None]:
     def dispatch(steps: int) -> None:
         states[:], _ = study.train(states, steps)  # metrics come to the host, so it waits
 

@@ -65,7 +65,7 @@ def test_the_count_of_a_step_grows_with_its_clips_and_not_with_the_members():
 
 @pytest.fixture
 def built(monkeypatch):
-    """What was asked of `members.build`, which is replaced: no program is compiled, a dispatch takes no time."""
+    """What was asked of `members.Members`, which is replaced: no program is compiled, a dispatch takes no time."""
     asked = []
 
     def build(task, batch, who, parallel, per_device, devices=None):
@@ -74,7 +74,7 @@ def built(monkeypatch):
             place=lambda tree: [tree], train=lambda states, steps: (states, {}), per_device=per_device, compile_s=1.5
         )
 
-    monkeypatch.setattr(members_speed.members, "build", build)
+    monkeypatch.setattr(members_speed.members, "Members", build)
     monkeypatch.setattr(
         members_speed, "stacked_states", lambda what: {"w": np.zeros((len(what.roster.names), 250), np.float32)}
     )

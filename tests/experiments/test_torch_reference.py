@@ -243,11 +243,8 @@ def test_augmentation_without_chance_is_the_same(setting):
     rng = np.random.default_rng(5)
     mean, scale = (x.astype(np.float32) for x in (rng.normal(size=d), rng.uniform(1, 2, d)))
     expected = augment.augment(on_device(batch), graph, jax.random.key(0), config)
-    expected = normalise(
-        Network(setting("roi")[0].model, None, graph, K),
-        expected,
-        Statistics(jnp.asarray(mean), jnp.asarray(scale), jnp.ones(K)),
-    )
+    shown = Network(setting("roi")[0].model, None, graph, K)
+    expected = normalise(shown, expected, Statistics(jnp.asarray(mean), jnp.asarray(scale), jnp.ones(K)))
     clips, other, share = torch_reference.augment(
         tensors(batch), torch.from_numpy(mean), torch.from_numpy(scale), with_tensors(graph), config
     )

@@ -73,9 +73,8 @@ def test_statistics_are_those_of_the_training_rows_and_their_mirror_image(settin
     task, batch, member = setting.task, setting.batch, setting.member
     measured = network.measure(task.network, on_device(batch), jnp.asarray(member.train_mask), 0.5)
     chosen = batch.nodes[member.train_mask > 0][batch.frame_mask[member.train_mask > 0]]  # frames n d
-    flipped = (
-        chosen[:, task.network.graph.mirror][..., task.network.graph.feature_mirror] * task.network.graph.feature_sign
-    )
+    graph = task.network.graph
+    flipped = chosen[:, graph.mirror][..., graph.feature_mirror] * graph.feature_sign
     both = np.concatenate([chosen, flipped]).reshape(-1, chosen.shape[-1])
     np.testing.assert_allclose(measured.mean, both.mean(axis=0), atol=1e-5)
     # Spread around the common mean, averaged over a feature and its mirror image.

@@ -29,7 +29,7 @@ def train(study, start=None, *, devices=1, **parallel):
     """All steps of all members, from `start` if given; and what they start from."""
     task, batch, _, who, settings = study
     parallel = dataclasses.replace(settings, **parallel)
-    built = members.build(task, batch, who, parallel, parallel.members_per_chunk or 10, jax.devices()[:devices])
+    built = members.Members(task, batch, who, parallel, parallel.members_per_chunk or 10, jax.devices()[:devices])
     given = built.init() if start is None else built.place(start)
     start = built.gather(given)
     states, metrics = built.train(given, STEPS)
@@ -152,7 +152,7 @@ def test_members_that_differ_in_settings_are_each_a_run_with_these_settings(stud
     task, batch, held_out = makers.random_study(config, frames=3, counts=(7, 5, 6))
     soft = np.log(np.random.default_rng(8).dirichlet((1, 1, 1), (3, 18))).astype(np.float32)
     who = make_roster(held_out, (4,), TRIALS, soft)
-    built = members.build(task, batch, who, config.parallel, 6, jax.devices()[:1])
+    built = members.Members(task, batch, who, config.parallel, 6, jax.devices()[:1])
     states, metrics = built.train(built.init(), STEPS)
     said = built.predict(states)
     weight = built.gather([state.statistics.class_weight for state in states])
