@@ -1,5 +1,6 @@
 """The folds of a finished run as a recogniser, and one clip through any recogniser."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,10 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
         au = np.asarray(aux["au_probability"]).mean(axis=0) if "au_probability" in aux else missing
         return Answer(np.asarray(probability).mean(axis=0), au)
 
-    return Recogniser(folder.name, run.config, forward)
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(together):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return Recogniser(folder.name, run.config, forward, digest.hexdigest())
 
 
 def predict(recogniser: Recogniser, clip: Clip) -> Prediction:
