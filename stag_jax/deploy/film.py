@@ -17,10 +17,7 @@ from stag_jax.types import UserError
 
 CODECS = ("libx264", "mpeg4")  # the first that there is
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # the second keeps times as they are, wherever they begin
-# To Y, U, V of ITU-R BT.601, 16 to 235 and 16 to 240: what players take a film to be that says nothing of it.
-TO_YUV = np.array([(65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214)]) / 255
-TO_YUV = np.column_stack([TO_YUV, (16, 128, 128)])
-BLOCK = 16  # pixels; of other sizes the encoder fills its blocks up with whatever lies in memory
+EVEN = 2  # 4:2:0 has one sample of colour for two pixels
 TICK = Fraction(1, 1000)  # seconds
 
 
@@ -36,8 +33,8 @@ class Film:
     """A file that is written frame by frame, each at its own time, and is there once it is whole; MP4 or Matroska.
 
     A context manager: at its end the file gets its name, unless an exception ends it; then there is no file. The first
-    frame gives the size, filled up to a multiple of `BLOCK`; frames of quite another size are scaled to it. A part of a film, which begins where
-    `place` says, may have no frame; then it is an empty file.
+    frame gives the size, filled up to even sides by its own border; frames of quite another size are scaled
+    to it. A part of a film, which begins where `place` says, may have no frame; then it is an empty file.
 
     Raises (from every method):
       UserError: the file cannot be written, or the disk is full; names the file.
@@ -63,17 +60,17 @@ class Film:
             return
         if self.place is None:
             height, width = pixels.shape[:2]
-            self.place = Place(-(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK, stamp)
+            self.place = Place(-(-height // EVEN) * EVEN, -(-width // EVEN) * EVEN, stamp)
         height, width, _ = self.place
         with self._told():
             if self._stream is None:
                 self._begin(height, width)
             below, right = height - pixels.shape[0], width - pixels.shape[1]
-            if 0 <= below < BLOCK and 0 <= right < BLOCK:
+            if 0 <= below < EVEN and 0 <= right < EVEN:
                 pixels = cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE)
             else:
                 pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-            frame = av.VideoFrame.from_ndarray(planes(pixels), format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = stamp, TICK
             self._container.mux(self._stream.encode(frame))
         self.place = self.place._replace(last=stamp)
@@ -117,18 +114,6 @@ class Film:
 
     def _told(self) -> contextlib.AbstractContextManager[None]:
         return _one_line(self.path)
-
-
-def planes(pixels: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y2 x"]:
-    """Converts RGB of even height and width to YUV 4:2:0, the three planes one below the other.
-
-    Not by FFmpeg, whose converter depends on what lay in memory before: of some sizes the last pixels of the last rows
-    differ by a level from run to run, and the film with them.
-    """
-    height, width = pixels.shape[:2]
-    luma, *chroma = cv2.split(cv2.transform(pixels, TO_YUV))
-    halves = [cv2.resize(plane, (width // 2, height // 2), interpolation=cv2.INTER_AREA) for plane in chroma]
-    return np.concatenate([plane.reshape(-1) for plane in (luma, *halves)]).reshape(3 * height // 2, width)
 
 
 def join(parts: Sequence[Path], path: Path) -> None:

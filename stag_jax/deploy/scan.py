@@ -76,8 +76,8 @@ def file(
     """Looks at a whole recording; writes into `out`, the JSON last, so that it stands for a recording that is done.
 
     What has been said is written as it comes, into a folder `<name>.unfinished`. Every `EVERY` frames all is saved that
-    is needed to go on, and the same call does after the process was killed: to the same bytes, at the cost of decoding
-    what was looked at, and of looking again at less than `EVERY` frames.
+    is needed to go on, and the same call does after the process was killed: to the same bytes (of a film: to the same
+    pictures), at the cost of decoding what was looked at, and of looking again at less than `EVERY` frames.
 
     Raises:
       UserError: the recording cannot be read, an output cannot be written, or another process is at the recording; no
@@ -88,7 +88,7 @@ def file(
     about = unfinished.about(recogniser, recording, how) if out else None
     step = stream.make_step(recogniser, settings)
     with unfinished.opened(out, name, about, KINDS) as work:
-        progress = work.saved or Progress()
+        progress = _saved(work, name)
         if progress.tally.frames:
             logging.warning("%s: going on after frame %d", name, progress.tally.frames)
         with (
@@ -101,6 +101,18 @@ def file(
                     if after.tally.frames < progress.tally.frames + EVERY:
                         return _finished(notes, out, work.folder if drawn else None)
                 progress = unfinished.save(work.folder, after, KINDS)
+
+
+def _saved(work: unfinished.Unfinished, name: str) -> Progress:
+    """What an earlier process has saved, if all that it had written by then is there."""
+    if work.saved is None:
+        return Progress()
+    try:
+        journal.Journal(work.folder, work.saved.tally.written).close()
+    except ValueError as error:
+        logging.warning("%s is begun anew: what was unfinished is damaged (%s)", name, error)
+        return Progress()
+    return work.saved
 
 
 def _from(recording: source.Source, start: int) -> Iterator[source.Frame]:

@@ -5,8 +5,6 @@ saved last. It belongs to one process at a time, and is removed when the recordi
 """
 
 import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -17,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 from absl import logging
 
 from stag_jax.config import to_dict
@@ -95,11 +94,13 @@ def opened(out: Path | None, name: str, of: Mapping[str, Any] | None, kinds: Seq
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _lock(folder, stack)
+            stack.enter_context(filelock.FileLock(folder / LOCK, timeout=0))
             saved = _read(folder, name, of, kinds)
             if saved is None:
                 _empty(folder)
                 (folder / ABOUT).write_text(json.dumps(of), encoding="utf-8")
+        except filelock.Timeout as error:
+            raise UserError(f"{folder}: another process is at this recording") from error
         except OSError as error:
             raise UserError(f"{folder} cannot be written to: {error.strerror or error}") from error
         yield Unfinished(folder, saved)
@@ -125,17 +126,6 @@ def save(folder: Path, tree: Any, kinds: Sequence[type]) -> Any:
 def remove(out: Path, name: str) -> None:
     """Removes what is kept of a recording, if anything is."""
     shutil.rmtree(out / f"{name}{SUFFIX}", ignore_errors=True)
-
-
-def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
-    """Takes the folder for this process; the system gives it back when the process ends, however it does."""
-    file = stack.enter_context((folder / LOCK).open("a"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise UserError(f"{folder}: another process is at this recording") from error
-        # A disk without locks: two processes at one recording are the user's own affair there.
 
 
 def _read(folder: Path, name: str, of: Mapping[str, Any] | None, kinds: Sequence[type]) -> Any:

@@ -90,7 +90,8 @@ def test_every_array_column_and_flag_is_documented(clips, tmp_path):
     with np.load(tmp_path / "s01/s01_c01.npz", allow_pickle=False) as data:
         names = [*data.files, *flow_files.HEADER]
     assert [name for name in names if f"`{name}`" not in text] == []
-    flags = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "experiments" / "flow.py").read_text(encoding="utf-8"))
+    script = (ROOT / "experiments" / "flow.py").read_text(encoding="utf-8")
+    flags = re.findall(r"(?:DEFINE_\w+|number_flag)\(\s*\"(\w+)\"", script)
     assert len(flags) == 12 and [name for name in flags if name != "align" and f"`--{name}`" not in text] == []
 
 
