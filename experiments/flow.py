@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from stag_configs import base
 from stag_experiments import cli, flow_files
-from stag_jax.config import Config, from_config_dict, replace
-from stag_jax.motion import fields, observe, stabilise
-from stag_jax.motion import flow as flows
+from stag_jax.config import NOT_NEGATIVE, POSITIVE, Config, from_config_dict, replace, settings
+from stag_jax.motion import fields
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
@@ -29,17 +28,18 @@ OUT = flags.DEFINE_string("out", None, "Folder for what is made.")
 BACKEND = flags.DEFINE_string("backend", None, "tvl1, dis, farneback, or auto: tvl1 on an accelerator, dis on a CPU.")
 REFERENCE = flags.DEFINE_string("reference", None, "onset: flow from the first frame; previous: between frames.")
 STABILISE = flags.DEFINE_string("stabilise", None, "What head movement is taken out: similarity, affine or none.")
-AVERAGE = flags.DEFINE_float("average_ms", 0.0, "Average flow with that of frames so long before and after; 0: do not.")
+AVERAGE = cli.number_flag("average_ms", 0.0, "Average flow over the frames so long before and after.", NOT_NEGATIVE)
 FRAMES = flags.DEFINE_enum("frames", "all", ["all", "largest"], "An image a frame, or one of the largest movement.")
 SIZE = flags.DEFINE_integer("size", 28, "Side of an image, pixels.", lower_bound=1, upper_bound=4096)
 CROP = flags.DEFINE_enum("crop", None, list(fields.CROPS), "Part of the face in an image: as in the composite, or all.")
 ALIGN = flags.DEFINE_bool("align", True, "Find and align the face; --noalign: pictures are crops of faces already.")
-FPS = flags.DEFINE_float("fps", None, "Frames a second of folders; of a film, instead of its time stamps.")
+FPS = cli.number_flag("fps", None, "Frames a second of folders; of a film, instead of its time stamps.", POSITIVE)
 SKIP = flags.DEFINE_bool("skip_unusable", False, "Leave out clips that cannot be read or have no face, and name them.")
-GIVEN = {
-    "motion.flow": (BACKEND, (flows.AUTO, *flows.BACKENDS)),
-    "motion.reference": (REFERENCE, observe.REFERENCES),
-    "motion.stabilise": (STABILISE, stabilise.KINDS),
+SET = {
+    "motion.flow": BACKEND,
+    "motion.reference": REFERENCE,
+    "motion.stabilise": STABILISE,
+    "motion.average_ms": AVERAGE,
 }
 
 
@@ -72,21 +72,17 @@ def main() -> None:
 
 
 def _config() -> Config:
-    """The settings of --config, or the defaults, as the other flags change them. Raises UserError for unknown names."""
+    """The settings of --config, or the defaults, as the other flags change them. Raises UserError for wrong ones."""
     config = from_config_dict(CONFIG.value if CONFIG.value is not None else base.get_config())
-    changes: dict[str, object] = {"motion.average_ms": AVERAGE.value}
-    for key, (flag, known) in GIVEN.items():
-        if flag.value is not None:
-            if flag.value not in known:
-                raise UserError(f"--{flag.name}={flag.value} is none of {', '.join(known)}")
-            changes[key] = flag.value
-    return replace(config, changes)
+    changes = {key: flag.value for key, flag in SET.items() if flag.value is not None}
+    for setting in settings():
+        if setting.key in changes and not setting.rule.accepts(changes[setting.key]):
+            raise UserError(f"--{SET[setting.key].name} must be {setting.rule}, got {changes[setting.key]!r}")
+    return cli.checked(replace(config, changes))
 
 
 def _options() -> flow_files.Options:
     """What is written. Raises UserError for flags that contradict each other."""
-    if not AVERAGE.value >= 0:
-        raise UserError(f"--average_ms must not be negative, got {AVERAGE.value}")
     if not ALIGN.value:
         for flag, default in ((AVERAGE, 0.0), (STABILISE, None), (CROP, None)):
             if flag.value != default:

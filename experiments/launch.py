@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from stag_experiments import cli
+from stag_experiments import interrupts
 from stag_jax.types import UserError
 
 
@@ -35,8 +35,8 @@ class Job:
         self.command, self.name = list(command), name
 
     def __call__(self) -> str:
-        code = cli.TRY_AGAIN
-        while code == cli.TRY_AGAIN:
+        code = interrupts.TRY_AGAIN
+        while code == interrupts.TRY_AGAIN:
             # It saves its state and leaves when somebody asks; where that was not the scheduler, it goes on here.
             code = subprocess.run([*self.command, f"--only={self.name}"], check=False).returncode
         if code:

@@ -79,7 +79,7 @@ def main() -> None:
         return
     names = scan.names(paths)
     for path, name in zip(paths, names, strict=True):
-        if out and (out / f"{name}.json").exists():
+        if out and scan.done(out, name):
             print(f"{name}: done already")
             continue
         _show(scan.file(recogniser, settings, source.open_path(path, FPS.value), out, name, film=FILM.value))

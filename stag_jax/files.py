@@ -68,7 +68,9 @@ def write_arrays(path: Path, data: Mapping[str, Any]) -> Path:
     """
     arrays = {name: np.asarray(value) for name, value in data.items()}
     for name, array in arrays.items():
-        if array.dtype.hasobject:
+        if array.dtype.hasobject and all(isinstance(each, str) for each in array.flat):
+            arrays[name] = array.astype(str)  # a column of a table
+        elif array.dtype.hasobject:
             raise TypeError(f"{path}: {name} is an array of Python objects")
     with write_atomically(path) as temporary:
         np.savez_compressed(temporary, **arrays)

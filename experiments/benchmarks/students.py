@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from stag_experiments import cli
+from stag_experiments import cli, interrupts
 from stag_experiments.benchmarks import output
 from stag_jax import config as config_lib
 from stag_jax import files, processes
@@ -72,7 +72,7 @@ def train(given: Sequence[str], teacher: Path, out: Path) -> None:
     # Its own table, of trials against the first, is in `out` for whoever wants it.
     command = [sys.executable, str(Path(__file__).parents[1] / "sweep.py"), *given]
     code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-    if code == cli.TRY_AGAIN:
+    if code == interrupts.TRY_AGAIN:
         raise Preempted(f"{out}: stopped; the same command goes on")
     if code:
         raise UserError(f"the students were not trained: sweep.py {' '.join(given)} has failed")

@@ -134,7 +134,7 @@ def subject_figure(frame: pd.DataFrame) -> Chart:
     axes.set_xlabel("subjects, as wide as they have clips")
     axes.legend(loc="upper left")
     data = {name: frame[name].to_numpy() for name in ("clips", "right", "accuracy")}
-    return Chart(figure, {"subjects": list(frame["subject"]), **data, "mean_accuracy": mean})
+    return Chart(figure, {"subjects": frame["subject"], **data, "mean_accuracy": mean})
 
 
 def _common(names: Sequence[str]) -> str:

@@ -155,7 +155,8 @@ def load_export(path: Path | str, threads: int = 1) -> Recogniser:
         each = [call(tuple(array[row : row + 1] for array in arrays)) for row in range(len(arrays[0]))]
         return Answer(*(np.concatenate(parts) for parts in zip(*each, strict=True)))
 
-    return Recogniser(found.path.name, config, forward)
+    digest = hashlib.sha256(json.dumps(found.manifest["sha256"], sort_keys=True).encode()).hexdigest()
+    return Recogniser(found.path.name, config, forward, digest)
 
 
 def _arrays(clips: ClipBatch, shapes: Mapping[str, tuple], path: Path) -> Arrays:

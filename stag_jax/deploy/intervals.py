@@ -33,19 +33,23 @@ def rows(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list[I
     `TYPICAL` here whatever the row says. Two windows in a row at least must reach `least`, after averaging over
     `AROUND`. The apex is that of the largest movement in the surest window, if it lies within.
     """
-    each = []
-    for track in sorted({track for track, _ in scores}):
-        own = [score for other, score in scores if other == track]
-        ends = np.array([score.end_ms for score in own])
-        total = np.cumsum([0.0, *(score.expression for score in own)])
+    # A long recording has too many scores to be held at once: three numbers of each, and those that count.
+    tracks, all_ends, expression = np.zeros((3, len(scores)))
+    for index, (track, score) in enumerate(scores):
+        tracks[index], all_ends[index], expression[index] = track, score.end_ms, score.expression
+    intervals = []
+    for track in np.unique(tracks):
+        places = np.flatnonzero(tracks == track)
+        ends, total = all_ends[places], np.cumsum(np.concatenate([[0.0], expression[places]]))
         first, last = np.searchsorted(ends, ends - AROUND), np.searchsorted(ends, ends + AROUND, side="right")
         sure = (total[last] - total[first]) / (last - first)
         high = np.flatnonzero(sure >= least)
         breaks = np.flatnonzero((np.diff(high) > 1) | (np.diff(ends[high]) > CONTINUES)) + 1
         for row in np.split(high, breaks):
             if len(row) > 1:
-                each.append(_of_row(track, [own[index] for index in row], sure[row], classes))
-    return sorted(_disjoint(each), key=lambda interval: (interval.onset_ms, interval.track))
+                windows = [scores[index][1] for index in places[row].tolist()]
+                intervals.append(_of_row(int(track), windows, sure[row], classes))
+    return sorted(_disjoint(intervals), key=lambda interval: (interval.onset_ms, interval.track))
 
 
 def _of_row(track: int, row: Sequence[Score], sure: Float[np.ndarray, " row"], classes: Sequence[str]) -> Interval:
@@ -63,17 +67,20 @@ def merged(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list
     the middle of a movement sees a face that moves at once and does not go back. Movements that overlap are one: that
     of the highest score gives the times, and their answers are averaged, weighted by score.
     """
-    each = []
-    for track in sorted({track for track, _ in scores}):
-        own = [score for other, score in scores if other == track and _counts(score, least)]
-        while own:
-            best = max(own, key=lambda score: score.expression)
-            same = [score for score in own if _overlap(best, score) > APART]
-            own = [score for score in own if _overlap(best, score) <= APART]
+    counted: dict[int, list[Score]] = {}
+    for track, score in scores:
+        if _counts(score, least):
+            counted.setdefault(track, []).append(score)
+    intervals = []
+    for track, windows in sorted(counted.items()):
+        while windows:
+            best = max(windows, key=lambda score: score.expression)
+            same = [score for score in windows if _overlap(best, score) > APART]
+            windows = [score for score in windows if _overlap(best, score) <= APART]
             times = float(best.onset_ms), float(best.apex_ms), float(best.offset_ms)
             sure = np.array([score.expression for score in same])
-            each.append(_interval(track, times, same, sure, classes))
-    return sorted(_disjoint(each), key=lambda interval: (interval.onset_ms, interval.track))
+            intervals.append(_interval(track, times, same, sure, classes))
+    return sorted(_disjoint(intervals), key=lambda interval: (interval.onset_ms, interval.track))
 
 
 def _counts(score: Score, least: float) -> bool:

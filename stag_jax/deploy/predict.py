@@ -1,5 +1,6 @@
 """The folds of a finished run as a recogniser, and one clip through any recogniser."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,12 +36,15 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
 
     trained = TrainedFolds(folder)
     _, weights = trained.stacked(folds)
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(weights):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
     weights = jax.tree.map(jnp.asarray, weights)  # on the device once, and not for every window
 
     def forward(clips: ClipBatch) -> Answer:
         return Answer(*jax.device_get(trained.answers(weights, clips)))
 
-    return Recogniser(folder.name, trained.config, forward)
+    return Recogniser(folder.name, trained.config, forward, digest.hexdigest())
 
 
 def predict(recogniser: Recogniser, clip: Clip) -> Prediction:

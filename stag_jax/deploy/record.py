@@ -3,14 +3,14 @@
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stag_jax.deploy.results import Gap, Interval, Score
-from stag_jax.files import write_table, write_text
+from stag_jax.files import write_atomically, write_table
 from stag_jax.types import UserError
 
 VERSION = 1
@@ -42,21 +42,33 @@ def schema() -> dict[str, Any]:
 
 
 def write_json(path: Path, outcome: Outcome) -> None:
-    """Everything, in one move. Numbers have `DIGITS` digits after the point; NaN and infinity become null."""
-    tree = {"version": VERSION} | outcome._asdict()
-    tree["scores"] = [{"track": track} | score._asdict() for track, score in outcome.scores]
-    tree["intervals"] = [interval._asdict() for interval in outcome.intervals]
-    tree["gaps"] = [gap._asdict() for gap in outcome.gaps]
-    # A line for each window, so that the file can be looked at, and compared.
-    parts = [f" {json.dumps(key)}: {_lines(value)}" for key, value in tree.items()]
-    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+    """Everything, in one move. Numbers have `DIGITS` digits after the point; NaN and infinity become null.
+
+    Scores are read one after the other, so that those of a long recording need not be held.
+    """
+    with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(_pieces(outcome))
 
 
-def _lines(value: Any) -> str:
-    value = _plain(value)
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n  " + ",\n  ".join(json.dumps(row, allow_nan=False) for row in value) + "\n ]"
-    return json.dumps(value, allow_nan=False)
+def _pieces(outcome: Outcome) -> Iterator[str]:
+    """The text of the JSON. Each window has a line, so that the file can be looked at, and compared."""
+    rows: dict[str, Iterable[dict[str, Any]]] = {
+        "scores": ({"track": track} | score._asdict() for track, score in outcome.scores),
+        "intervals": (interval._asdict() for interval in outcome.intervals),
+        "gaps": (gap._asdict() for gap in outcome.gaps),
+    }
+    before = "{\n"
+    for key, value in ({"version": VERSION} | outcome._asdict()).items():
+        yield f"{before} {json.dumps(key)}: "
+        before, opened = ",\n", False
+        for row in rows.get(key, ()):
+            yield (",\n  " if opened else "[\n  ") + json.dumps(_plain(row), allow_nan=False)
+            opened = True
+        if key in rows:
+            yield "\n ]" if opened else "[]"
+        else:
+            yield json.dumps(_plain(value), allow_nan=False)
+    yield "\n}\n"
 
 
 def _plain(value: Any) -> Any:

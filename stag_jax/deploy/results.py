@@ -35,6 +35,7 @@ class Recogniser(NamedTuple):
     name: str  # where it comes from
     config: Config
     forward: Callable[[ClipBatch], Answer]  # of raw (not normalised) features; numpy in, numpy out
+    digest: str = ""  # a hash of its weights; empty where nobody knows
 
     @property
     def emotions(self) -> tuple[str, ...]:

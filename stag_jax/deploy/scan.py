@@ -1,78 +1,44 @@
 """A recording from its first frame to its last: what is said of it, gathered and written."""
 
 import contextlib
+import dataclasses
+import itertools
 import math
 import signal
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from absl import logging
 from tqdm import tqdm
 
-from stag_jax.deploy import intervals, live, overlay, record, source, stream, timeline
-from stag_jax.deploy.film import Film
-from stag_jax.deploy.results import Gap, Interval, Recogniser, Result, Score
+from stag_jax.deploy import film as films
+from stag_jax.deploy import journal, live, overlay, record, source, stream, timeline, unfinished
+from stag_jax.deploy.notes import NOTHING, Notes, Tally
+from stag_jax.deploy.results import Gap, Interval, Recogniser, Result
+from stag_jax.face import crowd, evidence, tracking
+from stag_jax.motion import live as motion
+from stag_jax.motion import watch
 from stag_jax.types import UserError
 
 WAITING = 4  # frames of a camera that may wait before the oldest is dropped
-RECENT = 5000.0  # ms for which scores are looked at for what is shown while a recording runs
+EVERY = 300  # frames after which all is saved that is needed to go on from there
 
 
-class Notes:
-    """What has been said so far."""
+class Progress(NamedTuple):
+    """All that is needed to go on with a recording."""
 
-    def __init__(self, recogniser: Recogniser, settings: stream.Settings, name: str):
-        self.recogniser, self.settings, self.name = recogniser, settings, name
-        self.scores: list[tuple[int, Score]] = []
-        self.dropped: Counter[str] = Counter()
-        self.frames = 0
-        self.first_ms: float | None = None
-        self.last_ms = 0.0
-        self._gaps: list[Gap] = []
-        self._open: dict[int | None, Gap] = {}
+    tally: Tally = NOTHING
+    state: stream.State = stream.State()
+    shown: tuple[Interval, ...] = ()  # on the film
+    place: films.Place | None = None  # of the film
 
-    def add(self, result: Result) -> None:
-        """Takes in the next frame."""
-        self.frames += 1
-        if result.dropped:
-            self.dropped[result.dropped] += 1
-        self.first_ms = result.time_ms if self.first_ms is None else self.first_ms
-        self.last_ms = max(self.last_ms, result.time_ms)
-        self.scores += [(face.track, face.score) for face in result.faces if face.score is not None]
-        self._open, ended = intervals.gaps(self._open, result)
-        self._gaps += ended
 
-    def recent(self) -> list[Interval]:
-        """The expressions of the last seconds."""
-        start = len(self.scores)
-        while start and self.scores[start - 1][1].end_ms > self.last_ms - RECENT:
-            start -= 1
-        return intervals.found(self.scores[start:], self.recogniser)
-
-    def outcome(self) -> record.Outcome:
-        """All of it."""
-        seconds = (self.last_ms - (self.first_ms or 0.0)) / 1000
-        config = self.recogniser.config
-        return record.Outcome(
-            source=self.name,
-            model=self.recogniser.name,
-            frames=self.frames,
-            seconds=seconds,
-            fps=(self.frames - 1) / seconds if seconds > 0 else None,
-            dropped=dict(self.dropped),
-            classes=self.recogniser.emotions,
-            units=config.graph.units,
-            scores=self.scores,
-            intervals=intervals.found(self.scores, self.recogniser),
-            gaps=sorted([*self._gaps, *self._open.values()], key=lambda gap: gap.start_ms),
-            settings={
-                "window_ms": config.motion.window_ms,
-                "hop_ms": self.settings.hop_ms or config.motion.hop_ms,
-                "faces": self.settings.faces,
-                **({} if self.recogniser.spots else {"threshold": self.settings.threshold}),
-            },
-        )
+KINDS = (
+    *(Progress, Tally, journal.Position, films.Place, Gap, Interval, stream.State, watch.State, watch.Following),
+    *(motion.State, motion.Anchor, motion.Moment, crowd.Crowd, crowd.Tracked, tracking.State, evidence.Face),
+)
 
 
 def names(paths: Sequence[Path]) -> list[str]:
@@ -90,6 +56,14 @@ def names(paths: Sequence[Path]) -> list[str]:
     return list(found)
 
 
+def done(out: Path, name: str) -> bool:
+    """Whether a recording has its outputs already; of one that has, nothing else is kept."""
+    if not (out / f"{name}.json").exists():
+        return False
+    unfinished.remove(out, name)  # a process may have been killed between the two
+    return True
+
+
 def file(
     recogniser: Recogniser,
     settings: stream.Settings,
@@ -101,22 +75,78 @@ def file(
 ) -> record.Outcome:
     """Looks at a whole recording; writes into `out`, the JSON last, so that it stands for a recording that is done.
 
+    What has been said is written as it comes, into a folder `<name>.unfinished`. Every `EVERY` frames all is saved that
+    is needed to go on, and the same call does after the process was killed: to the same bytes (of a film: to the same
+    pictures), at the cost of decoding what was looked at, and of looking again at less than `EVERY` frames.
+
     Raises:
-      UserError: the recording cannot be read, or an output cannot be written; then no half of it is left.
+      UserError: the recording cannot be read, an output cannot be written, or another process is at the recording; no
+        half of an output is left.
     """
-    notes, units = Notes(recogniser, settings, name), recogniser.config.graph.units
-    shown: list[Interval] = []
+    drawn = film and out is not None
+    how = {**dataclasses.asdict(settings), "film": drawn, "every": EVERY}
+    about = unfinished.about(recogniser, recording, how) if out else None
+    step = stream.make_step(recogniser, settings)
+    with unfinished.opened(out, name, about, KINDS) as work:
+        progress = _saved(work, name)
+        if progress.tally.frames:
+            logging.warning("%s: going on after frame %d", name, progress.tally.frames)
+        with (
+            tqdm(desc=name, total=recording.count, initial=progress.tally.frames, unit="frame") as bar,
+            contextlib.closing(source.ahead(_from(recording, progress.tally.frames))) as frames,
+        ):
+            while True:
+                with Notes(recogniser, settings, name, work.folder, progress.tally) as notes:
+                    after = _stretch(notes, step, frames, progress, work.folder if drawn else None, bar)
+                    if after.tally.frames < progress.tally.frames + EVERY:
+                        return _finished(notes, out, work.folder if drawn else None)
+                progress = unfinished.save(work.folder, after, KINDS)
+
+
+def _saved(work: unfinished.Unfinished, name: str) -> Progress:
+    """What an earlier process has saved, if all that it had written by then is there."""
+    if work.saved is None:
+        return Progress()
+    try:
+        journal.Journal(work.folder, work.saved.tally.written).close()
+    except ValueError as error:
+        logging.warning("%s is begun anew: what was unfinished is damaged (%s)", name, error)
+        return Progress()
+    return work.saved
+
+
+def _from(recording: source.Source, start: int) -> Iterator[source.Frame]:
+    return recording.frames(start) if start else recording.frames()
+
+
+def _stretch(
+    notes: Notes,
+    step: stream.Step,
+    frames: Iterator[source.Frame],
+    progress: Progress,
+    folder: Path | None,
+    bar: tqdm,
+) -> Progress:
+    """Takes in the next `EVERY` frames, or those that are left, and draws them into a part of the film in `folder`."""
+    state, shown = progress.state, progress.shown
+    emotions, units = notes.recogniser.emotions, notes.recogniser.config.graph.units
     with contextlib.ExitStack() as stack:
-        found = stack.enter_context(contextlib.closing(stream.results(recogniser, settings, recording.frames())))
-        writer = stack.enter_context(Film(out / f"{name}.mp4")) if out and film else None
-        for frame, result in tqdm(found, desc=name, total=recording.count, unit="frame"):
+        part = folder and films.Film(_part(folder, progress.tally.frames), part=True, place=progress.place)
+        writer = part and stack.enter_context(part)
+        for frame in itertools.islice(frames, EVERY):
+            state, result = stream.take(step, state, frame)
             notes.add(result)
             if writer and frame.pixels is not None:
                 if any(face.score for face in result.faces):
-                    shown = notes.recent()
-                drawn = overlay.draw(frame.pixels, result, recogniser.emotions, units, notes.scores, shown)
-                writer.add(drawn, frame.time_ms)
-    return _finished(notes, out)
+                    shown = tuple(notes.recent())
+                writer.add(overlay.draw(frame.pixels, result, emotions, units, notes.scores, shown), frame.time_ms)
+            bar.update()
+    return Progress(notes.tally, state, shown, writer.place if writer else None)
+
+
+def _part(folder: Path, start: int) -> Path:
+    """The part of a film that begins with a frame."""
+    return folder / f"film_{start // EVERY:06d}.mkv"
 
 
 def camera(
@@ -131,8 +161,7 @@ def camera(
     Raises:
       UserError: the camera, or an output that cannot be written.
     """
-    notes, stop = Notes(recogniser, settings, recording.name), threading.Event()
-    window_ms = recogniser.config.motion.window_ms
+    stop, window_ms = threading.Event(), recogniser.config.motion.window_ms
     told: dict[int, float] = {}  # onset of the latest that was told, by track
 
     def on_result(result: Result) -> None:
@@ -144,17 +173,23 @@ def camera(
                 on_interval(one)
                 told[one.track] = one.onset_ms
 
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    try:
-        step = stream.make_step(recogniser, settings)
-        live.run(step, stream.State(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    return _finished(notes, out)
+    step = stream.make_step(recogniser, settings)
+    # What a camera showed is gone, so nothing of it is kept to be gone on with.
+    with unfinished.opened(None, recording.name, None, KINDS) as work:
+        with Notes(recogniser, settings, recording.name, work.folder) as notes:
+            before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+            try:
+                live.run(step, stream.State(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop)
+            finally:
+                signal.signal(signal.SIGINT, before)
+            return _finished(notes, out, None)
 
 
-def _finished(notes: Notes, out: Path | None) -> record.Outcome:
+def _finished(notes: Notes, out: Path | None, parts: Path | None) -> record.Outcome:
+    """Writes the outputs, if there is a folder for them; `parts`: where those of a film are."""
     outcome = notes.outcome()
+    if out and parts:
+        films.join(sorted(parts.glob("film_*.mkv")), out / f"{notes.name}.mp4")
     if out:
         write(out, notes.name, outcome)
     return outcome

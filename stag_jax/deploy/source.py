@@ -2,13 +2,16 @@
 
 import contextlib
 import ctypes
+import functools
 import glob
+import hashlib
+import itertools
 import math
 import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -47,13 +50,17 @@ class Frame(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A recording. `frames()` begins at its start each time, except for a camera, which is there once."""
+    """A recording. `frames()` begins at its start each time, except for a camera, which is there once.
+
+    `frames(n)` leaves the first n items out, at the cost of decoding them: all that follow are the same.
+    """
 
     name: str  # of the file without its suffix, of the folder, or camera<N>
     count: int | None  # frames as declared; None where that is not known
     fps: float | None  # nominal; the times of frames are their own
     size: tuple[int, int] | None  # height and width of the first frame; later ones may differ
-    frames: Callable[[], Iterator[Frame]]
+    frames: Callable[..., Iterator[Frame]]
+    digest: Callable[[], str] | None = None  # of its content, and of all else that its frames follow from
 
 
 def camera_index(video: str) -> int | None:
@@ -114,7 +121,8 @@ def open_video(path: Path, fps: float | None = None) -> Source:
         count = stream.frames or None
     if bare and fps is None:
         raise media.no_rate(path)
-    return _checked(path, Source(path.stem, count, rate, None, lambda: _video(path, fps)))
+    frames, digest = functools.partial(_video, path, fps), functools.partial(_digest, (path,), fps)
+    return _checked(path, Source(path.stem, count, rate, None, frames, digest))
 
 
 def open_folder(path: Path, fps: float | None) -> Source:
@@ -130,7 +138,8 @@ def open_folder(path: Path, fps: float | None) -> Source:
     files = media.numbered(path)
     if fps is None:
         raise media.no_rate(path)
-    return _checked(path, Source(path.resolve().name, len(files), fps, None, lambda: _pictures(files, fps)))
+    frames, digest = functools.partial(_pictures, files, fps), functools.partial(_digest, tuple(files.values()), fps)
+    return _checked(path, Source(path.resolve().name, len(files), fps, None, frames, digest))
 
 
 def open_camera(index: int, fps: float | None = None) -> Source:
@@ -179,9 +188,21 @@ def _live(index: int, capture: Any) -> Iterator[Frame]:
         capture.release()
 
 
-def _pictures(files: dict[int, Path], fps: float) -> Iterator[Frame]:
+def _digest(files: Sequence[Path], fps: float | None) -> str:
+    """A hash of the names and contents of files, and of the rate that was given. Raises UserError as reading does."""
+    digest = hashlib.sha256(repr(fps).encode())
+    for file in files:
+        try:
+            with file.open("rb") as content:
+                digest.update(file.name.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _pictures(files: dict[int, Path], fps: float, start: int = 0) -> Iterator[Frame]:
     first = next(iter(files))
-    for number, file in files.items():
+    for number, file in itertools.islice(files.items(), start, None):
         try:
             pixels, problem = media.read_image(file), ""
         except UserError as error:
@@ -198,20 +219,21 @@ def _checked(path: Path, source: Source) -> Source:
     return source._replace(size=first.shape[:2])
 
 
-def _video(path: Path, fps: float | None) -> Iterator[Frame]:
+def _video(path: Path, fps: float | None, start: int = 0) -> Iterator[Frame]:
     with media.open_container(path) as container:
         stream = media.video_stream(path, container)
         # Not the start in the header: in AVI that of decoding, some frames before that of showing.
-        start, now = None, 0.0
+        origin, now = None, 0.0
         for index, (frame, stamp, problem, _) in enumerate(_judged(_decoded(path, container, stream))):
             if fps is not None:
                 now = 1000 * index / fps
             elif stamp is not None:
-                start = stamp if start is None else start
-                now = 1000 * (stamp - start)
+                origin = stamp if origin is None else origin
+                now = 1000 * (stamp - origin)
             elif not problem:
                 raise media.no_rate(path)
-            yield Frame(None if problem else media.rgb(frame, stream), now, problem)
+            if index >= start:
+                yield Frame(None if problem else media.rgb(frame, stream), now, problem)
     _give_back()
 
 

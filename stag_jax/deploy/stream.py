@@ -89,11 +89,15 @@ def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame])
     step, state = make_step(recogniser, settings), State()
     with contextlib.closing(ahead(frames)) as decoded:
         for frame in decoded:
-            if frame.pixels is None:
-                yield frame, Result(frame.time_ms, (), frame.problem)
-            else:
-                state, result = step(state, frame.pixels, frame.time_ms)
-                yield frame, result
+            state, result = take(step, state, frame)
+            yield frame, result
+
+
+def take(step: Step, state: State, frame: Frame) -> tuple[State, Result]:
+    """Calls the step for a frame of a recording; one without pixels changes nothing, and its problem is the result."""
+    if frame.pixels is None:
+        return state, Result(frame.time_ms, (), frame.problem)
+    return step(state, frame.pixels, frame.time_ms)
 
 
 def prepared(recogniser: Recogniser, settings: Settings) -> Config:

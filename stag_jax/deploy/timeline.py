@@ -1,7 +1,8 @@
 """A recording at a glance: scores over time, expressions that were found, and where nothing is said."""
 
 import functools
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -115,26 +116,37 @@ def shown_tracks(outcome: Outcome) -> list[int]:
 
 def last_ms(outcome: Outcome) -> float:
     """Where the picture ends: with the recording, or with the last that is said of it."""
-    ends = [score.end_ms for _, score in outcome.scores]
-    ends += [each.offset_ms for each in outcome.intervals] + [each.end_ms for each in outcome.gaps]
-    return max([1.0, 1000 * outcome.seconds, *(end for end in ends if np.isfinite(end))])
+    ends = itertools.chain(
+        (score.end_ms for _, score in outcome.scores),
+        (interval.offset_ms for interval in outcome.intervals),
+        (gap.end_ms for gap in outcome.gaps),
+    )
+    return max(itertools.chain((1.0, 1000 * outcome.seconds), filter(np.isfinite, ends)))
 
 
 def curve(
-    scores: Iterable[tuple[int, Score]], track: int, columns: int
+    scores: Sequence[tuple[int, Score]], track: int, columns: int
 ) -> tuple[Float[np.ndarray, " s"], list[Score | None]]:
     """The windows of a face at their middle, in seconds, and None between two that do not touch.
 
     Of windows that share one of `columns` the one with the largest score is kept, so that no peak is lost.
+
+    Args:
+      scores: in order of time; gone through twice, and not held.
+      track: the face.
+      columns: of the picture.
     """
-    own = sorted((score for each, score in scores if each == track), key=lambda score: score.end_ms)
-    if not own:
+    begin = last = None
+    for number, score in scores:
+        if number == track:
+            begin, last = score.start_ms if begin is None else begin, score.end_ms
+    if begin is None:
         return np.zeros(0), []
-    span = (own[-1].end_ms - own[0].start_ms) / columns
+    span = (last - begin) / columns
     time: list[float] = []
     rows: list[Score | None] = []
-    column, end = None, own[0].start_ms
-    for score in own:
+    column, end = None, begin
+    for score in (score for number, score in scores if number == track):
         middle = (score.start_ms + score.end_ms) / 2
         here = int(middle / span) if span > 0 else 0
         if score.start_ms > end and here != column:

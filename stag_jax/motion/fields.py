@@ -13,7 +13,7 @@ from stag_jax.config import Config, replace
 from stag_jax.face import template
 from stag_jax.motion import flow as flows
 from stag_jax.motion import selection
-from stag_jax.motion.observe import REFERENCES, observe
+from stag_jax.motion.observe import observe
 from stag_jax.types import Clip, UserError
 
 LEVELS = 255
@@ -75,13 +75,11 @@ def unaligned(clip: Clip, config: Config, *, largest: bool = False) -> Fields:
       largest: only the frame of largest movement.
 
     Raises:
-      UserError: fewer than two frames, or an unknown backend or reference.
+      UserError: fewer than two frames, or an unknown backend.
     """
     motion = config.motion
     if len(clip.frames) < 2:
         raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
-    if motion.reference not in REFERENCES:
-        raise UserError(f"config.motion.reference: {motion.reference!r} is none of {', '.join(REFERENCES)}")
     scout, backend = flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
     faces = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames])
     before = np.broadcast_to(faces[:1], faces[1:].shape) if motion.reference == "onset" else faces[:-1]

@@ -25,7 +25,7 @@ def held(folder: Path) -> Iterator[Callable[[], None]]:
 
     The lock is a lease that its holder renews: of a dead process on this machine it is taken over at once, of one on
     another machine after `LEASE_S`. What is given is a function to be called now and then, which raises WorkdirGone
-    where the workdir has been removed, or taken over, since.
+    where the workdir has been removed, or taken over, since; so does any failure that comes after that.
 
     Raises:
       UserError: another run holds the workdir; the line says who, where and since when.
@@ -36,6 +36,9 @@ def held(folder: Path) -> Iterator[Callable[[], None]]:
         return
     try:
         yield lambda: _check(lease, folder)
+    except Exception:
+        _check(lease, folder)  # where the workdir is gone, that is what failed, whatever met it first
+        raise
     finally:
         _release(lease, folder)
 

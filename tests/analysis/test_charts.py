@@ -1,6 +1,7 @@
 """What is drawn is what is handed over beside it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stag_jax import files
@@ -88,4 +89,6 @@ def test_three_files_of_one_stem_and_no_objects(tmp_path):
         assert set(data.files) == set(chart.data) and data["methods"].dtype.kind == "U"
     with pytest.raises(TypeError, match="x is an array of Python objects"):
         files.write_arrays(tmp_path / "odd.npz", {"x": [None, 1]})
+    files.write_arrays(tmp_path / "table.npz", {"words": pd.Series(["uf1", "uar"])})  # objects, in a table
+    assert list(np.load(tmp_path / "table.npz")["words"]) == ["uf1", "uar"]
     assert not (tmp_path / "odd.npz").exists()

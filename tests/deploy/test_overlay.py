@@ -5,7 +5,6 @@ import signal
 from fractions import Fraction
 
 import av
-import cv2
 import numpy as np
 import pytest
 
@@ -204,4 +203,5 @@ def test_a_drawn_film_can_be_played(tmp_path):
     stream, frames = read(tmp_path / "film.mp4")
     assert len(frames) == 7 and stream.average_rate == pytest.approx(Fraction(25), rel=0.2)
     truth = drawn([face(said=score(120.0))], 120.0)
-    assert np.abs(cv2.resize(frames[3][1], truth.shape[1::-1]).astype(int) - truth).mean() < 8
+    height, width = truth.shape[:2]
+    assert np.abs(frames[3][1][:height, :width].astype(int) - truth).mean() < 4

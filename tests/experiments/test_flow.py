@@ -89,7 +89,8 @@ def test_every_array_column_and_flag_is_documented(clips, tmp_path):
     with np.load(tmp_path / "s01/s01_c01.npz", allow_pickle=False) as data:
         names = [*data.files, *flow_files.HEADER]
     assert [name for name in names if f"`{name}`" not in text] == []
-    flags = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", (ROOT / "experiments" / "flow.py").read_text(encoding="utf-8"))
+    script = (ROOT / "experiments" / "flow.py").read_text(encoding="utf-8")
+    flags = re.findall(r"(?:DEFINE_\w+|number_flag)\(\s*\"(\w+)\"", script)
     assert len(flags) == 12 and [name for name in flags if name != "align" and f"`--{name}`" not in text] == []
 
 
@@ -225,7 +226,9 @@ def test_a_film_of_crops(tmp_path):
         (("--input={tmp}/grey", "--out={tmp}/out"), "grey frame 0: no face"),
         (("--input={tmp}/grey", "--out={tmp}/out", "--skip_unusable"), "none of its 1 clips can be used"),
         (("--input={tmp}/grey", "--out={tmp}/out", "--average_ms=10"), "grey does not say its frame rate"),
-        (("--input={tmp}/grey", "--out={tmp}/out", "--backend=sift"), "--backend=sift is none of auto, dis"),
+        (("--input={tmp}/grey", "--out={tmp}/out", "--backend=sift"), "--backend must be one of auto,"),
+        (("--input={tmp}/grey", "--out={tmp}/out", "--reference=middle"), "--reference must be one of onset, previous"),
+        (("--input={tmp}/grey", "--out={tmp}/out", "--average_ms=nan"), "--average_ms=nan: must be 0 or more"),
         (("--input={tmp}/grey", "--out={tmp}/out", "--noalign", "--stabilise=affine"), "--stabilise needs an aligned"),
         (("--input={tmp}/grey", "--out={tmp}/grey/1.png"), "1.png is not a folder"),
         (("--input={tmp}/grey", "--out={tmp}/out", "--size=0"), "--size=0"),

@@ -128,8 +128,6 @@ def test_settings_out_of_range_are_named(clip):
     short = clip._replace(frames=clip.frames[:1])
     with pytest.raises(UserError, match="synth/s/c: 1 frame"):
         fields.unaligned(short, CONFIG)
-    with pytest.raises(UserError, match="'middle' is none of onset, previous"):
-        fields.unaligned(clip, replace(CONFIG, {"motion.reference": "middle"}))
     with pytest.raises(UserError, match="'sift' is none of auto, dis, farneback, tvl1"):
         fields.unaligned(clip, replace(CONFIG, {"motion.flow": "sift"}))
     with pytest.raises(UserError, match="--crop=all is none of composite, none"):

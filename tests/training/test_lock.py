@@ -79,3 +79,9 @@ def test_a_workdir_that_is_removed_is_noticed(tmp_path, gone):
         gone(tmp_path / "run")
         with pytest.raises(WorkdirGone, match="run was removed"):
             check()
+
+
+def test_what_fails_in_a_workdir_that_went_away_says_so(begun):
+    with pytest.raises(WorkdirGone, match="run was removed"), lock.held(begun):
+        shutil.rmtree(begun)
+        (begun / "log.jsonl").read_text()
