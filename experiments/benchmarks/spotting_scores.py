@@ -23,7 +23,7 @@ from stag_jax.analysis import comparison
 from stag_jax.corpora import windows
 from stag_jax.deploy import intervals, predict, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
-from stag_jax.motion import watch
+from stag_jax.motion import times, watch
 from stag_jax.protocol import spotting
 from stag_jax.training import checkpoint, workdir
 from stag_jax.types import UserError
@@ -108,15 +108,15 @@ def _watch(runs: Sequence[Path], name: str) -> Watched:
     if any(config.motion != configs[0].motion or config.face != configs[0].face for config in configs):
         raise UserError(f"{runs[0]} and {', '.join(map(str, runs[1:]))} differ in config.face or config.motion")
     state, scores = watch.State(), [[] for _ in runs]
-    for f, frame in enumerate(recording.frames):
-        state, faces = watch.step(state, frame, 1000 * f / recording.fps, configs[0], 1)
+    taken = times.frame_times(len(recording.frames), recording.fps, recording.numbers).tolist()
+    for frame, time_ms in zip(recording.frames, taken, strict=True):
+        state, faces = watch.step(state, frame, time_ms, configs[0], 1)
         for face, _, window in faces:
             for maker, said in zip(makers, scores, strict=True):
                 if window:
                     # The threshold and what the head leaves come in afterwards.
                     said.append((face.track, stream.score(window, maker, stream.Settings.threshold)))
-    tick = 1000 / recording.fps
-    truth = tuple(spotting.Span(e.onset * tick, e.offset * tick, e.emotion) for e in recording.events)
+    truth = tuple(spotting.Span(taken[e.onset], taken[e.offset], e.emotion) for e in recording.events)
     return Watched(name, truth, tuple(map(tuple, scores)))
 
 

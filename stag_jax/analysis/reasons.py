@@ -92,9 +92,9 @@ def annotated(prepared: Sequence[features.Prepared], ids: Sequence[str]) -> dict
     for each in prepared:
         for report in each.reports:
             for mark in MARKS:
-                frame = getattr(report, f"annotated_{mark}")
-                if report.id in where and frame >= 0:
-                    found[mark][where[report.id]] = frame * 1000 / report.fps
+                time_ms = getattr(report, f"annotated_{mark}_ms")
+                if report.id in where and time_ms >= 0:
+                    found[mark][where[report.id]] = time_ms
     return found
 
 

@@ -35,7 +35,7 @@ from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
 from stag_jax.types import ClipFeatures, FlowClip, Recording
 
-FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
+FEATURES_VERSION = 5  # raise it when face/ or motion/ change what they compute
 CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
 RECORDINGS = 4  # and recordings
 TILE_QUALITY = 90  # of JPEG
