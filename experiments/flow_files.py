@@ -19,7 +19,7 @@ from stag_jax.config import Config, to_dict
 from stag_jax.deploy.source import VIDEOS
 from stag_jax.files import write_arrays, write_atomically, write_table
 from stag_jax.motion import fields, times
-from stag_jax.motion import flow as flows
+from stag_jax.motion import optical_flow as flows
 from stag_jax.types import UserError
 
 VERSION = 1  # of what is written; raise it when the same input gives other files

@@ -16,7 +16,7 @@ SUBJECTS = 20
 FRAME_MS = 40.0  # mean time from one frame to the next
 
 
-class Setting(NamedTuple):
+class RandomStudy(NamedTuple):
     """What is trained; all of it on the host, so that it can be sent to another process."""
 
     config: Config
@@ -30,12 +30,12 @@ class Setting(NamedTuple):
         return fold.make_task(self.config, self.graph, int(self.roster.members.train_mask.sum(axis=1).min()))
 
 
-def random_setting(config: Config, clips: int, members: int, subjects: int = SUBJECTS) -> Setting:
+def random_setting(config: Config, clips: int, members: int, subjects: int = SUBJECTS) -> RandomStudy:
     """Draw a study of so many random clips and members: folds of `subjects` subjects, with as many seeds as needed."""
     graph = nodes.graph(config.graph, config.motion)
     splits = loso([f"s{index % subjects:02d}" for index in range(clips)])
     roster = make_roster(splits, range(-(-members // len(splits.names))))
-    return Setting(config, graph, random_clips(config, graph, clips), first_members(roster, members))
+    return RandomStudy(config, graph, random_clips(config, graph, clips), first_members(roster, members))
 
 
 def random_clips(config: Config, graph: FaceGraph, clips: int) -> ClipBatch:
@@ -64,7 +64,7 @@ def first_members(roster: Roster, count: int) -> Roster:
     return roster._replace(members=members, names=roster.names[:count], test_rows=rows, test_mask=mask)
 
 
-def stacked_states(setting: Setting) -> fold.MemberState:
+def stacked_states(setting: RandomStudy) -> fold.MemberState:
     """Return the first state of the first member, once for each member.
 
     It is on the host, where the copies share their memory. A step costs the same whatever its numbers are.
@@ -75,7 +75,7 @@ def stacked_states(setting: Setting) -> fold.MemberState:
     return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *x.shape)), state)
 
 
-def step_flops(setting: Setting) -> float:
+def step_flops(setting: RandomStudy) -> float:
     """Return the FLOP of one step of one member, as XLA counts them before it optimises."""
     task = setting.task
     member = abstract_member(setting)
@@ -84,6 +84,6 @@ def step_flops(setting: Setting) -> float:
     return float(lowered.cost_analysis()["flops"])
 
 
-def abstract_member(setting: Setting) -> Any:
+def abstract_member(setting: RandomStudy) -> Any:
     """Return shapes and types of one member."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), setting.roster.members)

@@ -11,7 +11,7 @@ import numpy as np
 
 from stag_jax.config import Config
 from stag_jax.face import action_units
-from stag_jax.motion import live, times, watch
+from stag_jax.motion import incremental, times, watch
 from stag_jax.protocol.labels import NONE
 from stag_jax.types import ClipFeatures, Event, Recording, UserError
 
@@ -38,7 +38,7 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
                 f"{recording.id}: an event from frame {event.onset} to {event.offset} of a recording of {count}"
             )
     taken = times.frame_times(count, recording.fps, recording.numbers)
-    state, found = watch.State(), []
+    state, found = watch.WatchState(), []
     for frame, time_ms in zip(recording.frames, taken.tolist(), strict=True):
         state, faces = watch.step(state, frame, time_ms, config, 1)
         for face in faces:
@@ -47,7 +47,9 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
     return found
 
 
-def _learnable(recording: Recording, taken: np.ndarray, window: live.Window, config: Config) -> list[ClipFeatures]:
+def _learnable(
+    recording: Recording, taken: np.ndarray, window: incremental.Window, config: Config
+) -> list[ClipFeatures]:
     """The window as a clip; none where it holds a part of an expression."""
     start, end = window.start_ms, float(window.times_ms[-1])
     shares = [_share(taken[event.onset], taken[event.offset], start, end) for event in recording.events]

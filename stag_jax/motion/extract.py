@@ -6,7 +6,7 @@ import numpy as np
 
 from stag_jax.config import Config
 from stag_jax.face import action_units
-from stag_jax.motion import flow, nodes, selection, times
+from stag_jax.motion import nodes, optical_flow, selection, times
 from stag_jax.motion.observe import Observation, observe
 from stag_jax.types import Clip, ClipFeatures, FlowClip
 
@@ -33,7 +33,7 @@ def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
     shown = seen.mask.astype(np.float32)
     centres = nodes.kept(seen.centres, config.graph)
     taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
-    features = nodes.node_features(seen.flow, flow.strain(seen.flow), centres, motion.patch, motion.spacing)
+    features = nodes.node_features(seen.flow, optical_flow.strain(seen.flow), centres, motion.patch, motion.spacing)
     return ClipFeatures(
         **_known(clip, config),
         nodes=features * shown[:, None, None],

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from stag_jax.config import Config, FaceConfig, MotionConfig
 from stag_jax.face import alignment, regions, tracking
-from stag_jax.motion import flow as flows
 from stag_jax.motion import nodes, selection, stabilise, times
+from stag_jax.motion import optical_flow as flows
 from stag_jax.types import Clip, UserError
 
 STILL = 0.25  # pixels at the rigid points; a head that moved less is not put back

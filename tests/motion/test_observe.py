@@ -54,7 +54,9 @@ def film(smile, turn=(0.0, 0.0, 0.0), noise=0.0):
         grey = cv2.remap(drawn, *source, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         grey += rng.normal(0, noise, grey.shape) if noise else 0
         frames.append(np.repeat(np.uint8(np.clip(grey, 0, 255))[..., None], 3, axis=2))
-    return Clip("corpus/s1/c1", "corpus_s1", "corpus", "positive", None, 100.0, np.stack(frames), 0, 11, len(frames) - 1)
+    return Clip(
+        "corpus/s1/c1", "corpus_s1", "corpus", "positive", None, 100.0, np.stack(frames), 0, 11, len(frames) - 1
+    )
 
 
 def pulse(f=23, peak=11, height=1.5):

@@ -69,7 +69,7 @@ class Bench:
         dotted = {key.replace("__", "."): value for key, value in changes.items()}
         return from_config_dict(base.settings({**KINDS[kind][2], **self.size.network, **dotted}))
 
-    def setting(self, kind: str, count: int) -> random_study.Setting:
+    def setting(self, kind: str, count: int) -> random_study.RandomStudy:
         """Return a study of `count` members on random clips."""
         clips, subjects, _ = KINDS[kind]
         return random_study.random_setting(self.config(kind), clips, count, subjects)
@@ -165,7 +165,7 @@ def largest_that_fits(run: Callable[[int], T], count: int) -> tuple[int, T]:
         count //= 2
 
 
-def flops(setting: random_study.Setting) -> float | None:
+def flops(setting: random_study.RandomStudy) -> float | None:
     """Return the FLOP of a member-step, or None where XLA does not tell."""
     try:
         with jax.default_device(jax.devices("cpu")[0]):

@@ -9,7 +9,7 @@ import numpy as np
 from stag_experiments.benchmarks.accelerator import bench as bench_lib
 from stag_experiments.benchmarks.accelerator import rendered_clips
 from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Row, Rows
-from stag_jax.motion import flow, tvl1
+from stag_jax.motion import optical_flow, tvl1
 
 FLOAT = 4  # bytes
 # Numbers a pixel that an iteration reads at least (the flow, its dual variables for two directions, and the data term's
@@ -40,7 +40,7 @@ def copy_rate(megabytes: int, seconds: float) -> float:
     return 2 * array.nbytes / bench_lib.repeated(lambda: scaled(array).block_until_ready(), seconds / 2)
 
 
-def bytes_moved(height: int, width: int, settings: tvl1.Settings = tvl1.DEFAULT) -> float:
+def bytes_moved(height: int, width: int, settings: tvl1.TVL1Settings = tvl1.DEFAULT) -> float:
     """Return the bytes that the flow of one pair reads and writes at least, were every array touched once a pass.
 
     Pyramid, filters and spline coefficients are left out: it is a lower bound.
@@ -79,7 +79,7 @@ def _errors(found: Sequence[rendered_clips.Pair], side: int) -> Rows:
     fields = {}
     for name, backend in (("TV-L1", "tvl1"), ("OpenCV DIS, one core", "dis")):
         watch = bench_lib.Stopwatch()
-        fields[name] = flow.flows(first, second, backend)
+        fields[name] = optical_flow.flows(first, second, backend)
         seconds = watch.seconds()
         rate = {"pairs/s": len(found) / seconds} if backend == "dis" else {}
         yield {

@@ -36,7 +36,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     }
 
 
-def _timed(bench: Bench, setting: random_study.Setting, study: members.Study, times: float, clock: Clock) -> Row:
+def _timed(bench: Bench, setting: random_study.RandomStudy, study: members.Study, times: float, clock: Clock) -> Row:
     """Train the members of `setting`, predict their test clips; `times` is how much more work the whole study is."""
     watch = bench_lib.Stopwatch()
     # To start from one state costs no program; it is done where the figures are extrapolated anyway.
