@@ -23,7 +23,7 @@ import numpy as np
 from stag_jax.deploy import load_export, scan, stream
 from stag_jax.types import ClipBatch
 recogniser = load_export(sys.argv[1])
-stream.make_step(recogniser, stream.Settings())
+stream.make_step(recogniser, stream.StreamSettings())
 t, u = recogniser.config.motion.frames, len(recogniser.config.graph.units)
 clip = ClipBatch(np.zeros((1, t, 22, 4 * recogniser.config.motion.patch**2 + 6)), np.arange(t)[None], np.ones((1, t)),
     np.ones((1, t), bool), np.zeros((1, u)), np.zeros((1, u), bool), np.zeros(1, int))
