@@ -1,4 +1,4 @@
-"""From a finished workdir, or an exported network, to predictions on new video."""
+"""Predict on new video with a finished workdir or an exported network."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ TO_TRY = Path(__file__).with_name("synth_me.stag")  # trained on rendered faces 
 
 
 def __getattr__(name: str) -> Any:
-    # Looked up when it is asked for, so that importing the package imports nothing.
+    # Imported on first access, so that importing the package imports nothing.
     if name == "load_export":
         from stag_jax.deploy.artefact import load_export
 

@@ -1,9 +1,9 @@
-"""An exported network in one file, and back from it as a recogniser. `export` makes what is written here.
+"""Write an exported network as one file (`*.stag`), and load it as a recogniser. `exporting` makes the content.
 
-A file `*.stag` is a ZIP, compressed by deflate: `manifest.json` says what the network is and holds the SHA-256 of every
-other member; the program is one member, its weights another where they are not part of the program. Reading one needs
-neither a workdir nor Flax nor any other package of training, only what runs its kind of program, which is imported when
-a file is opened:
+A file is a ZIP, compressed by deflate: `manifest.json` describes the network and holds the SHA-256 of every other
+member; the program is one member; its weights are another, unless the program contains them. Reading a file needs
+neither a workdir nor Flax nor any other package of training, only the runtime of its format, which is imported when the
+file is opened:
 
     stablehlo    jax, flatbuffers
     onnx         onnxruntime
@@ -26,23 +26,23 @@ from stag_jax.deploy.results import Answer, Recogniser
 from stag_jax.files import write_atomically
 from stag_jax.types import ClipBatch, UserError
 
-VERSION = 1  # of the format; raise it when a reader of the one before would misread a file
+VERSION = 1  # of the format; raise it when an older reader would misread a file
 MANIFEST, WEIGHTS = "manifest.json", "weights.bin"
-LIMITS = {MANIFEST: 1 << 20}  # bytes; the network that comes with stag-jax has 18 kB, and JSON takes 30 times as much
+LIMITS = {MANIFEST: 1 << 20}  # bytes; the bundled network's has 18 kB; parsed JSON takes 30 times as much memory
 PROGRAMS = {"stablehlo": "program.stablehlo", "onnx": "model.onnx", "tflite": "model.tflite"}
-SCALE = "|scale"  # ends the name of what an 8-bit weight of the same name is multiplied by
+SCALE = "|scale"  # suffix: NAME|scale is the factor of the 8-bit weight NAME
 INPUTS = ("nodes", "times_ms", "magnitude", "frame_mask")
 OUTPUTS = ("probability", "au_probability")
-ANY = "b"  # in the place of a number of clips: whatever it is
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same network gives the same bytes
+ANY = "b"  # in a shape: any number of clips
+EPOCH = (1980, 1, 1, 0, 0, 0)  # date of every member, so that the same network gives the same bytes
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8}
 
 Arrays = tuple[np.ndarray, ...]
-Call = Callable[[Arrays], Arrays]  # arrays of INPUTS to arrays of OUTPUTS
+Call = Callable[[Arrays], Arrays]  # maps the arrays of INPUTS to those of OUTPUTS
 
 
 class Artefact(NamedTuple):
-    """What a file holds, checked against its checksums."""
+    """The content of a file, checked against its checksums."""
 
     path: Path
     manifest: Mapping[str, Any]
@@ -50,18 +50,22 @@ class Artefact(NamedTuple):
 
 
 def pack(weights: Mapping[str, np.ndarray]) -> tuple[bytes, list[dict[str, Any]]]:
-    """Arrays one after the other, and the name, dtype and shape of each, by which `unpack` finds them."""
+    """Concatenate arrays into bytes; also return the name, dtype and shape of each, which `unpack` needs."""
     about = [{"name": name, "dtype": x.dtype.name, "shape": list(x.shape)} for name, x in weights.items()]
     return b"".join(np.ascontiguousarray(x).tobytes() for x in weights.values()), about
 
 
 def unpack(content: bytes, about: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The arrays of `pack`. Raises ValueError or KeyError where the two do not fit each other."""
+    """Return the arrays that `pack` wrote.
+
+    Raises:
+      ValueError, KeyError: the content does not match its description.
+    """
     arrays, start = {}, 0
-    for one in about:
-        dtype = np.dtype(DTYPES[one["dtype"]])
-        count = int(np.prod(one["shape"], dtype=np.int64))
-        arrays[one["name"]] = np.frombuffer(content, dtype, count, start).reshape(one["shape"])
+    for entry in about:
+        dtype = np.dtype(DTYPES[entry["dtype"]])
+        count = int(np.prod(entry["shape"], dtype=np.int64))
+        arrays[entry["name"]] = np.frombuffer(content, dtype, count, start).reshape(entry["shape"])
         start += count * dtype.itemsize
     if start != len(content):
         raise ValueError(f"{WEIGHTS} has {len(content)} bytes where {start} are needed")
@@ -69,7 +73,7 @@ def unpack(content: bytes, about: list[Mapping[str, Any]]) -> dict[str, np.ndarr
 
 
 def restored(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Stored weights as numbers to compute with: those in 8 bits times their scales, in float32."""
+    """Return stored weights ready to compute with: 8-bit ones times their scales, and float16 ones, as float32."""
     return {
         name: _number(array, weights.get(name + SCALE)) for name, array in weights.items() if not name.endswith(SCALE)
     }
@@ -82,10 +86,10 @@ def _number(array: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
 
 
 def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes]) -> Path:
-    """Writes a whole file or none; the checksums of `members` are put into the manifest. Returns the path.
+    """Write a file atomically, with the checksums of `members` in its manifest; return its path.
 
     Raises:
-      UserError: it cannot be written, or is too large to be read again; the file is named.
+      UserError: the file cannot be written, or is too large to be read again; names the file.
     """
     if (size := sum(map(len, members.values()))) > unzip.UNPACKED - LIMITS[MANIFEST]:
         raise UserError(f"{path} is not written: {size / 1e9:.1f} GB is more than one file holds; take fewer folds")
@@ -103,17 +107,17 @@ def write(path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes])
 
 
 def read(path: Path) -> Artefact:
-    """What is in a file.
+    """Read a file and check it.
 
     Raises:
-      UserError: no such file, none of this kind, one of a newer version, a damaged one, or one that claims more than
-        `unzip` reads; the file is named.
+      UserError: the file is missing, of another kind, of a newer version, damaged, or larger than `unzip` reads; names
+        the file.
     """
     members = unzip.read_members(path, LIMITS)
     try:
         manifest = json.loads(members.pop(MANIFEST))
         version, digests = int(manifest["version"]), dict(manifest["sha256"].items())
-    # RuntimeError: nested too deeply. ArithmeticError: infinity for a version.
+    # RuntimeError: JSON nested too deeply. ArithmeticError: the version is infinity.
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path} is damaged: {MANIFEST} is not to be understood ({error!r})") from error
     if version > VERSION:
@@ -127,40 +131,41 @@ def read(path: Path) -> Artefact:
 
 
 def load_export(path: Path | str, threads: int = 1) -> Recogniser:
-    """The network in a file; its `forward` raises UserError for clips of another shape.
+    """Load the network in a file; its `forward` raises UserError for clips of another shape.
 
-    A program for one clip is called as often as there are clips.
+    A program for one clip is called once per clip.
 
     Args:
       path: the file.
-      threads: cores for one call, of ONNX and LiteRT; XLA decides on its own.
+      threads: CPU threads of one call, for ONNX and LiteRT; XLA chooses its own.
 
     Raises:
-      UserError: no such file, a damaged or newer one, or its runtime is missing; the file or package is named.
+      UserError: the file is missing, damaged or of a newer version, or its runtime is missing; names the file or the
+        package.
     """
-    found = read(Path(path))
+    file = read(Path(path))
     try:
-        config = from_config_dict(completed(found.manifest["config"]), Config, f"{path}: config")
-        shapes = {name: tuple(found.manifest["inputs"][name]["shape"]) for name in INPUTS}
-        program = found.members[PROGRAMS[found.manifest["format"]]]
+        config = from_config_dict(completed(file.manifest["config"]), Config, f"{path}: config")
+        shapes = {name: tuple(file.manifest["inputs"][name]["shape"]) for name in INPUTS}
+        program = file.members[PROGRAMS[file.manifest["format"]]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {MANIFEST} is not to be understood ({error!r})") from error
-    call = OPENERS[found.manifest["format"]](found, program, threads)
+    call = OPENERS[file.manifest["format"]](file, program, threads)
     one_by_one = shapes["nodes"][0] != ANY
 
     def forward(clips: ClipBatch) -> Answer:
-        arrays = _arrays(clips, shapes, found.path)
+        arrays = _arrays(clips, shapes, file.path)
         if not one_by_one:
             return Answer(*call(arrays))
-        each = [call(tuple(array[row : row + 1] for array in arrays)) for row in range(len(arrays[0]))]
-        return Answer(*(np.concatenate(parts) for parts in zip(*each, strict=True)))
+        answers = [call(tuple(array[row : row + 1] for array in arrays)) for row in range(len(arrays[0]))]
+        return Answer(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
 
-    digest = hashlib.sha256(json.dumps(found.manifest["sha256"], sort_keys=True).encode()).hexdigest()
-    return Recogniser(found.path.name, config, forward, digest)
+    digest = hashlib.sha256(json.dumps(file.manifest["sha256"], sort_keys=True).encode()).hexdigest()
+    return Recogniser(file.path.name, config, forward, digest)
 
 
 def _arrays(clips: ClipBatch, shapes: Mapping[str, tuple], path: Path) -> Arrays:
-    """What the program takes. Raises UserError where an array has another shape, or there is no clip."""
+    """Return the program's inputs. Raises UserError if an array has another shape, or there is no clip."""
     count = len(clips.nodes)
     if not count:
         raise UserError(f"{path.name} was given no clip")
@@ -183,10 +188,10 @@ def _open_stablehlo(found: Artefact, program: bytes, threads: int) -> Call:
     try:
         weights = list(restored(unpack(found.members[WEIGHTS], found.manifest["weights"])).values())
         exported = export.deserialize(bytearray(program))
-    # jax has no class of its own for a program that it cannot read, such as one of a jax much newer.
+    # jax has no error class for a program that it cannot read, such as one of a much newer jax.
     except Exception as error:
         raise UserError(f"{found.path} cannot be read by jax {jax.__version__}: {error}") from error
-    # As constants: XLA works out beforehand what depends on weights alone, and a call passes nothing but the clip.
+    # Weights as constants: XLA computes what depends on them alone at compile time, and a call passes only the clip.
     run = jax.jit(lambda *arrays: exported.call(*weights, *arrays))
     return lambda arrays: tuple(np.asarray(array) for array in run(*arrays))
 
@@ -198,10 +203,10 @@ def _open_onnx(found: Artefact, program: bytes, threads: int) -> Call:
         raise UserError(f"{found.path} needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # of warnings about constants that it folds there are hundreds
+    options.log_severity_level = 3  # errors only: it gives hundreds of warnings about folded constants
     session = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
-    # An input that does not matter to the answer is none of the program.
-    taken = {one.name for one in session.get_inputs()}
+    # Inputs that do not affect the outputs are not part of the program.
+    taken = {tensor.name for tensor in session.get_inputs()}
 
     def call(arrays: Arrays) -> Arrays:
         named = {name: array for name, array in zip(INPUTS, arrays, strict=True) if name in taken}
@@ -219,8 +224,8 @@ def _open_litert(found: Artefact, program: bytes, threads: int) -> Call:
     taken = run.get_input_details()
 
     def call(arrays: Arrays) -> Arrays:
-        said = run(**{name: array for name, array in zip(INPUTS, arrays, strict=True) if name in taken})
-        return tuple(said[name] for name in OUTPUTS)
+        outputs = run(**{name: array for name, array in zip(INPUTS, arrays, strict=True) if name in taken})
+        return tuple(outputs[name] for name in OUTPUTS)
 
     return call
 

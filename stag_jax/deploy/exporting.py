@@ -1,4 +1,4 @@
-"""A finished run as one file that runs without it: raw features in, probabilities out. `artefact` reads it back.
+"""Export a finished run as one self-contained file: raw features in, probabilities out. `artefact` reads it back.
 
 stablehlo   f32, bf16, int8; one program for cpu, cuda and tpu
 onnx        f32, int8
@@ -22,8 +22,8 @@ from stag_jax.types import ClipBatch, UserError
 
 FORMATS = {"stablehlo": ("f32", "bf16", "int8"), "onnx": ("f32", "int8"), "tflite": ("f32", "int8")}
 PLATFORMS = ("cpu", "cuda", "tpu")
-MADE_UP = 7  # clips that answers are compared on
-# How far the answers of a file may be from those of the checkpoint: at most, and in the mean.
+MADE_UP = 7  # number of random clips on which the file is compared with the checkpoint
+# Largest allowed difference of a file's probabilities from the checkpoint's: maximum, and mean.
 TOLERANCE, MEAN_TOLERANCE = {"f32": 1e-4, "bf16": 1.0, "int8": 1.0}, {"f32": 1e-4, "bf16": 0.05, "int8": 0.05}
 PACKAGES = (
     "stag-jax",
@@ -44,7 +44,7 @@ WARNING = (
 
 
 def check(format: str, precision: str) -> None:
-    """Raises UserError where there is no such format or precision, or what writes it is missing."""
+    """Raise UserError if the format or precision does not exist, or the library that writes it is missing."""
     if format not in FORMATS:
         raise UserError(f"--format={format} is none of {', '.join(FORMATS)}")
     if precision not in portable.PRECISIONS:
@@ -68,19 +68,20 @@ def export(
     precision: str,
     folds: Sequence[str] = (),
 ) -> Path:
-    """Writes the mean over the named folds (all, if none is named) of the run in `folder`; returns the file's path.
+    """Export the mean over the named folds (default: all) of the run in `folder`; return the file's path.
 
-    The file is `<out>/<format>-<precision>.stag`, and is there only if its answers are those of the checkpoint.
+    The file is `<out>/<format>-<precision>.stag`. It is written only if its answers agree with the checkpoint's.
 
     Args:
-      folder: of a finished run.
-      out: folder, created if missing.
-      format: of `FORMATS`.
-      precision: one that the format has.
-      folds: by name.
+      folder: workdir of a finished run.
+      out: output folder, created if missing.
+      format: a key of `FORMATS`.
+      precision: one that the format supports.
+      folds: names of folds.
 
     Raises:
-      UserError: no such run, fold, format or precision; a library is missing; or other answers than the checkpoint's.
+      UserError: no such run, fold, format or precision; a library is missing; or the answers differ from the
+        checkpoint's.
     """
     check(format, precision)
     made = load(folder, format, precision, folds)
@@ -96,20 +97,20 @@ def export(
 
 
 def load(folder: Path, format: str, precision: str, folds: Sequence[str] = ()) -> Portable:
-    """The network that `write` takes. Raises UserError where there is no such run or fold."""
-    own = precision if format == "stablehlo" else "f32"  # the writers of the others round by themselves
-    return portable.load(folder, own, folds, unrolled=format == "tflite")
+    """Load the network that `write` takes. Raises UserError if there is no such run or fold."""
+    rounding = precision if format == "stablehlo" else "f32"  # the other formats' writers quantise themselves
+    return portable.load(folder, rounding, folds, unrolled=format == "tflite")
 
 
 def write(path: Path, folder: Path, made: Portable, format: str, precision: str, program: Any) -> Path:
-    """Writes a network of the run in `folder`, unchecked; `program` may be that of another of its folds."""
+    """Write a network of the run in `folder`, unchecked; `program` may come from another fold of the run."""
     return artefact.write(path, _manifest(folder, made, format, precision), members(made, format, precision, program))
 
 
 def program(made: Portable, format: str) -> Any:
-    """The program without weights, the same for all networks of a run of so many members and of one precision.
+    """Return the program without weights; networks of one run, precision and number of members share it.
 
-    None for LiteRT, whose files are written with their weights.
+    None for LiteRT, whose program contains its weights.
     """
     if format == "tflite":
         return None
@@ -117,7 +118,7 @@ def program(made: Portable, format: str) -> Any:
 
 
 def members(made: Portable, format: str, precision: str, program: Any) -> dict[str, bytes]:
-    """The files of an artefact, but for its manifest. A model of ONNX or LiteRT has its weights in it."""
+    """Return the members of an artefact except its manifest. An ONNX or LiteRT model contains its weights."""
     if format == "tflite":
         return {PROGRAMS[format]: litert.write(made, int8=precision == "int8")}
     if format == "stablehlo":
@@ -129,23 +130,23 @@ def members(made: Portable, format: str, precision: str, program: Any) -> dict[s
 
 
 def stablehlo(made: Portable) -> bytes:
-    """The program of a network for `PLATFORMS`, serialised by jax."""
+    """Return the program of a network for `PLATFORMS`, serialised by jax."""
     from jax import export as jax_export
 
     function, shapes = portable.program(made)
-    # Lines of the source are of no use in a file, and a third of a program.
-    before = jax.config.jax_traceback_in_locations_limit
+    # Source locations are useless in a file, and take a third of a program.
+    limit = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         return bytes(jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).serialize())
-    except ImportError as error:  # jax asks for it without bringing it
+    except ImportError as error:  # jax does not declare it as a dependency
         raise UserError("StableHLO needs flatbuffers, which is not installed: pip install flatbuffers") from error
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def made_up(made: Portable) -> ClipBatch:
-    """Random clips with the statistics of the first fold's training clips; in the second some frames are missing."""
+    """Return random clips with the feature statistics of the first fold; the second clip has masked frames."""
     rng = np.random.default_rng(0)
     (t, n, d), units = made.inputs[0][0], len(made.config.graph.units)
     mean, scale = made.weights["mean"][0], made.weights["scale"][0]
@@ -163,24 +164,24 @@ def made_up(made: Portable) -> ClipBatch:
 
 
 def _check_answers(folder: Path, made: Portable, path: Path, precision: str) -> None:
-    """Raises UserError where the file answers otherwise than the checkpoint."""
-    asked = made_up(made)
-    wanted = recognition.from_run(folder, made.folds).forward(asked)
-    said = artefact.load_export(path).forward(asked)
+    """Raise UserError if the file's answers differ from the checkpoint's."""
+    clips = made_up(made)
+    expected = recognition.from_run(folder, made.folds).forward(clips)
+    actual = artefact.load_export(path).forward(clips)
     for name in OUTPUTS:
-        apart = np.abs(np.asarray(getattr(wanted, name)) - np.asarray(getattr(said, name)))
-        apart = apart[~np.isnan(getattr(wanted, name))]
-        if apart.size and not (apart.max() <= TOLERANCE[precision] and apart.mean() <= MEAN_TOLERANCE[precision]):
+        error = np.abs(np.asarray(getattr(expected, name)) - np.asarray(getattr(actual, name)))
+        error = error[~np.isnan(getattr(expected, name))]
+        if error.size and not (error.max() <= TOLERANCE[precision] and error.mean() <= MEAN_TOLERANCE[precision]):
             raise UserError(
-                f"{path.name.lstrip('.')} is not written: its {name} is {apart.max():.2g} from that of the checkpoint, "
-                f"{apart.mean():.2g} in the mean"
+                f"{path.name.lstrip('.')} is not written: its {name} is {error.max():.2g} from that of the checkpoint, "
+                f"{error.mean():.2g} in the mean"
             )
 
 
 def _manifest(folder: Path, made: Portable, format: str, precision: str) -> dict[str, Any]:
     about = workdir.read_about(folder)
     config = config_lib.to_dict(made.config)
-    # Folders are those of the machine that it was trained on.
+    # Folders of the training machine are left out.
     config["data"] |= {"data_dir": "", "manual_dir": ""}
     config["distil"] |= {"teacher": Path(config["distil"]["teacher"]).name}
     dtypes = {name: np.dtype(dtype).name for name, (_, dtype) in zip(INPUTS, made.inputs, strict=True)}
@@ -209,15 +210,15 @@ def _manifest(folder: Path, made: Portable, format: str, precision: str) -> dict
 
 
 def _mean(each: Float[np.ndarray, "m d"]) -> list[float]:
-    """Over folds, to be read; what is computed with is every fold's own, inside the program or among its weights."""
+    """Average over folds, for human readers; the network uses each fold's own values."""
     return [float(f"{value:.6g}") for value in each.mean(axis=0)]
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""A film that is written frame by frame, each at its own time; in parts, where it may be stopped and gone on with."""
+"""Write a video file frame by frame, each at its own time; in parts, if the work may be interrupted and resumed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 from stag_jax.files import write_atomically
 from stag_jax.types import UserError
 
-CODECS = ("libx264", "mpeg4")  # the first that there is
-FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # the second keeps times as they are, wherever they begin
-EVEN = 2  # 4:2:0 has one sample of colour for two pixels
+CODECS = ("libx264", "mpeg4")  # the first available one is used
+FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # Matroska keeps timestamps as they are, whatever the first one is
+EVEN = 2  # sides must be even: 4:2:0 has one colour sample per two pixels
 TICK = Fraction(1, 1000)  # seconds
 
 
 class Place(NamedTuple):
-    """Where a film stands, for its next part."""
+    """The size and the last timestamp of a film, which its next part needs."""
 
     height: int
     width: int
@@ -30,18 +30,18 @@ class Place(NamedTuple):
 
 
 class Film:
-    """A file that is written frame by frame, each at its own time, and is there once it is whole; MP4 or Matroska.
+    """A video file (MP4 or Matroska) that is written frame by frame, each at its own time.
 
-    A context manager: at its end the file gets its name, unless an exception ends it; then there is no file. The first
-    frame gives the size, filled up to even sides by its own border; frames of quite another size are scaled
-    to it. A part of a film, which begins where `place` says, may have no frame; then it is an empty file.
+    A context manager: the file gets its name at the end of the block; after an exception there is no file. The first
+    frame sets the size, padded to even sides by repeating its border; frames of another size are scaled to it. A part
+    of a film continues from `place`; it may have no frames, and is then an empty file.
 
     Raises (from every method):
       UserError: the file cannot be written, or the disk is full; names the file.
     """
 
     def __init__(self, path: Path, *, part: bool = False, place: Place | None = None):
-        """A film that will be at `path`, or a part of one."""
+        """Prepare a film at `path`, or a part of one."""
         self.path, self.part, self.place = path, part, place
         self._stack = contextlib.ExitStack()
         self._temporary: Path | None = None
@@ -54,7 +54,7 @@ class Film:
         return self
 
     def add(self, pixels: UInt8[np.ndarray, "y x 3"], time_ms: float) -> None:
-        """The next frame, RGB. One that is not later than the last, in whole milliseconds, is left out."""
+        """Add the next frame, RGB. It is skipped if its time, in whole ms, is not after the last frame's."""
         stamp = round(time_ms)
         if self.place is not None and stamp <= self.place.last:
             return
@@ -78,7 +78,7 @@ class Film:
     def _begin(self, height: int, width: int) -> None:
         codec = next(name for name in CODECS if name in av.codecs_available)
         options = {"preset": "veryfast", "crf": "21"} if codec == "libx264" else {"qmin": "2", "qmax": "6"}
-        # Without frames that are predicted from later ones, parts can be put one after the other.
+        # Parts can be concatenated only without B-frames, which are predicted from later frames.
         options |= {"g": "50", "bf": "0"}
         self._container = av.open(str(self._temporary.absolute()), "w", format=FORMATS[self.path.suffix])
         self._stream = self._container.add_stream(codec, rate=25, options=options)
@@ -107,7 +107,7 @@ class Film:
                 raise
 
     def _discard(self) -> None:
-        # What cannot be finished is thrown away; why it could not is being raised already.
+        # Errors while closing are ignored: the original error is already being raised.
         with contextlib.suppress(av.FFmpegError, OSError):
             if self._container is not None:
                 self._container.close()
@@ -117,10 +117,10 @@ class Film:
 
 
 def join(parts: Sequence[Path], path: Path) -> None:
-    """Puts the parts of a film one after the other into one MP4 file, without encoding anything again.
+    """Concatenate the parts of a film into one MP4 file, without encoding again.
 
     Raises:
-      UserError: there is no frame in them, or the file cannot be written; it is named.
+      UserError: the parts have no frame, or the file cannot be written; names the file.
     """
     with _one_line(path), write_atomically(path) as temporary:
         filled = [part for part in parts if part.stat().st_size]
@@ -144,7 +144,7 @@ def _no_frame(path: Path) -> UserError:
 
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
-    """Raises UserError, which names the file, for what FFmpeg and the disk raise."""
+    """Turn errors of FFmpeg and the disk into a UserError that names the file."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Scores of windows over time as expressions with onset, apex and offset, and frames of no use as gaps."""
+"""Turn window scores into expressions with onset, apex and offset, and unusable frames into gaps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,48 +7,48 @@ from jaxtyping import Float
 
 from stag_jax.deploy.results import Gap, Interval, Recogniser, Result, Score
 
-LEAST = 0.5  # score of an expression
+LEAST = 0.5  # minimum score of an expression
 SHORTEST, LONGEST = 40.0, 500.0  # ms that a micro-expression lasts: 1/25 to 1/2 second
-LEAD = 50.0  # ms of a window in which the face is still
-APART = 0.5  # share of the shorter of two movements that may overlap, before they are one
+LEAD = 50.0  # ms at the start of a window in which the face must be still
+APART = 0.5  # largest overlap, as a fraction of the shorter movement, of two separate movements
 
-# Of a network that was trained to spot.
-AROUND = 50.0  # ms to either side over which its scores are averaged
-CONTINUES = 120.0  # ms from one window to the next, beyond which a row of windows is over
+# For a network that was trained to spot.
+AROUND = 50.0  # ms to either side over which scores are averaged
+CONTINUES = 120.0  # largest distance in ms between consecutive windows of one row
 TYPICAL = 320.0  # ms from onset to offset of an expression
 
-Scores = Sequence[tuple[int, Score]]  # track and what is said of a window of it, in order of time
+Scores = Sequence[tuple[int, Score]]  # (track, score of a window), in order of time
 
 
 def found(scores: Scores, recogniser: Recogniser, least: float = LEAST) -> list[Interval]:
-    """The expressions of all tracks, in order of their onsets: by `rows` if the network spots, else by `merged`."""
+    """Return the expressions of all tracks, ordered by onset: by `rows` if the network spots, else by `merged`."""
     return (rows if recogniser.spots else merged)(scores, recogniser.emotions, least)
 
 
 def rows(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list[Interval]:
-    """The expressions of all tracks, in order of their onsets, from windows that were scored by a network.
+    """Return the expressions of all tracks, ordered by onset, from windows scored by a spotting network.
 
-    A window scores high where it holds an expression whole. So the windows that do are a row, and in the middle of the
-    row is the middle of the expression; that is exact, while the ends of a row are blurred, and an expression lasts
-    `TYPICAL` here whatever the row says. Two windows in a row at least must reach `least`, after averaging over
-    `AROUND`. The apex is that of the largest movement in the surest window, if it lies within.
+    A window scores high if it contains a whole expression. Consecutive high windows form a row, whose middle is the
+    middle of the expression. The middle is exact but the ends of a row are blurred, so the duration is fixed to
+    `TYPICAL`. At least two consecutive windows must reach `least`, after averaging over `AROUND`. The apex is that of
+    the largest movement in the window with the highest score, if it lies inside the expression, else the middle.
     """
-    # A long recording has too many scores to be held at once: three numbers of each, and those that count.
+    # A long recording has too many scores to hold in memory: keep three numbers of each, and read the hits again.
     tracks, all_ends, expression = np.zeros((3, len(scores)))
     for index, (track, score) in enumerate(scores):
         tracks[index], all_ends[index], expression[index] = track, score.end_ms, score.expression
     intervals = []
     for track in np.unique(tracks):
-        places = np.flatnonzero(tracks == track)
-        ends, total = all_ends[places], np.cumsum(np.concatenate([[0.0], expression[places]]))
+        indices = np.flatnonzero(tracks == track)
+        ends, total = all_ends[indices], np.cumsum(np.concatenate([[0.0], expression[indices]]))
         first, last = np.searchsorted(ends, ends - AROUND), np.searchsorted(ends, ends + AROUND, side="right")
-        sure = (total[last] - total[first]) / (last - first)
-        high = np.flatnonzero(sure >= least)
+        smoothed = (total[last] - total[first]) / (last - first)
+        high = np.flatnonzero(smoothed >= least)
         breaks = np.flatnonzero((np.diff(high) > 1) | (np.diff(ends[high]) > CONTINUES)) + 1
         for row in np.split(high, breaks):
             if len(row) > 1:
-                windows = [scores[index][1] for index in places[row].tolist()]
-                intervals.append(_of_row(int(track), windows, sure[row], classes))
+                windows = [scores[index][1] for index in indices[row].tolist()]
+                intervals.append(_of_row(int(track), windows, smoothed[row], classes))
     return sorted(_disjoint(intervals), key=lambda interval: (interval.onset_ms, interval.track))
 
 
@@ -60,12 +60,12 @@ def _of_row(track: int, row: Sequence[Score], sure: Float[np.ndarray, " row"], c
 
 
 def merged(scores: Scores, classes: Sequence[str], least: float = LEAST) -> list[Interval]:
-    """The expressions of all tracks, in order of their onsets, from windows that were scored by size of movement.
+    """Return the expressions of all tracks, ordered by onset, from windows scored by the size of the movement.
 
-    Of each window its largest movement counts, if its score reaches `least`, it lasts as long as a micro-expression
-    can, begins no sooner than `LEAD` after the window and is over before the window is: a window that itself begins in
-    the middle of a movement sees a face that moves at once and does not go back. Movements that overlap are one: that
-    of the highest score gives the times, and their answers are averaged, weighted by score.
+    The largest movement of a window counts if its score reaches `least`, its duration is that of a micro-expression,
+    it begins at least `LEAD` after the window begins, and it ends before the window ends. (In a window that begins in
+    the middle of a movement the face moves at once and does not return.) Overlapping movements are merged: the one with
+    the highest score gives the times, and their probabilities are averaged, weighted by score.
     """
     counted: dict[int, list[Score]] = {}
     for track, score in scores:
@@ -89,8 +89,8 @@ def _counts(score: Score, least: float) -> bool:
 
 
 def _overlap(one: Score | Interval, other: Score | Interval) -> float:
-    both = min(one.offset_ms, other.offset_ms) - max(one.onset_ms, other.onset_ms)
-    return both / min(one.offset_ms - one.onset_ms, other.offset_ms - other.onset_ms)
+    common_ms = min(one.offset_ms, other.offset_ms) - max(one.onset_ms, other.onset_ms)
+    return common_ms / min(one.offset_ms - one.onset_ms, other.offset_ms - other.onset_ms)
 
 
 def _interval(
@@ -100,7 +100,7 @@ def _interval(
     sure: Float[np.ndarray, " row"],
     classes: Sequence[str],
 ) -> Interval:
-    """One expression, from what was said of its windows, weighted by how sure each is."""
+    """Return one expression; its probabilities are the mean over its windows, weighted by score."""
     probability = np.average([score.probability for score in windows], axis=0, weights=sure)
     return Interval(
         track,
@@ -113,30 +113,30 @@ def _interval(
 
 
 def _disjoint(intervals: Sequence[Interval]) -> list[Interval]:
-    """Of those of a track that still overlap the surer one."""
+    """Drop intervals that overlap a more confident one of the same track."""
     kept: list[Interval] = []
-    for one in sorted(intervals, key=lambda interval: -interval.confidence):
-        if all(one.track != other.track or _overlap(one, other) <= 0 for other in kept):
-            kept.append(one)
+    for interval in sorted(intervals, key=lambda interval: -interval.confidence):
+        if all(interval.track != other.track or _overlap(interval, other) <= 0 for other in kept):
+            kept.append(interval)
     return kept
 
 
 def gaps(still_open: Mapping[int | None, Gap], result: Result) -> tuple[dict[int | None, Gap], list[Gap]]:
-    """Takes in the next frame: the gaps that are open after it, by track, and those that end with it. Pure.
+    """Update the gaps with the next frame; return those still open, by track, and those that have ended. Pure.
 
-    A gap is a stretch for which nothing is said: of the recording (track None), or of a face.
+    A gap is a stretch without predictions, of the whole recording (track None) or of one face.
     """
     reasons: dict[int | None, str] = {face.track: face.refused for face in result.faces if face.refused}
     if result.dropped or not result.faces:
         reasons[None] = result.dropped or "no face"
-    after, ended = {}, []
+    now_open, ended = {}, []
     for track, gap in still_open.items():
-        reached = gap._replace(end_ms=max(gap.end_ms, result.time_ms))
-        # Of a frame that was dropped nothing is known, so that a face's gap goes on.
+        extended = gap._replace(end_ms=max(gap.end_ms, result.time_ms))
+        # A dropped frame tells nothing about a face, so a face's gap continues.
         if reasons.get(track) == gap.reason or (result.dropped and track is not None):
-            after[track] = reached
+            now_open[track] = extended
         else:
-            ended.append(reached)
+            ended.append(extended)
     for track, reason in reasons.items():
-        after.setdefault(track, Gap(track, result.time_ms, result.time_ms, reason))
-    return after, ended
+        now_open.setdefault(track, Gap(track, result.time_ms, result.time_ms, reason))
+    return now_open, ended

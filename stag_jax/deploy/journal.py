@@ -1,4 +1,4 @@
-"""Scores and gaps of a recording, appended to files as they come, so that memory does not grow with its length."""
+"""Append the scores and gaps of a recording to files, so that memory does not grow with its length."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,14 +11,14 @@ from stag_jax.deploy.results import Gap, Score
 from stag_jax.types import UserError
 
 SCORES, GAPS = "scores.bin", "gaps.jsonl"
-ARRAYS = ("probability", "au_probability")  # of a score; its other fields are numbers
-CHUNK = 1024  # rows that are held at a time
+ARRAYS = ("probability", "au_probability")  # array fields of a score; the others are numbers
+CHUNK = 1024  # rows in memory at a time
 
-Tracked = tuple[int, Score]  # track, and a score of it
+Tracked = tuple[int, Score]  # (track, its score)
 
 
 class Position(NamedTuple):
-    """How far the files of a journal are written."""
+    """The lengths of a journal's files."""
 
     scores: int = 0  # rows
     gaps: int = 0  # bytes
@@ -29,10 +29,10 @@ BEGINNING = Position()
 
 
 class ScoreFile(Sequence[Tracked]):
-    """Scores in a file, in the order in which they came; each is read when it is asked for."""
+    """The scores in a file, in the order they were added; each is read on access."""
 
     def __init__(self, path: Path, position: Position):
-        """The first `position.scores` rows of the file at `path`."""
+        """Map the first `position.scores` rows of the file at `path`."""
         count = position.scores
         self._rows = np.memmap(path, _row_type(position.layout), "r", shape=(count,)) if count else np.empty(0)
 
@@ -54,17 +54,17 @@ class ScoreFile(Sequence[Tracked]):
 
 
 class Journal:
-    """Two files in a folder, `SCORES` and `GAPS`; a context manager that closes them.
+    """The files `SCORES` and `GAPS` in a folder, open for appending; a context manager that closes them.
 
     Raises (from every method):
-      UserError: a file cannot be written; it is named.
+      UserError: a file cannot be written; names the file.
     """
 
     def __init__(self, folder: Path, position: Position = BEGINNING):
-        """A journal in `folder`, which exists; what lies there beyond `position` is cut off.
+        """Open a journal in an existing `folder`, and truncate its files to `position`.
 
         Raises:
-          ValueError: the files are shorter than that.
+          ValueError: the files are shorter than `position`.
         """
         self.folder, self.position = folder, position
         sizes = position.scores * (_row_type(position.layout).itemsize if position.layout else 0), position.gaps
@@ -89,23 +89,23 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
     def add(self, scores: Iterable[Tracked], gaps: Iterable[Gap]) -> None:
-        """Appends to both files; they are written when this returns.
+        """Append to both files; the data is flushed when this returns.
 
         Raises:
-          ValueError: a score of other lengths or dtypes than those before.
+          ValueError: the arrays of a score differ in length or dtype from those before.
         """
         count, layout = self.position.scores, self.position.layout
         rows, lines = b"", b""
         for track, score in scores:
-            own = tuple((array.dtype.str, len(array)) for array in (getattr(score, name) for name in ARRAYS))
-            layout = layout or own
-            if own != layout:
-                raise ValueError(f"a score of {own} after one of {layout}")
+            score_layout = tuple((array.dtype.str, len(array)) for array in (getattr(score, name) for name in ARRAYS))
+            layout = layout or score_layout
+            if score_layout != layout:
+                raise ValueError(f"a score of {score_layout} after one of {layout}")
             rows += np.array((track, *score), _row_type(layout)).tobytes()
             count += 1
         for gap in gaps:
@@ -123,21 +123,21 @@ class Journal:
                 raise UserError(f"{self.folder / name} cannot be written: {error.strerror or error}") from error
 
     def scores(self) -> ScoreFile:
-        """All scores so far, read as they are asked for."""
+        """Return all scores so far, each read on access."""
         return ScoreFile(self.folder / SCORES, self.position)
 
     def since(self, time_ms: float) -> list[Tracked]:
-        """The last scores, those whose windows end at `time_ms` or later; scores come in order of their ends."""
-        scores, found = self.scores(), []
+        """Return the scores whose windows end at `time_ms` or later; scores are stored in order of their ends."""
+        scores, latest = self.scores(), []
         for index in range(len(scores) - 1, -1, -1):
-            found.append(scores[index])
-            if found[-1][1].end_ms < time_ms:
-                found.pop()
+            latest.append(scores[index])
+            if latest[-1][1].end_ms < time_ms:
+                latest.pop()
                 break
-        return found[::-1]
+        return latest[::-1]
 
     def gaps(self) -> list[Gap]:
-        """All gaps so far, in the order in which they ended."""
+        """Return all gaps so far, in the order in which they ended."""
         with (self.folder / GAPS).open("rb") as file:
             return [Gap(*json.loads(line)) for line in file.read(self.position.gaps).splitlines()]
 

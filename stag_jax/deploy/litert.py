@@ -1,6 +1,7 @@
-"""A network as a LiteRT (TFLite) file of built-in operations, by jax2tf and the converter of TensorFlow.
+"""Write a network as a LiteRT (TFLite) file of built-in operations, by jax2tf and TensorFlow's converter.
 
-The only module that imports TensorFlow, which is large, is in no extra but `litert`, and is not needed to run the file.
+This is the only module that imports TensorFlow, which is large, is only in the extra `litert`, and is not needed to run
+the file.
 """
 
 import os
@@ -16,7 +17,7 @@ NEEDS = 'pip install -e ".[litert]"'
 
 
 def check_installed() -> None:
-    """Raises UserError, with the command that mends it, where a library that writes or reads LiteRT is missing."""
+    """Raise UserError, with the install command, if a library that writes or reads LiteRT is missing."""
     try:
         import ai_edge_litert.interpreter  # noqa: F401
 
@@ -26,16 +27,18 @@ def check_installed() -> None:
 
 
 def _tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it tells of every accelerator that it does not find
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports every accelerator that it does not find
     import tensorflow
 
     return tensorflow
 
 
 def write(network: Portable, *, int8: bool = False) -> bytes:
-    """The file, for one clip a call. `network` must be `unrolled`: LiteRT has no axis to spare for members.
+    """Return the file's content; its program takes one clip per call.
 
-    `int8`: larger weights are stored in 8 bits, activations that meet them are rounded as they come ("dynamic range").
+    Args:
+      network: must be `unrolled`, since LiteRT has no axis to spare for members.
+      int8: store larger weights in 8 bits, and round the activations they multiply at run time ("dynamic range").
 
     Raises:
       UserError: a library is missing, or its converter refuses an operation.
@@ -59,5 +62,5 @@ def write(network: Portable, *, int8: bool = False) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     try:
         return bytes(converter.convert())
-    except Exception as error:  # the converter has an error class of its own, in a private module
+    except Exception as error:  # the converter's own error class is in a private module
         raise UserError(f"LiteRT cannot express this network: {str(error).partition(chr(10))[0]}") from error

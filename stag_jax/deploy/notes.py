@@ -1,4 +1,4 @@
-"""What has been said of a recording so far: counts in memory, scores and gaps in files, the last seconds at hand."""
+"""Collect the results of a recording: counts and the last seconds in memory, all scores and gaps in files."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 from stag_jax.deploy import intervals, journal, record, stream
 from stag_jax.deploy.results import Gap, Interval, Recogniser, Result
 
-RECENT = 5000.0  # ms for which scores are looked at for what is shown while a recording runs
+RECENT = 5000.0  # ms of scores that are kept in memory, for the display while a recording runs
 
 
 class Tally(NamedTuple):
-    """What has been said so far, but for the scores and gaps in the journal."""
+    """The state of a recording's results, except the scores and gaps in the journal."""
 
     frames: int = 0
-    dropped: Mapping[str, int] = {}  # frames, by reason
+    dropped: Mapping[str, int] = {}  # number of frames, by reason
     first_ms: float | None = None
     last_ms: float = 0.0
     still_open: Mapping[int | None, Gap] = {}  # gaps, by track
@@ -26,12 +26,12 @@ NOTHING = Tally()
 
 
 class Notes:
-    """Takes in results, and writes what they say; a context manager. Only the last seconds are held in memory."""
+    """A collector that writes results to a journal; a context manager. Only the last seconds stay in memory."""
 
     def __init__(
         self, recogniser: Recogniser, settings: stream.StreamSettings, name: str, folder: Path, tally: Tally = NOTHING
     ):
-        """Goes on from `tally` with the journal in `folder`."""
+        """Continue from `tally` with the journal in `folder`."""
         self.recogniser, self.settings, self.name, self.tally = recogniser, settings, name, tally
         self.journal = journal.Journal(folder, tally.written)
         self.scores = self.journal.since(tally.last_ms - RECENT)
@@ -43,7 +43,7 @@ class Notes:
         self.journal.close()
 
     def add(self, result: Result) -> None:
-        """Takes in the next frame. Raises UserError where what it says cannot be written."""
+        """Add the result of the next frame. Raises UserError if it cannot be written."""
         tally = self.tally
         scores = [(face.track, face.score) for face in result.faces if face.score is not None]
         still_open, ended = intervals.gaps(tally.still_open, result)
@@ -61,12 +61,12 @@ class Notes:
         self.scores = [*itertools.dropwhile(lambda tracked: tracked[1].end_ms < oldest, self.scores), *scores]
 
     def recent(self) -> list[Interval]:
-        """The expressions of the last seconds."""
-        later = [(track, score) for track, score in self.scores if score.end_ms > self.tally.last_ms - RECENT]
-        return intervals.found(later, self.recogniser)
+        """Return the expressions of the last seconds."""
+        scores = [(track, score) for track, score in self.scores if score.end_ms > self.tally.last_ms - RECENT]
+        return intervals.found(scores, self.recogniser)
 
     def outcome(self) -> record.Outcome:
-        """All of it. Scores are read from the journal when they are asked for."""
+        """Return the results of the whole recording. Its scores are read from the journal on access."""
         tally, config, scores = self.tally, self.recogniser.config, self.journal.scores()
         seconds = (tally.last_ms - (tally.first_ms or 0.0)) / 1000
         gaps = [*self.journal.gaps(), *tally.still_open.values()]

@@ -1,7 +1,7 @@
-"""A network as an ONNX file, by jax2onnx, and in 8 bits, by ONNX Runtime.
+"""Write a network as an ONNX file, by jax2onnx, and quantise it to 8 bits, by ONNX Runtime.
 
-jax2onnx is given plain operations on one clip: what it puts in the place of functions of JAX and Flax knows no `vmap`.
-Weights are inputs of what it writes and are bound afterwards, so that one translation serves every fold.
+jax2onnx gets plain operations on one clip, because its replacements of JAX and Flax functions do not support `vmap`.
+Weights are inputs of the translated model and are bound afterwards, so that one translation serves every fold.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from stag_jax.types import UserError
 OPSET = 21
 BROADCASTING = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Equal", "Greater", "GreaterOrEqual", "Less")
 MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity")
-WEIGHT = "w{}"  # the name of a weight among the inputs
+WEIGHT = "w{}"  # input name of weight i
 NEEDS = (
     'pip install -e ".[onnx]" && pip install --no-deps jax2onnx '
     "(it asks for an Orbax older than training does, and uses none here)"
@@ -28,7 +28,7 @@ NEEDS = (
 
 
 def check_installed() -> None:
-    """Raises UserError, with the command that mends it, where a library that writes ONNX is missing."""
+    """Raise UserError, with the install command, if a library that writes ONNX is missing."""
     try:
         import jax2onnx  # noqa: F401
         import onnx  # noqa: F401
@@ -38,7 +38,7 @@ def check_installed() -> None:
 
 
 def translate(network: Portable) -> Any:
-    """The program of a network as an ONNX model whose weights are inputs.
+    """Translate the program of a network into an ONNX model whose weights are inputs.
 
     Raises:
       UserError: a library is missing.
@@ -48,7 +48,7 @@ def translate(network: Portable) -> Any:
 
     function, shapes = program(network)
     names = [WEIGHT.format(index) for index in range(len(shapes) - len(INPUTS))]
-    with _quiet("", "jax2onnx", "onnx_ir"):  # they tell of plugins for libraries that are not installed
+    with _quiet("", "jax2onnx", "onnx_ir"):  # they report plugins for libraries that are not installed
         model = jax2onnx.to_onnx(
             function,
             shapes,
@@ -58,7 +58,7 @@ def translate(network: Portable) -> Any:
             output_names=list(OUTPUTS),
         )
     for node in model.graph.node:
-        del node.metadata_props[:]  # where in the source it comes from: most of the file
+        del node.metadata_props[:]  # source locations, which would be most of the file
         node.ClearField("doc_string")
     del model.metadata_props[:]
     model = _optimised(model)
@@ -67,15 +67,15 @@ def translate(network: Portable) -> Any:
 
 
 def bind(model: Any, network: Portable) -> bytes:
-    """The translated program with the weights of a network in it."""
+    """Return the translated program with the weights of a network as constants, serialised."""
     import onnx
 
     bound = onnx.ModelProto()
     bound.CopyFrom(model)
     graph = bound.graph
-    taken = [one for one in graph.input if one.name in INPUTS]
+    inputs = [tensor for tensor in graph.input if tensor.name in INPUTS]
     del graph.input[:]
-    graph.input.extend(taken)
+    graph.input.extend(inputs)
     for index, array in enumerate(restored(network.weights).values()):
         graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), WEIGHT.format(index)))
     _fold(graph)
@@ -85,7 +85,7 @@ def bind(model: Any, network: Portable) -> bytes:
 
 
 def _optimised(model: Any) -> Any:
-    """By ONNX Runtime, as far as any runtime still understands the result."""
+    """Optimise a model by ONNX Runtime, only as far as every runtime still understands the result."""
     import onnx
     import onnxruntime
 
@@ -99,50 +99,52 @@ def _optimised(model: Any) -> Any:
 
 
 def _narrow(model: Any) -> None:
-    """Puts one number in the place of every array that repeats it, where it is broadcast to the same shape again."""
+    """Replace constants that repeat one number by a scalar, if all their users broadcast it to the same shape."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {one.name: [d.dim_value for d in one.type.tensor_type.shape.dim] for one in graph.value_info}
+    shapes = {info.name: [d.dim_value for d in info.type.tensor_type.shape.dim] for info in graph.value_info}
     used: dict[str, list[Any]] = {}
     for node in graph.node:
-        for each in node.input:
-            used.setdefault(each, []).append(node)
+        for name in node.input:
+            used.setdefault(name, []).append(node)
     for constant in model.graph.initializer:
         array = onnx.numpy_helper.to_array(constant)
         if array.size < 2 or not np.array_equal(array, np.full_like(array, array.flat[0]), equal_nan=True):
             continue
-        users = used.get(constant.name, [])
+        nodes = used.get(constant.name, [])
         if all(
-            node.op_type in BROADCASTING and list(array.shape) in [shapes.get(o) for o in node.input] for node in users
+            node.op_type in BROADCASTING and list(array.shape) in [shapes.get(o) for o in node.input] for node in nodes
         ):
             constant.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array.flat[0]), constant.name))
 
 
 def _fold(graph: Any) -> None:
-    """Works out what only moves numbers of weights, so that products have weights as they are; nothing else, since what
-    is computed from weights can be larger than they are, and runtimes do that when they open a file."""
+    """Fold operations that only rearrange weights, so that products use the weights directly.
+
+    Nothing else is folded: computed constants can be larger than the weights, and runtimes fold them on loading.
+    """
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    known = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
-    kept = []
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    kept_nodes = []
     for node in graph.node:
         inputs = [name for name in node.input if name]
-        if node.op_type not in MOVING or not all(name in known for name in inputs):
-            kept.append(node)
+        if node.op_type not in MOVING or not all(name in arrays for name in inputs):
+            kept_nodes.append(node)
             continue
-        found = ReferenceEvaluator(node).run(None, {name: known[name] for name in inputs})
-        known |= {name: np.asarray(array) for name, array in zip(node.output, found, strict=True)}
-    used = {name for node in kept for name in node.input} | {one.name for one in graph.output}
+        outputs = ReferenceEvaluator(node).run(None, {name: arrays[name] for name in inputs})
+        arrays |= {name: np.asarray(array) for name, array in zip(node.output, outputs, strict=True)}
+    used = {name for node in kept_nodes for name in node.input} | {tensor.name for tensor in graph.output}
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(kept_nodes)
     del graph.initializer[:]
-    graph.initializer.extend(onnx.numpy_helper.from_array(known[name], name) for name in known if name in used)
+    graph.initializer.extend(onnx.numpy_helper.from_array(arrays[name], name) for name in arrays if name in used)
 
 
 def _shorten(model: Any) -> None:
-    """Gives short names, and none to nodes: in a small network they are most of the file."""
+    """Shorten tensor names and remove node names: in a small network names are most of the file."""
     import onnx
 
     graph, short = model.graph, {name: name for name in (*INPUTS, *OUTPUTS, "")}
@@ -152,11 +154,11 @@ def _shorten(model: Any) -> None:
 
     for constant in graph.initializer:
         constant.name = name(constant.name)
-    zeros = {each.name for each in graph.initializer if not each.dims and not onnx.numpy_helper.to_array(each)}
+    zeros = {scalar.name for scalar in graph.initializer if not scalar.dims and not onnx.numpy_helper.to_array(scalar)}
     for node in graph.node:
         node.name = ""
-        node.input[:] = [name(each) for each in node.input]
-        node.output[:] = [name(each) for each in node.output]
+        node.input[:] = [name(long) for long in node.input]
+        node.output[:] = [name(long) for long in node.output]
         if node.op_type == "Gemm" and node.input[2:] and node.input[2] in zeros:
             del node.input[2]
         if (
@@ -164,18 +166,18 @@ def _shorten(model: Any) -> None:
             and len(node.input) == 2
             and not any(a.name[:5] == "trans" and a.i for a in node.attribute)
         ):
-            node.op_type = "MatMul"  # which it is, and which is what quantisers know
+            node.op_type = "MatMul"  # equivalent here, and quantisers know it
             del node.attribute[:]
     del graph.value_info[:]
     model.producer_name = "stag-jax"
 
 
 def quantise(content: bytes, members: int) -> bytes:
-    """The same with weights of products in 8 bits, and activations rounded to 8 bits by the range that they have.
+    """Quantise a model: weights of products are stored in 8 bits, and activations rounded to 8 bits within their range.
 
-    Scales are one a channel; one a weight where several members' lie in one stack, for which runtimes know no other.
-    Ranges of activations are those of each clip ("dynamic"): fixed ones, found on training clips, changed answers three
-    times as much and were no faster (docs/deploy.md).
+    One scale per channel; one per weight array if it stacks several members, since runtimes support no other. Ranges
+    of activations are those of each clip ("dynamic"): fixed ranges from training clips changed answers three times as
+    much and were no faster (docs/deploy.md).
     """
     import onnx
     from onnxruntime import quantization
@@ -183,7 +185,7 @@ def quantise(content: bytes, members: int) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         plain, small = Path(folder) / "plain.onnx", Path(folder) / "small.onnx"
         plain.write_bytes(content)
-        with _quiet(""):  # it asks to be given what `translate` has done already
+        with _quiet(""):  # it asks for a preprocessing that `translate` has done already
             quantization.quantize_dynamic(
                 str(plain),
                 str(small),
@@ -198,7 +200,7 @@ def quantise(content: bytes, members: int) -> bytes:
 
 @contextlib.contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Lets no logger of these names say anything."""
+    """Silence the loggers of these names."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""A frame with what is said of it drawn in, by OpenCV, which is quick."""
+"""Draw the results of a frame into it, by OpenCV, which is fast."""
 
 import functools
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from jaxtyping import Float, UInt8
 
 from stag_jax.deploy.results import FaceResult, Interval, Result, Score
 
-LONGEST = 1280  # pixels of a side that is drawn
-SHORTEST = 240  # and of one whose text can be read
-SPAN_MS = 5000.0  # of the strip at the bottom
+LONGEST = 1280  # pixels; larger frames are reduced to about this
+SHORTEST = 240  # pixels; frames with a shorter side are enlarged, or text could not be read
+SPAN_MS = 5000.0  # time span of the strip at the bottom
 LANES = 3  # faces in the strip
-ARROWS = 17  # across the canonical face
-GAIN = 6.0  # movements are drawn so many times as long, or nobody would see them
+ARROWS = 17  # number across the canonical face
+GAIN = 6.0  # magnification of movements, which would be invisible otherwise
 STILL = 0.15  # pixels of the canonical face, below which there is no arrow
 
 Colour = tuple[int, int, int]  # RGB
-# Tracks and emotions: told apart on a dark ground, and by people who see no red or no green.
+# Tracks and emotions: distinct on a dark background, also for red-green colour-blind people.
 TRACKS: tuple[Colour, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -36,7 +36,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class Layout(NamedTuple):
-    """Where things are on a drawn frame, in pixels: the picture on the left, a panel beside it, a strip below both."""
+    """The sizes in a drawn frame, in pixels: the picture on the left, a panel beside it, a strip below both."""
 
     scale: float  # of the picture
     height: int  # of the picture, scaled
@@ -47,19 +47,19 @@ class Layout(NamedTuple):
 
 
 def track_colour(track: int) -> Colour:
-    """The colour of a face's number."""
+    """Return the colour of a track."""
     return TRACKS[track % len(TRACKS)]
 
 
 def emotion_colour(index: int) -> Colour:
-    """The colour of a class."""
+    """Return the colour of a class."""
     return EMOTIONS[index % len(EMOTIONS)]
 
 
 def layout(height: int, width: int) -> Layout:
-    """The layout for frames of a size. Small ones are enlarged, large ones reduced, so that text can be read in both.
+    """Return the layout for frames of a size. Small frames are enlarged, large ones reduced, so that text is readable.
 
-    The drawing is at most about `LONGEST` wide and 4 / 3 of it high.
+    The drawing is at most about `LONGEST` wide and 4 / 3 of that high.
     """
     scale = min(LONGEST * 0.81 / width, LONGEST / height, max(1.0, SHORTEST / min(height, width)))
     height, width = max(1, round(height * scale)), max(1, round(width * scale))
@@ -76,19 +76,19 @@ def draw(
     history: Sequence[tuple[int, Score]] = (),
     intervals: Sequence[Interval] = (),
 ) -> UInt8[np.ndarray, "y2 x2 3"]:
-    """A frame with its faces boxed and numbered, movement as arrows, and what is said beside and below it.
+    """Draw boxes, numbers and movement arrows on a frame's faces, and the scores beside and below it.
 
     Args:
       frame: RGB.
-      result: what is said of it.
+      result: the frame's result.
       classes: emotions, axis k of the scores.
       units: action units, axis u of the scores.
-      history: tracks and what was said of their windows so far, in order of time; only the last `SPAN_MS` are looked
-        at, so that a long recording costs no more.
+      history: (track, score) of windows so far, in order of time; only the last `SPAN_MS` are read, so that a long
+        recording costs no more.
       intervals: expressions found so far, in order of time.
     """
     place = layout(*frame.shape[:2])
-    step = max(1, int(0.5 / place.scale))  # of pixels that are read at all: enough of them are left
+    step = max(1, int(0.5 / place.scale))  # subsampling of large frames, before resizing
     picture = frame[::step, ::step]
     if place.scale != 1:
         shrunk = cv2.INTER_AREA if place.scale < 0.5 else cv2.INTER_LINEAR
@@ -108,38 +108,38 @@ def draw(
 
 
 def _recent(history: Sequence[tuple[int, Score]], result: Result) -> list[tuple[int, Score]]:
-    found = [(face.track, face.score) for face in result.faces if face.score is not None]
-    now = {id(score) for _, score in found}
+    recent = [(face.track, face.score) for face in result.faces if face.score is not None]
+    current = {id(score) for _, score in recent}
     for track, score in reversed(history):
         if score.end_ms < result.time_ms - SPAN_MS:
             break
-        if id(score) not in now:
-            found.append((track, score))
-    return found[::-1]
+        if id(score) not in current:
+            recent.append((track, score))
+    return recent[::-1]
 
 
 def _newest(intervals: Sequence[Interval], now: float) -> list[Interval]:
-    found = []
+    newest = []
     for interval in reversed(intervals):
-        # In order of their ends, which are near their beginnings.
+        # They are ordered by their ends, and their beginnings are close to these.
         if interval.offset_ms < now - 2 * SPAN_MS:
             break
         if interval.offset_ms >= now - SPAN_MS and interval.onset_ms <= now:
-            found.append(interval)
-    return found
+            newest.append(interval)
+    return newest
 
 
 def _write(
     canvas: np.ndarray, text: str, left: int, middle: int, line: int, colour: Colour, bold: bool = False
 ) -> None:
-    """One line of text, as far as there is room; `middle` is that of its height."""
+    """Write one line of text, shortened to fit; `middle` is the y coordinate of its vertical centre."""
     scale, text = line / 30, _fitted(text, canvas.shape[1] - left, line, 1 + bold)
     cv2.putText(canvas, text, (left, int(middle + 10.5 * scale)), FONT, scale, colour, 1 + bold, cv2.LINE_AA)
 
 
 @functools.lru_cache(4096)
 def _fitted(text: str, room: int, line: int, thickness: int = 1) -> str:
-    """As much of a text as has room; the font knows ASCII only."""
+    """Shorten a text to fit `room` pixels; replace characters other than ASCII, which the font lacks."""
     text = text.encode("ascii", "replace").decode()
     while text and _width(text, line, thickness) > room:
         text = text[:-3].rstrip() + "." if len(text) > 3 else ""
@@ -152,7 +152,7 @@ def _width(text: str, line: int, thickness: int = 1) -> int:
 
 
 def _label(picture: np.ndarray, text: str, corner: tuple[int, int], place: Layout, ground: Colour, ink: Colour) -> None:
-    """Text on a ground of its own, moved into the picture."""
+    """Write text on a filled background, moved to lie inside the picture."""
     pad = place.line // 3
     text = _fitted(text, place.width - 2 * pad, place.line)
     wide, high = _width(text, place.line) + 2 * pad, place.line + 2
@@ -178,7 +178,7 @@ def _arrows(picture: np.ndarray, face: FaceResult, scale: float) -> None:
         return
     starts, ends = arrows(face.flow, face.transform)
     colour = tuple(int(255 - (255 - value) * 0.6) for value in track_colour(face.track))
-    # Sixteenths of a pixel.
+    # In units of 1/16 pixel.
     starts, ends = np.rint(starts * scale * 16).astype(int), np.rint(ends * scale * 16).astype(int)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         cv2.line(picture, start, end, colour, 1, cv2.LINE_AA, 4)
@@ -188,7 +188,7 @@ def _arrows(picture: np.ndarray, face: FaceResult, scale: float) -> None:
 def arrows(
     flow: Float[np.ndarray, "y x 2"], transform: Float[np.ndarray, "2 3"]
 ) -> tuple[Float[np.ndarray, "a 2"], Float[np.ndarray, "a 2"]]:
-    """Where movements begin and end in the frame, `GAIN` times as long as they are, where there are any.
+    """Return where movements above `STILL` start and end in the frame, `GAIN` times as long as they are.
 
     Args:
       flow: pixels of the canonical face.
@@ -200,10 +200,10 @@ def arrows(
     x, y = (axis.ravel() for axis in np.meshgrid(columns, rows))
     move = np.asarray(flow[y, x], np.float64)
     with np.errstate(invalid="ignore"):
-        seen = np.linalg.norm(move, axis=-1) > STILL  # NaN is not
+        moving = np.linalg.norm(move, axis=-1) > STILL  # False for NaN
     back = cv2.invertAffineTransform(np.asarray(transform, np.float64))
-    starts = np.stack([x, y], axis=-1)[seen] @ back[:, :2].T + back[:, 2]
-    return starts, starts + GAIN * move[seen] @ back[:, :2].T
+    starts = np.stack([x, y], axis=-1)[moving] @ back[:, :2].T + back[:, 2]
+    return starts, starts + GAIN * move[moving] @ back[:, :2].T
 
 
 def _panel(
@@ -214,35 +214,35 @@ def _panel(
     units: Sequence[int],
     place: Layout,
 ) -> None:
-    """For each face in the frame the latest that is said of it: emotions and action units as bars."""
+    """Draw the latest score of each face in the frame: emotions and action units as bars."""
     latest = dict(recent)
     faces = sorted(result.faces, key=lambda face: face.track)
     lines = max(1, panel.shape[0] // place.line)
-    each = max(1, lines // max(len(faces), 1))
-    names = max(_width(name, place.line) for name in ("AU00", *classes))
-    names = min(names, int(0.45 * panel.shape[1]))
+    lines_per_face = max(1, lines // max(len(faces), 1))
+    name_width = max(_width(name, place.line) for name in ("AU00", *classes))
+    name_width = min(name_width, int(0.45 * panel.shape[1]))
     for index, face in enumerate(faces[:lines]):
-        top = index * each * place.line
+        top = index * lines_per_face * place.line
         score = latest.get(face.track)
-        said = "" if score is None else f"  {score.expression:.2f}"
+        suffix = "" if score is None else f"  {score.expression:.2f}"
         colour = track_colour(face.track)
         pad = place.line // 3
-        _write(panel, f"face {face.track}{said}", pad, top + place.line // 2, place.line, colour, bold=True)
+        _write(panel, f"face {face.track}{suffix}", pad, top + place.line // 2, place.line, colour, bold=True)
         if score is None:
-            if each > 1:
-                why = face.refused or "no window yet"
-                _write(panel, why, pad, top + 3 * place.line // 2, place.line, FAINT)
+            if lines_per_face > 1:
+                reason = face.refused or "no window yet"
+                _write(panel, reason, pad, top + 3 * place.line // 2, place.line, FAINT)
             continue
-        named = enumerate(zip(classes, score.probability, strict=True))
-        rows = [(name, float(p), emotion_colour(k)) for k, (name, p) in named]
+        emotions = enumerate(zip(classes, score.probability, strict=True))
+        rows = [(name, float(p), emotion_colour(k)) for k, (name, p) in emotions]
         au = [(f"AU{unit}", float(p), colour) for unit, p in zip(units, score.au_probability, strict=True)]
-        rows = _chosen(rows, each - 2) + _chosen(au, each - 2 - len(rows))
+        rows = _chosen(rows, lines_per_face - 2) + _chosen(au, lines_per_face - 2 - len(rows))
         for row, (name, value, ink) in enumerate(rows, 1):
-            _bar(panel, name, value, ink, top + row * place.line, place.line, names)
+            _bar(panel, name, value, ink, top + row * place.line, place.line, name_width)
 
 
 def _chosen(rows: list[tuple[str, float, Colour]], room: int) -> list[tuple[str, float, Colour]]:
-    """The largest, as many as there is room for, in their own order."""
+    """Return the `room` rows with the largest values, in their original order."""
     order = sorted(range(len(rows)), key=lambda i: -np.nan_to_num(rows[i][1], nan=-1.0))[: max(room, 0)]
     return [rows[i] for i in sorted(order)]
 
@@ -250,11 +250,11 @@ def _chosen(rows: list[tuple[str, float, Colour]], room: int) -> list[tuple[str,
 def _bar(panel: np.ndarray, name: str, value: float, colour: Colour, top: int, line: int, names: int) -> None:
     pad, middle = line // 3, top + line // 2
     left, right = names + 2 * pad, panel.shape[1] - 2 * pad - _width("0.00", line)
-    known = np.isfinite(value)
+    is_known = np.isfinite(value)
     _write(panel[:, : left - pad // 2], name, pad, middle, line, INK)
-    _write(panel, f"{value:.2f}" if known else "-", right + pad, middle, line, FAINT)
+    _write(panel, f"{value:.2f}" if is_known else "-", right + pad, middle, line, FAINT)
     panel[top + line // 4 : top + 3 * line // 4, left:right] = GRID
-    if known:
+    if is_known:
         end = left + round((right - left) * min(max(value, 0.0), 1.0))
         panel[top + line // 4 : top + 3 * line // 4, left:end] = colour
 
@@ -267,7 +267,7 @@ def _strip(
     classes: Sequence[str],
     place: Layout,
 ) -> None:
-    """The last seconds: the score of an expression as a line for each face, its leading emotion as a lane below."""
+    """Draw the last seconds: a line per face for its expression score, and a lane below for its leading emotion."""
     line, pad = place.line, place.line // 3
     left, right = 2 * pad + line, strip.shape[1] - 2 * pad - _width("0000.00 s", line)
     top, bottom = 2 * pad + line, strip.shape[0] - 1 - (LANES + 1) * (line // 2)
@@ -286,15 +286,15 @@ def _strip(
         ends = x_at(interval.onset_ms), x_at(interval.offset_ms) + 1
         strip[pad : pad + line, ends[0] : ends[1]] = track_colour(interval.track)
         _write(strip[:, : ends[1]], interval.emotion, ends[0] + 2, pad + line // 2, line, GROUND)
-    # The latest faces; of a crowd not all have room.
+    # Only the latest faces: there is no room for more than `LANES`.
     tracks = sorted(list(dict.fromkeys(track for track, _ in reversed(recent)))[:LANES])
     for index, track in enumerate(tracks):
-        own = [score for each, score in recent if each == track and np.isfinite(score.expression)]
+        shown = [score for other, score in recent if other == track and np.isfinite(score.expression)]
         level = bottom + (index + 1) * (line // 2)
         lane = strip[level : level + line // 2 - 2]
         lane[:, pad : left - 3] = track_colour(track)
-        if own:
-            _curve(strip, lane, own, np.array([x_at(score.end_ms) for score in own]), (left, top, bottom), track)
+        if shown:
+            _curve(strip, lane, shown, np.array([x_at(score.end_ms) for score in shown]), (left, top, bottom), track)
     _write(strip, f"{now / 1000:.2f} s", right + pad, pad + line // 2, line, INK)
 
 
@@ -306,7 +306,7 @@ def _curve(
     edges: tuple[int, int, int],
     track: int,
 ) -> None:
-    """The scores of one face at the columns `x`: as a line, and the leading emotions as colours, strong where it is."""
+    """Draw one face's scores at columns `x` as a line, and its leading emotions as colours, stronger at high scores."""
     left, top, bottom = edges
     height = np.clip([score.expression for score in own], 0, 1)
     points = np.stack([x, np.rint(bottom - height * (bottom - top))], axis=-1).astype(np.int32)
@@ -317,5 +317,5 @@ def _curve(
     colour = np.array(EMOTIONS)[leading % len(EMOTIONS)]
     colour = GRID + (colour - GRID) * height[:, None]
     columns = np.arange(left, x[-1])
-    # Each score speaks of the time up to its end.
+    # Each score applies to the time up to its end.
     lane[:, columns] = colour[np.searchsorted(x, columns, side="right").clip(max=len(x) - 1)].astype(np.uint8)

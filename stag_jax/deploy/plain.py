@@ -1,7 +1,7 @@
-"""A JAX function as operations that the writers of other formats know.
+"""Rewrite a JAX function as basic operations that the writers of other formats support.
 
-They replace functions of JAX and Flax while they trace, or take arrays of few axes only. So the function is traced
-beforehand, for clips of a known number, and what they get are its bare operations, some of them put more plainly.
+The writers replace functions of JAX and Flax while they trace, or take arrays with few axes only. So the function is
+traced beforehand, for a fixed number of clips, and the writers get its primitive operations, some of them simplified.
 """
 
 import math
@@ -20,10 +20,10 @@ CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "ca
 
 
 def plain_operations(function: Callable[..., Any], shapes: Sequence[jax.ShapeDtypeStruct]) -> Callable[..., list]:
-    """The function of arrays of these shapes, with its inner functions written out; returns a flat list.
+    """Return the function for arrays of these shapes, with its inner functions inlined; it returns a flat list.
 
-    No operation gathers or selects truth values, and products are of matrices or of stacks of them. Indices are taken
-    to be within bounds, and slopes of leaky ReLUs to be below 1: `function` must keep to that.
+    No operation of it gathers or selects booleans, and products are of matrices or stacks of matrices. `function` must
+    index within bounds only, and its leaky ReLUs must have slopes below 1: neither is checked.
     """
     closed = jax.make_jaxpr(function)(*shapes)
     return lambda *arguments: _evaluate(closed, arguments)
@@ -37,35 +37,35 @@ def _evaluate(closed: jex.ClosedJaxpr, arguments: tuple) -> list:
         return variable.val if isinstance(variable, jex.Literal) else values[variable]
 
     for equation in jaxpr.eqns:
-        said = _operation(equation, [read(variable) for variable in equation.invars])
-        values.update(zip(equation.outvars, said, strict=True))
+        outputs = _operation(equation, [read(variable) for variable in equation.invars])
+        values.update(zip(equation.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
 def _operation(equation: jex.JaxprEqn, operands: list) -> list:
     name, params = equation.primitive.name, equation.params
-    truth = equation.outvars[0].aval.dtype == jnp.bool_
+    is_bool = equation.outvars[0].aval.dtype == jnp.bool_
     if name in CALLS and params.get("name") == "leaky_relu":
         x, slope = operands
-        return [lax.max(x, x * lax.convert_element_type(slope, x.dtype))]  # its slope is below 1
+        return [lax.max(x, x * lax.convert_element_type(slope, x.dtype))]  # valid for slopes below 1
     if name in CALLS:
         return _evaluate(params[CALLS[name]], tuple(operands))
-    if name == "select_n" and truth:
-        which, no, yes = operands
-        return [lax.bitwise_or(lax.bitwise_and(which, yes), lax.bitwise_and(lax.bitwise_not(which), no))]
+    if name == "select_n" and is_bool:
+        condition, no, yes = operands
+        return [lax.bitwise_or(lax.bitwise_and(condition, yes), lax.bitwise_and(lax.bitwise_not(condition), no))]
     if name == "dot_general":
         return [_product(*operands, **params)]
     if name == "gather":
         params = params | {"mode": lax.GatherScatterMode.PROMISE_IN_BOUNDS}
-        table = lax.convert_element_type(operands[0], jnp.int32) if truth else operands[0]
-        found = equation.primitive.bind(table, operands[1], **params)
-        return [lax.ne(found, jnp.zeros_like(found)) if truth else found]
-    found = equation.primitive.bind(*operands, **params)
-    return list(found) if equation.primitive.multiple_results else [found]
+        table = lax.convert_element_type(operands[0], jnp.int32) if is_bool else operands[0]
+        result = equation.primitive.bind(table, operands[1], **params)
+        return [lax.ne(result, jnp.zeros_like(result)) if is_bool else result]
+    result = equation.primitive.bind(*operands, **params)
+    return list(result) if equation.primitive.multiple_results else [result]
 
 
 def _product(left: Number, right: Number, *, dimension_numbers: tuple, **how: Any) -> Array:
-    """`lax.dot_general` by way of at most three axes: stack, rows, columns."""
+    """Compute `lax.dot_general` with at most three axes: stack, rows, columns."""
     (over_left, over_right), (stack_left, stack_right) = dimension_numbers
     rows = [axis for axis in range(left.ndim) if axis not in (*over_left, *stack_left)]
     columns = [axis for axis in range(right.ndim) if axis not in (*over_right, *stack_right)]

@@ -1,7 +1,7 @@
-"""A finished run as one pure function of weights and one clip's raw features: what all formats are made from.
+"""Turn a finished run into one pure function of weights and one clip's raw features, from which all formats are made.
 
-Normalisation, the mirror image, hidden strain, the softmax and the mean over folds and seeds are inside. The weights
-are arguments, so that one program serves every fold, and whatever they are stored as.
+The function includes normalisation, the mirror image, hidden strain, the softmax and the mean over folds and seeds. The
+weights are arguments, so that one program serves every fold and every stored precision.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,25 +25,25 @@ from stag_jax.types import ClipBatch, UserError
 
 PRECISIONS = ("f32", "bf16", "int8")
 LEVELS = 127
-SMALL = 64  # numbers of a member's weight that are not worth a scale
+SMALL = 64  # a weight with fewer numbers per member is not worth a scale
 SEPARATOR = "/"
 
 Number = Array | np.ndarray
-Stored = dict[str, Shaped[np.ndarray, "m *any"]]  # by path in the network
+Stored = dict[str, Shaped[np.ndarray, "m *any"]]  # path in the network -> array
 
 
 class Portable(NamedTuple):
-    """What is to be written."""
+    """A network to be written to a file."""
 
-    function: Callable[..., tuple[Array, Array]]  # of restored weights and arrays of `artefact.INPUTS`, to its OUTPUTS
-    weights: Stored  # `artefact.restored` makes of them what the function takes
+    function: Callable[..., tuple[Array, Array]]  # (restored weights, *`artefact.INPUTS`) -> OUTPUTS
+    weights: Stored  # `artefact.restored` turns them into the function's argument
     inputs: tuple[tuple[tuple[int, ...], Any], ...]  # shape without b, dtype
     config: Config  # of the run
     folds: tuple[str, ...]
 
 
 def load(folder: Path, precision: str = "f32", folds: Sequence[str] = (), *, unrolled: bool = False) -> Portable:
-    """Make the mean over seeds and the named folds (all, if none is named) of the run in `folder`; see `of`.
+    """Make the mean over seeds and the named folds (default: all) of the run in `folder`; see `of`.
 
     Raises:
       UserError: no run, no such fold, none trained, or an unknown precision.
@@ -54,11 +54,11 @@ def load(folder: Path, precision: str = "f32", folds: Sequence[str] = (), *, unr
 
 
 def of(config: Config, weights: Weights, precision: str, *, unrolled: bool = False) -> Portable:
-    """Make the mean over members, the leading axis of all weights; `unrolled`: one after the other.
+    """Make the mean over members, the leading axis of all weights; if `unrolled`, one after the other.
 
     The function takes (weights, nodes [b, t, n, d], times_ms [b, t], magnitude [b, t], frame_mask [b, t]) and returns
-    (probability [b, k], au_probability [b, t, u]). As from a checkpoint, action units have one frame where a network
-    looks at one, and are NaN where it has no head for frames.
+    (probability [b, k], au_probability [b, t, u]). As with a checkpoint, au_probability has t = 1 if the network looks
+    at one frame, and is NaN if it has no per-frame head.
 
     Raises:
       UserError: an unknown precision.
@@ -74,19 +74,19 @@ def of(config: Config, weights: Weights, precision: str, *, unrolled: bool = Fal
     def member(arrays: dict[str, Number], clips: ClipBatch) -> tuple[Array, Array]:
         arrays = dict(arrays)
         mean, scale = arrays.pop("mean"), arrays.pop("scale")
-        statistics = Statistics(mean, scale, jnp.ones(network.classes))  # class weights are for training
+        statistics = Statistics(mean, scale, jnp.ones(network.classes))  # class weights matter in training only
         return network_lib.answer(network, Weights(nested(arrays), statistics), clips)
 
     def function(
         weights: dict[str, Number], nodes: Number, times_ms: Number, magnitude: Number, frame_mask: Number
     ) -> tuple[Array, Array]:
         b = nodes.shape[0]
-        # Labels are part of a batch, and no part of an answer.
+        # A batch contains labels, but the answers do not depend on them.
         labels = jnp.zeros((b, units)), jnp.zeros((b, units), bool), jnp.zeros(b, jnp.int32)
         clips = ClipBatch(nodes, times_ms, magnitude, frame_mask, *labels)
         if members == 1 or unrolled:  # without an axis of members products stay products of two matrices
-            each = [member({name: x[m] for name, x in weights.items()}, clips) for m in range(members)]
-            return sum(said[0] for said in each) / members, sum(said[1] for said in each) / members
+            answers = [member({name: x[m] for name, x in weights.items()}, clips) for m in range(members)]
+            return sum(answer[0] for answer in answers) / members, sum(answer[1] for answer in answers) / members
         probability, au = jax.vmap(member, in_axes=(0, None))(weights, clips)
         return jnp.mean(probability, axis=0), jnp.mean(au, axis=0)
 
@@ -97,63 +97,63 @@ def of(config: Config, weights: Weights, precision: str, *, unrolled: bool = Fal
 
 
 def program(network: Portable) -> tuple[Callable[..., list[Array]], list[jax.ShapeDtypeStruct]]:
-    """The function of one clip in plain operations, and the shapes of its arguments: all weights, then the inputs.
+    """Return the function of one clip in plain operations, and its arguments' shapes: all weights, then the inputs.
 
-    Plain, because a program is then half as large, and because writers of other formats know no more. It takes one
-    clip, because that is what a stream asks about, and because whatever is compiled is then compiled once.
+    Plain operations make a program half as large, and writers of other formats support nothing else. It takes one clip,
+    because a stream asks about one at a time, and so it is compiled only once.
     """
     weights = restored(network.weights)
     shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in weights.values()]
     shapes += [jax.ShapeDtypeStruct((1, *shape), dtype) for shape, dtype in network.inputs]
 
     def function(*arrays: Number) -> tuple[Array, Array]:
-        own = dict(zip(weights, arrays[: len(weights)], strict=True))
-        return network.function(own, *arrays[len(weights) :])
+        named = dict(zip(weights, arrays[: len(weights)], strict=True))
+        return network.function(named, *arrays[len(weights) :])
 
     return plain_operations(function, shapes), shapes
 
 
 def flat(params: Any) -> Stored:
-    """Parameters by path, in order."""
+    """Return parameters by path, in order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {SEPARATOR.join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def nested(weights: dict[str, Number]) -> dict[str, Any]:
-    """The parameters of `flat` again."""
+    """Undo `flat`."""
     tree: dict[str, Any] = {}
     for name, array in weights.items():
         *parents, last = name.split(SEPARATOR)
-        place = tree
+        parent = tree
         for part in parents:
-            place = place.setdefault(part, {})
-        place[last] = array
+            parent = parent.setdefault(part, {})
+        parent[last] = array
     return tree
 
 
 def stored_as(weights: Stored, precision: str) -> Stored:
-    """Weights as they are kept: in float32, in bfloat16, or those worth it in 8 bits and the others in float16."""
+    """Return weights as stored: in float32, in bfloat16, or for int8 large ones in 8 bits and the others in float16."""
     if precision == "f32":
         return {name: array.astype(np.float32) for name, array in weights.items()}
     if precision == "bf16":
         return {name: array.astype(jnp.bfloat16) for name, array in weights.items()}
-    found: Stored = {}
+    stored: Stored = {}
     for name, array in weights.items():
         if array.ndim < 3 or array[0].size < SMALL:
-            found[name] = array.astype(np.float16)
+            stored[name] = array.astype(np.float16)
         else:
-            found[name], found[name + SCALE] = quantised(array, summed(name, array.ndim))
-    return found
+            stored[name], stored[name + SCALE] = quantised(array, summed(name, array.ndim))
+    return stored
 
 
 def summed(name: str, axes: int) -> tuple[int, ...]:
-    """The axes over which a product with a weight [m, ...] sums, so that what is left are its channels."""
-    # The layers called "out" sum over heads and features; the others over the features that come in.
+    """Return the axes over which a product with a weight [m, ...] sums; the remaining ones are its channels."""
+    # Layers called "out" sum over heads and features; the others over input features.
     return tuple(range(1, axes - 1)) if name.endswith("out/kernel") else (1,)
 
 
 def quantised(weight: Float[np.ndarray, "*any"], axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric 8-bit numbers and their scales, one a channel, in float16: weight = number * scale, to half a scale."""
+    """Return symmetric 8-bit numbers and a float16 scale per channel: weight = number * scale, within half a scale."""
     scale = np.max(np.abs(weight), axis=axes, keepdims=True) / LEVELS
     scale = np.maximum(scale, np.finfo(np.float16).smallest_normal).astype(np.float16)
     number = np.rint(weight / scale.astype(np.float32))

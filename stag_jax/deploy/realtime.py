@@ -1,4 +1,4 @@
-"""Driving a pure step in real time: frames are taken as they come, and when analysis is late the oldest are dropped."""
+"""Run a pure step in real time: frames are taken as they arrive, and if analysis is late the oldest are dropped."""
 
 import math
 import threading
@@ -13,14 +13,14 @@ from stag_jax.deploy.results import Result
 from stag_jax.types import UserError
 
 LATE, STOPPED, MISSING = "late", "stopped", "no picture"  # why a frame was dropped
-PATIENCE = 2.0  # seconds that a source has to give its next frame when all is over
-GLANCE = 0.1  # seconds between looks at `stop` while no frame comes
-FINE = 1.02  # durations are counted in classes, each so much longer than the one before: hours take no more room
-SHORTEST, LONGEST = 1e-3, 1e9  # ms, of those classes
+PATIENCE = 2.0  # seconds to wait for the source's thread to end
+GLANCE = 0.1  # seconds between checks of `stop` while no frame arrives
+FINE = 1.02  # ratio of consecutive bins in which durations are counted, so that memory does not grow
+SHORTEST, LONGEST = 1e-3, 1e9  # ms, range of the bins
 
 
 class Spread(NamedTuple):
-    """Of many durations, in ms. The percentiles are at most 2 % too high; NaN where there is none."""
+    """Percentiles and maximum of durations, in ms. Percentiles are at most 2 % too high; NaN without durations."""
 
     p50: float
     p99: float
@@ -28,33 +28,33 @@ class Spread(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What became of the frames: taken = analysed + dropped + lost + stopped."""
+    """Counts and timings of a run; taken = analysed + dropped + lost + stopped."""
 
     state: Any  # after the last frame that was analysed
-    taken: int  # items that the source gave
+    taken: int  # items from the source
     analysed: int
     dropped: int  # because analysis was late
-    lost: int  # had no pixels to begin with
-    stopped: int  # were waiting when `stop` was set
+    lost: int  # came without pixels
+    stopped: int  # waiting when `stop` was set
     seconds: float
-    fps: float  # frames analysed a second
+    fps: float  # analysed frames per second
     latency: Spread  # from the arrival of a frame to its result
-    step: Spread  # time of one step
+    step: Spread  # duration of one step
 
 
 class _Waiting(NamedTuple):
-    pixels: Any  # None where there are none
+    pixels: Any  # None if the frame has none
     time_ms: float
     problem: str
     arrived: float  # seconds
 
     def passed_over(self, reason: str) -> Result:
-        """The result if it is not analysed; a problem of its own comes before the reason."""
+        """Return the result of a frame that is not analysed; the frame's own problem takes precedence over `reason`."""
         return Result(self.time_ms, (), (self.problem or MISSING) if self.pixels is None else reason)
 
 
 class _Line:
-    """The frames that wait, oldest first; one thread puts, another takes."""
+    """A queue of waiting frames, oldest first; one thread puts, another takes."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -62,11 +62,11 @@ class _Line:
         self.ended = False
         self.error: BaseException | None = None
         self._waiting: deque[_Waiting] = deque()
-        self._late: list[_Waiting] = []  # without their pixels, unless they had none
+        self._late: list[_Waiting] = []  # pixels removed; None only if they never had any
         self._change = threading.Condition()
 
     def put(self, one: _Waiting) -> bool:
-        """Appends a frame, at the cost of the oldest where the line is full. False where nobody takes any more."""
+        """Append a frame, and drop the oldest if the queue is full. Return False if the queue has ended."""
         with self._change:
             if self.ended:
                 return False
@@ -79,39 +79,39 @@ class _Line:
             return True
 
     def take(self, seconds: float) -> tuple[list[_Waiting], _Waiting | None]:
-        """What was dropped since the last call, and the frame that comes next if there is one within `seconds`."""
+        """Return the frames dropped since the last call, and the next frame, or None if none arrives in `seconds`."""
         with self._change:
             self._change.wait_for(lambda: self._waiting or self.ended, seconds)
             late, self._late = self._late, []
             return late, self._waiting.popleft() if self._waiting else None
 
     def end(self, error: BaseException | None = None) -> None:
-        """Takes no more in; `error`: why."""
+        """Accept no more frames; `error` is the cause, if any."""
         with self._change:
             self.ended, self.error = True, self.error or error
             self._change.notify()
 
     def over(self) -> bool:
-        """Whether there is nothing to take and never will be."""
+        """Return whether the queue has ended and is empty."""
         with self._change:
             return self.ended and not self._waiting
 
 
 class _Durations:
-    """Counts of durations by classes of about the same length, so that any number of them takes the same room."""
+    """A histogram of durations with geometric bins, so that memory does not grow with their number."""
 
     def __init__(self):
         self.classes: Counter[int] = Counter()
         self.longest = math.nan
 
     def add(self, seconds: float) -> None:
-        """Counts one more."""
+        """Count one duration."""
         ms = 1000 * seconds
         self.longest = ms if not self.classes else max(self.longest, ms)
         self.classes[math.ceil(math.log(min(max(ms, SHORTEST), LONGEST), FINE))] += 1
 
     def spread(self) -> Spread:
-        """Percentiles: the upper ends of the classes in which they are."""
+        """Return the percentiles, as the upper ends of their bins, and the maximum."""
         return Spread(self._below(0.5), self._below(0.99), self.longest)
 
     def _below(self, share: float) -> float:
@@ -133,17 +133,17 @@ def run(
     stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
-    """Calls `state, result = step(state, pixels, time_ms)` for the frames of a source that does not wait.
+    """Call `state, result = step(state, pixels, time_ms)` for the frames of a source that does not wait.
 
-    `frames` gives pixels (RGB, uint8 y x 3) and time in ms, perhaps with a third item, a problem: see source.Frame. A
-    thread takes them at the pace at which they come; the caller's thread runs `step` and `on_result`. At most
-    `capacity` frames wait. When one more comes the oldest is dropped, so that a frame has its result at most
-    (capacity + 1) x (time of step and on_result) after its arrival, however slow these are.
+    `frames` yields pixels (RGB, uint8 y x 3), time in ms and optionally a problem: see source.Frame. A thread reads
+    them at the pace at which they arrive; the caller's thread runs `step` and `on_result`. At most `capacity` frames
+    wait. If one more arrives the oldest is dropped, so that a frame has its result at most
+    (capacity + 1) x (duration of step and on_result) after its arrival, however slow these are.
 
-    `on_result` has a result for each item, in order: those dropped have no faces, and in `dropped` "late" or, where
-    there are no pixels, the problem. When the source ends, what waits is still analysed; when `stop` is set, it is
-    dropped as "stopped". An exception in the source is raised here after that, one of `step` or `on_result` and
-    KeyboardInterrupt at once; the thread has then ended.
+    `on_result` gets a result for each item, in order: those of dropped frames have no faces, and `dropped` is "late"
+    or, without pixels, the problem. When the source ends, waiting frames are still analysed; when `stop` is set, they
+    are dropped as "stopped". An exception of the source is raised after that; one of `step` or `on_result`, and
+    KeyboardInterrupt, at once. The thread has ended by then.
 
     Raises:
       UserError: `capacity` is less than 1.
@@ -162,26 +162,26 @@ def run(
     reader.start()
     try:
         while not line.over() and not (stop and stop.is_set()):
-            late, one = line.take(GLANCE)
-            for each in late:
-                drop(each, LATE)
-            if one is None:
+            late, frame = line.take(GLANCE)
+            for late_frame in late:
+                drop(late_frame, LATE)
+            if frame is None:
                 continue
-            if one.pixels is None:
-                drop(one, MISSING)
+            if frame.pixels is None:
+                drop(frame, MISSING)
                 continue
-            begun = clock()
-            state, result = step(state, one.pixels, one.time_ms)
-            done = clock()
-            latency.add(done - one.arrived)
-            steps.add(done - begun)
+            step_start = clock()
+            state, result = step(state, frame.pixels, frame.time_ms)
+            step_end = clock()
+            latency.add(step_end - frame.arrived)
+            steps.add(step_end - step_start)
             on_result(result)
         line.end()
         while not line.over():
-            late, one = line.take(0.0)
-            for each in late:
-                drop(each, LATE)
-            drop(one, STOPPED)
+            late, frame = line.take(0.0)
+            for late_frame in late:
+                drop(late_frame, LATE)
+            drop(frame, STOPPED)
     finally:
         line.end()
         reader.join(PATIENCE)
@@ -205,7 +205,7 @@ def run(
 
 
 def _read(frames: Iterable[tuple], line: _Line, clock: Callable[[], float]) -> None:
-    """The other thread: puts all frames in the line until it has ended. Exceptions are raised by `run`."""
+    """Put all frames in the queue until it has ended; runs in its own thread. `run` raises its exceptions."""
     try:
         source = iter(frames)
         try:
@@ -227,15 +227,15 @@ def paced(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple]:
-    """The items of a recording, each not before its time (the second of its fields, ms), as a camera would give them.
+    """Yield the items of a recording, none before its time (its second field, ms), as a camera would deliver them.
 
-    The clock starts with the first item that is asked for. What is asked for later than its time comes at once.
+    The clock starts when the first item is requested. An item that is requested after its time is yielded at once.
 
     Args:
       frames: see `run`.
-      speed: how many times faster than real time.
-      clock: seconds.
-      sleep: waits so many seconds.
+      speed: factor to real time.
+      clock: returns seconds.
+      sleep: waits for a number of seconds.
 
     Raises:
       UserError: `speed` is not a positive number.

@@ -1,4 +1,4 @@
-"""The folds of a finished run as a recogniser, and one clip through any recogniser."""
+"""Make a recogniser of a finished run's folds, and predict on one clip with any recogniser."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from stag_jax.types import Clip, ClipBatch
 
 
 class Prediction(NamedTuple):
-    """What the ensemble says of a clip."""
+    """The ensemble's prediction for a clip."""
 
     classes: tuple[str, ...]
     probability: Float[np.ndarray, " k"]
     units: tuple[int, ...]
-    au_probability: Float[np.ndarray, " u"]  # largest over the frames that were looked at
+    au_probability: Float[np.ndarray, " u"]  # largest over the valid frames
 
 
 def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
-    """The mean over the named folds (all, if none is named) of the run in `folder`, in one program.
+    """Make a recogniser that averages the named folds (default: all) of the run in `folder`, in one program.
 
     Raises:
       UserError: no run, no such fold, or none trained.
     """
-    # Here alone, so that an exported network looks at clips without the packages of training.
+    # Imported here, so that an exported network needs no training packages.
     from stag_jax.training.trained import TrainedFolds
 
     trained = TrainedFolds(folder)
@@ -39,7 +39,7 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(weights):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    weights = jax.tree.map(jnp.asarray, weights)  # on the device once, and not for every window
+    weights = jax.tree.map(jnp.asarray, weights)  # copied to the device once, not for every window
 
     def forward(clips: ClipBatch) -> Answer:
         return Answer(*jax.device_get(trained.answers(weights, clips)))
@@ -48,10 +48,10 @@ def from_run(folder: Path, folds: Sequence[str] = ()) -> Recogniser:
 
 
 def predict(recogniser: Recogniser, clip: Clip) -> Prediction:
-    """What a recogniser says of one clip, taken to begin at its onset.
+    """Predict on one clip, which must begin at its onset.
 
     Raises:
-      UserError: a network for flow images, or a clip that features cannot be extracted from.
+      UserError: the network takes flow images, or features cannot be extracted from the clip.
     """
     config = recogniser.config
     batch = nodes.one(extract(clip, config), config)

@@ -1,4 +1,4 @@
-"""What is written of one recording: JSON by a schema, and tables. See docs/predictions.md for the fields."""
+"""Write the results of one recording: JSON with a schema, and tables. See docs/predictions.md for the fields."""
 
 import importlib.resources
 import json
@@ -14,79 +14,79 @@ from stag_jax.files import write_atomically, write_table
 from stag_jax.types import UserError
 
 VERSION = 1
-DIGITS = 6  # after the point
+DIGITS = 6  # after the decimal point
 
 
 class Outcome(NamedTuple):
-    """All that is said of a recording."""
+    """The results of a recording."""
 
     source: str  # its name
     model: str  # the recogniser's name
-    frames: int  # read, those dropped with them
+    frames: int  # read, including dropped ones
     seconds: float  # from the first frame to the last
-    fps: float | None  # mean; None where there are fewer than two frames
-    dropped: Mapping[str, int]  # frames that were not looked at, by reason
+    fps: float | None  # mean; None for fewer than two frames
+    dropped: Mapping[str, int]  # number of frames that were not analysed, by reason
     classes: tuple[str, ...]  # emotions, axis k of the scores
     units: tuple[int, ...]  # action units, axis u of the scores
-    scores: Sequence[tuple[int, Score]]  # track and what is said of a window of it, in order of time
+    scores: Sequence[tuple[int, Score]]  # (track, score of a window), in order of time
     intervals: Sequence[Interval]
     gaps: Sequence[Gap]
-    settings: Mapping[str, Any]  # names and values of what was chosen: numbers, texts, lists or None
+    settings: Mapping[str, Any]  # name -> number, text, list or None
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of what `write_json` writes."""
+    """Return the JSON Schema of what `write_json` writes."""
     return json.loads(
         importlib.resources.files("stag_jax.deploy").joinpath("predictions.schema.json").read_text("utf-8")
     )
 
 
 def write_json(path: Path, outcome: Outcome) -> None:
-    """Everything, in one move. Numbers have `DIGITS` digits after the point; NaN and infinity become null.
+    """Write all results atomically. Numbers have `DIGITS` digits after the point; NaN and infinity become null.
 
-    Scores are read one after the other, so that those of a long recording need not be held.
+    Scores are read one after the other, so that a long recording's need not fit in memory.
     """
     with write_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(_pieces(outcome))
 
 
 def _pieces(outcome: Outcome) -> Iterator[str]:
-    """The text of the JSON. Each window has a line, so that the file can be looked at, and compared."""
+    """Yield the JSON text. Each window has its own line, so that files can be read and compared."""
     rows: dict[str, Iterable[dict[str, Any]]] = {
         "scores": ({"track": track} | score._asdict() for track, score in outcome.scores),
         "intervals": (interval._asdict() for interval in outcome.intervals),
         "gaps": (gap._asdict() for gap in outcome.gaps),
     }
-    before = "{\n"
+    prefix = "{\n"
     for key, value in ({"version": VERSION} | outcome._asdict()).items():
-        yield f"{before} {json.dumps(key)}: "
-        before, opened = ",\n", False
+        yield f"{prefix} {json.dumps(key)}: "
+        prefix, has_rows = ",\n", False
         for row in rows.get(key, ()):
-            yield (",\n  " if opened else "[\n  ") + json.dumps(_plain(row), allow_nan=False)
-            opened = True
+            yield (",\n  " if has_rows else "[\n  ") + json.dumps(_plain(row), allow_nan=False)
+            has_rows = True
         if key in rows:
-            yield "\n ]" if opened else "[]"
+            yield "\n ]" if has_rows else "[]"
         else:
             yield json.dumps(_plain(value), allow_nan=False)
     yield "\n}\n"
 
 
 def _plain(value: Any) -> Any:
-    """Of types that JSON has."""
+    """Convert a value to types that JSON has."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):
         return round(value, DIGITS) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def read(path: Path) -> Outcome:
-    """What `write_json` wrote.
+    """Read what `write_json` wrote.
 
     Raises:
-      UserError: no such file, not such a file, or of another version.
+      UserError: the file is missing, of another kind or of another version.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -104,24 +104,24 @@ def read(path: Path) -> Outcome:
 
 
 def _record(kind: type, row: dict[str, Any]) -> Any:
-    """The arrays of a record again, null as NaN."""
+    """Make a record, with lists as arrays and null as NaN."""
     values = {}
     for key, value in row.items():
         if isinstance(value, list):
-            value = np.array([math.nan if each is None else each for each in value], np.float64)
+            value = np.array([math.nan if item is None else item for item in value], np.float64)
         values[key] = math.nan if value is None else value
     return kind(**values)
 
 
 def write_csv(path: Path, outcome: Outcome) -> Path:
-    """One row an interval; NaN is an empty cell. Returns the path."""
+    """Write a table with one row per interval; NaN is an empty cell. Return its path."""
     header = ["track", "onset_ms", "apex_ms", "offset_ms", "emotion", "confidence", *_columns(outcome)]
     rows = ([*interval[:6], *interval.probability, *interval.au_probability] for interval in outcome.intervals)
     return write_table(path, header, map(_cells, rows))
 
 
 def write_scores(path: Path, outcome: Outcome) -> Path:
-    """One row a window of a track; NaN is an empty cell. Returns the path."""
+    """Write a table with one row per window of a track; NaN is an empty cell. Return its path."""
     names = ("start_ms", "end_ms", "expression", "onset_ms", "apex_ms", "offset_ms", "magnitude", "travel")
     rows = (
         [track, *(getattr(score, name) for name in names), *score.probability, *score.au_probability]
@@ -135,4 +135,4 @@ def _columns(outcome: Outcome) -> list[str]:
 
 
 def _cells(row: Sequence[Any]) -> list[Any]:
-    return ["" if each is None else each for each in map(_plain, row)]
+    return ["" if cell is None else cell for cell in map(_plain, row)]

@@ -1,4 +1,4 @@
-"""A recording from its first frame to its last: what is said of it, gathered and written."""
+"""Analyse a whole recording, and write its results."""
 
 import contextlib
 import dataclasses
@@ -22,16 +22,16 @@ from stag_jax.motion import incremental as motion
 from stag_jax.motion import watch
 from stag_jax.types import UserError
 
-WAITING = 4  # frames of a camera that may wait before the oldest is dropped
-EVERY = 300  # frames after which all is saved that is needed to go on from there
+WAITING = 4  # camera frames that may wait; beyond it the oldest is dropped
+EVERY = 300  # frames between saves of the progress
 
 
 class Progress(NamedTuple):
-    """All that is needed to go on with a recording."""
+    """All that is needed to resume a recording."""
 
     tally: Tally = NOTHING
     state: stream.StreamState = stream.StreamState()
-    shown: tuple[Interval, ...] = ()  # on the film
+    shown: tuple[Interval, ...] = ()  # drawn on the film
     place: films.Place | None = None  # of the film
 
 
@@ -60,25 +60,25 @@ KINDS = (
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """A name for the output of each recording: of the file or folder.
+    """Return an output name for each recording, from its file or folder.
 
     Raises:
-      UserError: two recordings would get the same.
+      UserError: two recordings would get the same name.
     """
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in paths:
         name = path.resolve().name if path.is_dir() else path.stem
-        if name in found:
-            raise UserError(f"{path} and {found[name]} would both be written as {name}; give them one at a time")
-        found[name] = path
-    return list(found)
+        if name in by_name:
+            raise UserError(f"{path} and {by_name[name]} would both be written as {name}; give them one at a time")
+        by_name[name] = path
+    return list(by_name)
 
 
 def done(out: Path, name: str) -> bool:
-    """Whether a recording has its outputs already; of one that has, nothing else is kept."""
+    """Return whether a recording has its outputs; if so, remove what is left of its unfinished work."""
     if not (out / f"{name}.json").exists():
         return False
-    unfinished.remove(out, name)  # a process may have been killed between the two
+    unfinished.remove(out, name)  # the process may have been killed before it could do this
     return True
 
 
@@ -91,19 +91,19 @@ def file(
     *,
     film: bool,
 ) -> record.Outcome:
-    """Looks at a whole recording; writes into `out`, the JSON last, so that it stands for a recording that is done.
+    """Analyse a whole recording, and write into `out`; the JSON is written last, so that it marks a finished recording.
 
-    What has been said is written as it comes, into a folder `<name>.unfinished`. Every `EVERY` frames all is saved that
-    is needed to go on, and the same call does after the process was killed: to the same bytes (of a film: to the same
-    pictures), at the cost of decoding what was looked at, and of looking again at less than `EVERY` frames.
+    Results are appended to files in a folder `<name>.unfinished`, and every `EVERY` frames the progress is saved. After
+    a kill the same call resumes, and gives the same bytes (for a film: the same pictures). Resuming decodes the frames
+    before the save again, and analyses fewer than `EVERY` frames again.
 
     Raises:
-      UserError: the recording cannot be read, an output cannot be written, or another process is at the recording; no
-        half of an output is left.
+      UserError: the recording cannot be read, an output cannot be written, or another process works on the recording;
+        no partial output is left.
     """
-    drawn = film and out is not None
-    how = {**dataclasses.asdict(settings), "film": drawn, "every": EVERY}
-    about = unfinished.about(recogniser, recording, how) if out else None
+    draw_film = film and out is not None
+    options = {**dataclasses.asdict(settings), "film": draw_film, "every": EVERY}
+    about = unfinished.about(recogniser, recording, options) if out else None
     step = stream.make_step(recogniser, settings)
     with unfinished.opened(out, name, about, KINDS) as work:
         progress = _saved(work, name)
@@ -115,14 +115,14 @@ def file(
         ):
             while True:
                 with Notes(recogniser, settings, name, work.folder, progress.tally) as notes:
-                    after = _stretch(notes, step, frames, progress, work.folder if drawn else None, bar)
+                    after = _stretch(notes, step, frames, progress, work.folder if draw_film else None, bar)
                     if after.tally.frames < progress.tally.frames + EVERY:
-                        return _finished(notes, out, work.folder if drawn else None)
+                        return _finished(notes, out, work.folder if draw_film else None)
                 progress = unfinished.save(work.folder, after, KINDS)
 
 
 def _saved(work: unfinished.Unfinished, name: str) -> Progress:
-    """What an earlier process has saved, if all that it had written by then is there."""
+    """Return the progress saved by an earlier process, or a new one if its journal is incomplete."""
     if work.saved is None:
         return Progress()
     try:
@@ -145,7 +145,7 @@ def _stretch(
     folder: Path | None,
     bar: tqdm,
 ) -> Progress:
-    """Takes in the next `EVERY` frames, or those that are left, and draws them into a part of the film in `folder`."""
+    """Analyse the next `EVERY` frames, or those that are left, and draw them into a part of the film in `folder`."""
     state, shown = progress.state, progress.shown
     emotions, units = notes.recogniser.emotions, notes.recogniser.config.graph.units
     with contextlib.ExitStack() as stack:
@@ -163,7 +163,7 @@ def _stretch(
 
 
 def _part(folder: Path, start: int) -> Path:
-    """The part of a film that begins with a frame."""
+    """Return the path of the film's part that begins at frame `start`."""
     return folder / f"film_{start // EVERY:06d}.mkv"
 
 
@@ -174,39 +174,42 @@ def camera(
     out: Path | None,
     on_interval: Callable[[Interval], None],
 ) -> record.Outcome:
-    """Looks at what a camera gives until Ctrl-C; `on_interval` hears of each expression once its windows are over.
+    """Analyse a camera's frames until Ctrl-C; call `on_interval` for each expression once its windows have ended.
 
     Raises:
-      UserError: the camera, or an output that cannot be written.
+      UserError: the camera fails, or an output cannot be written.
     """
     stop, window_ms = threading.Event(), recogniser.config.motion.window_ms
-    told: dict[int, float] = {}  # onset of the latest that was told, by track
+    told_onsets: dict[int, float] = {}  # onset of the latest reported expression, by track
 
     def on_result(result: Result) -> None:
         notes.add(result)
         if not any(face.score for face in result.faces):
             return
-        for one in notes.recent():
-            if one.onset_ms > told.get(one.track, -math.inf) and one.offset_ms + window_ms < result.time_ms:
-                on_interval(one)
-                told[one.track] = one.onset_ms
+        for interval in notes.recent():
+            if (
+                interval.onset_ms > told_onsets.get(interval.track, -math.inf)
+                and interval.offset_ms + window_ms < result.time_ms
+            ):
+                on_interval(interval)
+                told_onsets[interval.track] = interval.onset_ms
 
     step = stream.make_step(recogniser, settings)
-    # What a camera showed is gone, so nothing of it is kept to be gone on with.
+    # A camera cannot be replayed, so nothing is kept for resuming.
     with unfinished.opened(None, recording.name, None, KINDS) as work:
         with Notes(recogniser, settings, recording.name, work.folder) as notes:
-            before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+            handler = signal.signal(signal.SIGINT, lambda *_: stop.set())
             try:
                 realtime.run(
                     step, stream.StreamState(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop
                 )
             finally:
-                signal.signal(signal.SIGINT, before)
+                signal.signal(signal.SIGINT, handler)
             return _finished(notes, out, None)
 
 
 def _finished(notes: Notes, out: Path | None, parts: Path | None) -> record.Outcome:
-    """Writes the outputs, if there is a folder for them; `parts`: where those of a film are."""
+    """Write the outputs if `out` is given; `parts` is the folder with the parts of a film."""
     outcome = notes.outcome()
     if out and parts:
         films.join(sorted(parts.glob("film_*.mkv")), out / f"{notes.name}.mp4")
@@ -216,7 +219,7 @@ def _finished(notes: Notes, out: Path | None, parts: Path | None) -> record.Outc
 
 
 def write(out: Path, name: str, outcome: record.Outcome) -> None:
-    """The tables, the picture and, last, the JSON. Raises UserError where they cannot be written."""
+    """Write the tables, the picture and, last, the JSON. Raises UserError if they cannot be written."""
     try:
         record.write_csv(out / f"{name}.csv", outcome)
         record.write_scores(out / f"{name}_scores.csv", outcome)

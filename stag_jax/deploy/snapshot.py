@@ -1,4 +1,4 @@
-"""Records, arrays and plain values as one file, exactly, and back. Nothing in a file is executed, as pickle would."""
+"""Save records, arrays and plain values in one file, exactly, and read them. Unlike pickle it executes nothing."""
 
 import json
 import zipfile
@@ -10,14 +10,14 @@ import numpy as np
 
 from stag_jax.files import write_atomically
 
-TREE = "tree"  # the member that holds the structure; arrays are called by their numbers
+TREE = "tree"  # the member with the structure; arrays are named by their numbers
 
 
 def write(path: Path, tree: Any) -> None:
-    """Writes a tree in one move: NamedTuples, tuples, lists, dicts, arrays, numbers, texts, True, False and None.
+    """Write a tree atomically: NamedTuples, tuples, lists, dicts, arrays, numbers, texts, True, False and None.
 
     Raises:
-      TypeError: anything else.
+      TypeError: the tree holds anything else.
       OSError: the file cannot be written.
     """
     arrays: list[np.ndarray] = []
@@ -27,21 +27,21 @@ def write(path: Path, tree: Any) -> None:
 
 
 def read(path: Path, kinds: Sequence[type]) -> Any:
-    """Reads what `write` wrote: the same types, shapes and bits; arrays are contiguous.
+    """Read what `write` wrote: the same types, shapes and bits; arrays are contiguous.
 
     Args:
       path: the file.
       kinds: the NamedTuples that may be in it.
 
     Raises:
-      ValueError: the file is damaged, or holds another record than `kinds`.
-      OSError: it cannot be read.
+      ValueError: the file is damaged, or holds a record that is not in `kinds`.
+      OSError: the file cannot be read.
     """
-    known = {_name(kind): kind for kind in kinds}
+    by_name = {_name(kind): kind for kind in kinds}
     try:
-        # Opened here, for numpy leaves a file open that is no archive.
+        # Opened here, because numpy does not close a file that is not an archive.
         with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            return _decoded(json.loads(str(file[TREE])), file, known)
+            return _decoded(json.loads(str(file[TREE])), file, by_name)
     except (zipfile.BadZipFile, KeyError, TypeError, EOFError) as error:
         raise ValueError(f"{path} holds no snapshot: {error!r}") from error
 
@@ -51,7 +51,7 @@ def _name(kind: type) -> str:
 
 
 def _encoded(value: Any, arrays: list[np.ndarray]) -> Any:
-    """As JSON has it; what JSON cannot tell apart is a list that begins with its kind."""
+    """Convert a value to JSON; types that JSON does not have become lists that begin with their kind."""
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.hasobject:
             raise TypeError(f"an array of {value.dtype} cannot be kept")

@@ -1,4 +1,4 @@
-"""Where frames come from, one at a time: a video file, a folder of pictures, a camera. No more of them is ever held."""
+"""Read frames one at a time from a video file, a folder of pictures or a camera, in bounded memory."""
 
 import contextlib
 import ctypes
@@ -29,12 +29,12 @@ VIDEOS = frozenset(
     ".h264 .264 .hevc .265 .mjpeg .mjpg .y4m .gif".split()
 )
 CAMERA = re.compile(r"camera:(\d+)")
-# Frames after a damaged one are predicted from it: to the next key frame, or until such encoders as have none have
-# refreshed the picture. What moves in them is the damage.
+# Frames after a damaged one are predicted from it until the next key frame or, with encoders that write none, until the
+# picture has been refreshed. Movement in these frames comes from the damage.
 HEALED_MS = 1000.0
-AHEAD = 4  # frames decoded beside the analysis; 400 MB of 8K
+AHEAD = 4  # frames decoded in advance; 400 MB in 8K
 
-GROUP = 8  # frames that may lie between two that they are predicted from
+GROUP = 8  # largest number of B-frames between their two reference frames
 BUILT = "built on a damaged frame"
 LOST = "lost: the decoder gives no frame"
 
@@ -42,76 +42,76 @@ T = TypeVar("T")
 
 
 class Frame(NamedTuple):
-    """One frame, or that there is none."""
+    """One frame, or a report that it is missing."""
 
-    pixels: UInt8[np.ndarray, "y x 3"] | None  # RGB, upright, square pixels; None where it cannot be decoded
+    pixels: UInt8[np.ndarray, "y x 3"] | None  # RGB, upright, square pixels; None if it cannot be decoded
     time_ms: float  # after the start of the recording
-    problem: str  # why there are no pixels, and at the very end why there may be too few frames; else empty
+    problem: str  # why there are no pixels or, in the last item, why frames may be missing; else empty
 
 
 class Source(NamedTuple):
-    """A recording. `frames()` begins at its start each time, except for a camera, which is there once.
+    """A recording. Each call of `frames()` starts at its beginning, except for a camera, which can be read once.
 
-    `frames(n)` leaves the first n items out, at the cost of decoding them: all that follow are the same.
+    `frames(n)` decodes but does not return the first n items; the following items are unchanged.
     """
 
-    name: str  # of the file without its suffix, of the folder, or camera<N>
-    count: int | None  # frames as declared; None where that is not known
-    fps: float | None  # nominal; the times of frames are their own
+    name: str  # the file's without suffix, the folder's, or camera<N>
+    count: int | None  # declared number of frames; None if unknown
+    fps: float | None  # nominal; frames have their own times
     size: tuple[int, int] | None  # height and width of the first frame; later ones may differ
     frames: Callable[..., Iterator[Frame]]
-    digest: Callable[[], str] | None = None  # of its content, and of all else that its frames follow from
+    digest: Callable[[], str] | None = None  # hash of the content and of all else that determines the frames
 
 
 def camera_index(video: str) -> int | None:
-    """The N of camera:N; None of any other text."""
-    found = CAMERA.fullmatch(video)
-    return int(found[1]) if found else None
+    """Return N from camera:N; None for any other text."""
+    match = CAMERA.fullmatch(video)
+    return int(match[1]) if match else None
 
 
 def find(video: str) -> list[Path]:
-    """What is meant by FILE, FOLDER or GLOB: video files and folders of pictures, in order of their names.
+    """Return the video files and folders of pictures that FILE, FOLDER or GLOB means, sorted by name.
 
-    A folder that holds videos stands for them, otherwise for its pictures. Of what a pattern matches, videos (by their
-    suffix) and such folders are taken, or, if there are none, all files.
+    A folder with videos stands for these, otherwise for its pictures. Of a pattern's matches, videos (by suffix) and
+    such folders are returned or, if there are none, all files.
 
     Raises:
-      UserError: nothing there.
+      UserError: nothing is found.
     """
     path = Path(video)
     if path.exists() and not path.is_dir():
         return [path]
     matched = [path] if path.is_dir() else sorted(Path(match) for match in glob.glob(video, recursive=True))
-    folders = [each for match in matched if match.is_dir() for each in _of_folder(match)]
-    known = {*folders, *(match for match in matched if match.suffix.lower() in VIDEOS and match.is_file())}
-    found = sorted(known) or [match for match in matched if match.is_file()]
-    if not found:
+    folders = [entry for match in matched if match.is_dir() for entry in _of_folder(match)]
+    videos = {*folders, *(match for match in matched if match.suffix.lower() in VIDEOS and match.is_file())}
+    paths = sorted(videos) or [match for match in matched if match.is_file()]
+    if not paths:
         raise UserError(f"{video} {'holds' if path.is_dir() else 'is or matches'} neither videos nor pictures")
-    return found
+    return paths
 
 
 def _of_folder(folder: Path) -> list[Path]:
-    files = [each for each in folder.iterdir() if not each.name.startswith(".") and each.is_file()]
-    videos = [each for each in files if each.suffix.lower() in VIDEOS]
-    return videos or [folder] * any(each.suffix.lower() in media.PICTURES for each in files)
+    files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
+    videos = [file for file in files if file.suffix.lower() in VIDEOS]
+    return videos or [folder] * any(file.suffix.lower() in media.PICTURES for file in files)
 
 
 def open_path(path: Path, fps: float | None = None) -> Source:
-    """One of what `find` gives: a folder of pictures, or a video file. Raises UserError as these do."""
+    """Open one of the paths from `find`: a folder of pictures or a video file. Raises UserError as these do."""
     return open_folder(path, fps) if path.is_dir() else open_video(path, fps)
 
 
 def open_video(path: Path, fps: float | None = None) -> Source:
-    """A video file, turned as its display matrix says and scaled to square pixels.
+    """Open a video file; frames are rotated by its display matrix and scaled to square pixels.
 
-    Frames have the file's own time stamps less the first one, as they are, backwards ones too; those of a stream
-    without any (raw H.264) come from `fps`, as all do where it is given. A frame that cannot be decoded, or whose
-    picture is built on one (to the next key frame, `HEALED_MS` at most), is an item with its time and the problem. A
-    file that is cut off ends with an item that says so. Frames whose size changes are passed on.
+    Frame times are the file's time stamps minus the first one, unchanged, even if they go backwards. They come from
+    `fps` if it is given, as it must be for a stream without time stamps (raw H.264). A frame that cannot be decoded, or
+    that is predicted from such a frame (until the next key frame, `HEALED_MS` at most), is an item with its time and
+    the problem. A truncated file ends with an item that says so. The size of frames may change.
 
     Raises:
-      UserError: no such file, an empty one, not a video, no frame in it that can be decoded, an impossible rate, or
-        none where it is needed.
+      UserError: the file is missing, empty or not a video, no frame can be decoded, or the rate is impossible, or
+        missing where it is needed.
     """
     media.check_rate(path, fps)
     with media.open_container(path) as container:
@@ -126,13 +126,13 @@ def open_video(path: Path, fps: float | None = None) -> Source:
 
 
 def open_folder(path: Path, fps: float | None) -> Source:
-    """A folder of pictures numbered at the end of their names. The number gives the time: a skipped one is a gap.
+    """Open a folder of pictures with numbers at the end of their names. The number gives the time; gaps are kept.
 
     A picture that cannot be read is an item with its time and the problem.
 
     Raises:
-      UserError: no pictures, or none that can be read; a name without a number, or with another's; no rate, or an
-        impossible one.
+      UserError: there are no pictures, or none can be read; a name has no number, or two have the same; the rate is
+        missing or impossible.
     """
     media.check_rate(path, fps)
     files = media.numbered(path)
@@ -143,12 +143,12 @@ def open_folder(path: Path, fps: float | None) -> Source:
 
 
 def open_camera(index: int, fps: float | None = None) -> Source:
-    """A camera of this computer, asked for `fps` frames a second. Times are those of a steady clock at each grab.
+    """Open a camera of this computer and request `fps` frames per second. Times are a monotonic clock's at each grab.
 
-    Where it stops to deliver, the last item says so.
+    If the camera stops delivering, the last item says so.
 
     Raises:
-      UserError: it cannot be opened, or is asked for an impossible rate.
+      UserError: the camera cannot be opened, or the rate is impossible.
     """
     media.check_rate(Path(f"camera:{index}"), fps)
     capture = _capture(index)
@@ -163,7 +163,7 @@ def open_camera(index: int, fps: float | None = None) -> Source:
 
 
 def _capture(index: int) -> Any:  # a cv2.VideoCapture
-    """OpenCV talks to stderr about each way of opening that fails."""
+    """Open a camera without OpenCV's messages on stderr, one for each backend that fails."""
     logs = cv2.utils.logging
     before = logs.setLogLevel(logs.LOG_LEVEL_SILENT)
     try:
@@ -176,11 +176,11 @@ def _live(index: int, capture: Any) -> Iterator[Frame]:
     start = None
     try:
         while True:
-            there = capture.grab()
+            delivered = capture.grab()
             now = time.monotonic()
             start = now if start is None else start
-            there, pixels = capture.retrieve() if there else (False, None)
-            if not there:
+            delivered, pixels = capture.retrieve() if delivered else (False, None)
+            if not delivered:
                 yield Frame(None, 1000 * (now - start), f"camera:{index} delivers no more")
                 return
             yield Frame(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), 1000 * (now - start), "")
@@ -189,7 +189,7 @@ def _live(index: int, capture: Any) -> Iterator[Frame]:
 
 
 def _digest(files: Sequence[Path], fps: float | None) -> str:
-    """A hash of the names and contents of files, and of the rate that was given. Raises UserError as reading does."""
+    """Return a hash of the names and contents of files, and of `fps`. Raises UserError if a file cannot be read."""
     digest = hashlib.sha256(repr(fps).encode())
     for file in files:
         try:
@@ -211,7 +211,7 @@ def _pictures(files: dict[int, Path], fps: float, start: int = 0) -> Iterator[Fr
 
 
 def _checked(path: Path, source: Source) -> Source:
-    """With the size of the first frame that can be had; there must be one."""
+    """Add the size of the first frame that can be decoded; raise UserError if there is none."""
     with contextlib.closing(source.frames()) as frames:
         first = next((frame.pixels for frame in frames if frame.pixels is not None), None)
     if first is None:
@@ -222,7 +222,7 @@ def _checked(path: Path, source: Source) -> Source:
 def _video(path: Path, fps: float | None, start: int = 0) -> Iterator[Frame]:
     with media.open_container(path) as container:
         stream = media.video_stream(path, container)
-        # Not the start in the header: in AVI that of decoding, some frames before that of showing.
+        # Not the start time in the header: in AVI it is that of decoding, some frames before presentation.
         origin, now = None, 0.0
         for index, (frame, stamp, problem, _) in enumerate(_judged(_decoded(path, container, stream))):
             if fps is not None:
@@ -238,20 +238,20 @@ def _video(path: Path, fps: float | None, start: int = 0) -> Iterator[Frame]:
 
 
 def _give_back() -> None:
-    """Gives the memory of decoded pictures back to the system, which glibc does not: 4 MB more with every film."""
-    with contextlib.suppress(OSError, AttributeError):  # of another C library nothing is known
+    """Return freed memory to the system, which glibc does not do by itself: it kept 4 MB more with every film."""
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class _Item(NamedTuple):
     frame: av.VideoFrame | None
-    stamp: float | None  # seconds of the file's clock; None where it has none
+    stamp: float | None  # seconds of the file's clock; None if it has none
     problem: str
-    end: bool = False  # no frame, only the news that there are no more
+    end: bool = False  # not a frame, but the report of a premature end
 
 
 def _judged(items: Iterable[_Item]) -> Iterator[_Item]:
-    """With the problem of those frames that are shown before a damaged one and yet built on it."""
+    """Add the problem of B-frames that precede a damaged frame but are predicted from it."""
 
     def judged() -> Iterator[_Item]:
         *inner, outer = held
@@ -271,13 +271,13 @@ def _judged(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def _decoded(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[_Item]:
-    """Every frame in the order in which they are shown, the lost ones between them."""
-    # Elsewhere a packet may be half a frame, and in VP8 one that is not shown.
+    """Yield every frame in presentation order, with an item for each lost one."""
+    # In other formats a packet may be half a frame, and in VP8 it may be a frame that is not shown.
     counted = bool({"mov", "matroska"} & set(container.format.name.split(","))) and stream.codec_context.name != "vp8"
     tick = float(stream.time_base)
-    waiting: dict[int, str] = {}  # time stamps of packets whose frames are still to come, and what is wrong with them
+    waiting: dict[int, str] = {}  # time stamp of a packet whose frame is still to come -> its fault
     coded = shown = 0
-    sick, last = -math.inf, None  # when the latest damage was, -inf where it is healed; when the latest frame was
+    damaged_at, last = -math.inf, None  # times of the latest damage (-inf: healed) and of the latest frame
     end, packets = "", container.demux(stream)
     while True:
         try:
@@ -293,25 +293,25 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
             frames = packet.decode()
         except av.FFmpegError as error:
             fault = f"damaged: {media.reason(error)}"
-            begun = packet.pts if packet.pts is not None else packet.dts
-            sick = max(sick, tick * (begun or 0))
+            start = packet.pts if packet.pts is not None else packet.dts
+            damaged_at = max(damaged_at, tick * (start or 0))
         if packet.size and not packet.is_discard and (counted or fault):
             if packet.pts is not None:
                 waiting[packet.pts] = fault
-            elif fault:  # AVI: when it would have been shown is not known exactly
+            elif fault:  # AVI: its exact presentation time is not known
                 shown += 1
                 yield _Item(None, last if packet.dts is None else packet.dts * tick, fault)
         for frame in frames:
             problem = waiting.pop(frame.pts, "") or ("damaged" if frame.is_corrupt else "")
             for pts in sorted(pts for pts in waiting if frame.pts is not None and pts < frame.pts):
-                shown, sick = shown + 1, max(sick, pts * tick)
+                shown, damaged_at = shown + 1, max(damaged_at, pts * tick)
                 yield _Item(None, pts * tick, waiting.pop(pts) or LOST)
             now = frame.time
             if problem:
-                sick = max(sick, now or 0)
-            elif sick > -math.inf:
-                healed = now is None or (frame.key_frame and now > sick) or 1000 * (now - sick) > HEALED_MS
-                sick, problem = (-math.inf, "") if healed else (sick, BUILT)
+                damaged_at = max(damaged_at, now or 0)
+            elif damaged_at > -math.inf:
+                healed = now is None or (frame.key_frame and now > damaged_at) or 1000 * (now - damaged_at) > HEALED_MS
+                damaged_at, problem = (-math.inf, "") if healed else (damaged_at, BUILT)
             shown, last = shown + 1, now
             yield _Item(frame, now, problem)
     for pts in sorted(waiting):
@@ -324,14 +324,14 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
 
 
 def ahead(items: Iterable[T], size: int = AHEAD) -> Iterator[T]:
-    """The same items, made in a thread of their own so that decoding runs beside what is done with them.
+    """Yield the same items, produced in another thread, so that decoding runs in parallel with the consumer.
 
-    The thread starts with the first item that is asked for. Closing the iterator (or dropping it) ends the thread,
-    which closes `items`. What `items` raises is raised here, after the items before it.
+    The thread starts when the first item is requested. Closing or deleting the iterator ends the thread, which closes
+    `items`. An exception of `items` is raised here, after the items before it.
 
     Args:
       items: e.g. the frames of a source.
-      size: how many are kept ready, 1 or more.
+      size: number of items kept ready, 1 or more.
     """
     ready, changed = deque(), threading.Condition()
     done, closed, failure = False, False, None

@@ -1,8 +1,8 @@
-"""A recording as it comes, frame by frame: faces followed, motion measured once a frame, windows looked at in turn.
+"""Analyse a recording frame by frame: track faces, measure motion once per frame, and score overlapping windows.
 
-`make_step` gives the pure step (state, frame, timestamp) -> (state, result). A file, a folder and a camera all go
-through it. Each frame costs a landmark fit and one flow a face; each `hop_ms` a window that ends there goes through the
-network. Memory is bounded by `config.motion.window_ms`, `faces` and the frame rate.
+`make_step` makes the pure step (state, frame, timestamp) -> (state, result), used for files, folders and cameras alike.
+Each frame costs one landmark fit and one flow per face; every `hop_ms` the network scores the window that ends there.
+Memory is bounded by `config.motion.window_ms`, `faces` and the frame rate.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ from stag_jax.protocol.labels import NONE
 from stag_jax.types import UserError
 
 BACKWARDS = "time stamp does not go forward"
-TURNING = 0.15  # of the head's own way in the window that may be left in the movement: a head is not flat
+TURNING = 0.15  # fraction of the head's travel that stabilisation may leave in the movement: a head is not flat
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamSettings:
-    """How a recording is looked at."""
+    """Settings of the analysis of a recording."""
 
-    hop_ms: float | None = None  # between windows; None: as the network was trained
-    faces: int = 1  # that are followed at most
-    # Of a network that was not trained to spot: pixels of the canonical face by which an expression moves it, of a
-    # head that is still.
+    hop_ms: float | None = None  # between windows; None: as in training
+    faces: int = 1  # largest number of tracked faces
+    # For a network that was not trained to spot: movement, in pixels of the canonical face, that counts as an
+    # expression while the head is still.
     threshold: float = 0.2
 
 
 class StreamState(NamedTuple):
-    """All that is remembered from one frame to the next. `State()` has seen nothing."""
+    """The state between frames. `StreamState()` is the state before the first frame."""
 
     watched: watch.WatchState = watch.WatchState()
     time_ms: float = -np.inf
@@ -47,19 +47,19 @@ Step = Callable[[StreamState, UInt8[np.ndarray, "y x 3"], float], tuple[StreamSt
 
 
 def make_step(recogniser: Recogniser, settings: StreamSettings) -> Step:
-    """The step of a recogniser. It raises UserError where its config cannot be used, and nothing for what frames show.
+    """Make the step of a recogniser. It raises UserError if the config cannot be used, never for what a frame shows.
 
-    A frame whose time does not lie after that of the one before is dropped, and the state stays as it was.
+    A frame whose time is not after the previous frame's is dropped, and the state is unchanged.
 
     Raises:
-      UserError: a setting out of range, or a network for flow images.
+      UserError: a setting is out of range, or the network takes flow images.
     """
     config = prepared(recogniser, settings)
 
     def step(state: StreamState, frame: UInt8[np.ndarray, "y x 3"], time_ms: float) -> tuple[StreamState, Result]:
         if not time_ms > state.time_ms:
             return state, Result(time_ms, (), BACKWARDS)
-        watched, found = watch.step(state.watched, frame, time_ms, config, settings.faces)
+        watched, observed = watch.step(state.watched, frame, time_ms, config, settings.faces)
         faces = tuple(
             FaceResult(
                 track=face.track,
@@ -70,7 +70,7 @@ def make_step(recogniser: Recogniser, settings: StreamSettings) -> Step:
                 flow=field and field.flow,
                 transform=field and field.transform,
             )
-            for face, field, window in found
+            for face, field, window in observed
         )
         return StreamState(watched, time_ms), Result(time_ms, faces, "")
 
@@ -80,10 +80,10 @@ def make_step(recogniser: Recogniser, settings: StreamSettings) -> Step:
 def results(
     recogniser: Recogniser, settings: StreamSettings, frames: Iterable[Frame]
 ) -> Iterator[tuple[Frame, Result]]:
-    """The frames of a recording with what the step says of each, as fast as can be; closing it closes `frames`.
+    """Yield the frames of a recording with their results, as fast as possible; closing the iterator closes `frames`.
 
-    Decoding is a thread of its own. Finding the face and measuring its motion are not: both are many small calls that
-    Python lets only one thread do at a time, and a third thread makes it no faster.
+    Decoding runs in its own thread. Face detection and motion do not: both are many small calls that Python runs in one
+    thread at a time, and a third thread was no faster.
 
     Raises:
       UserError: as `make_step`, and what `frames` raises.
@@ -96,14 +96,14 @@ def results(
 
 
 def take(step: Step, state: StreamState, frame: Frame) -> tuple[StreamState, Result]:
-    """Calls the step for a frame of a recording; one without pixels changes nothing, and its problem is the result."""
+    """Call the step for a frame; without pixels the state is unchanged, and the result holds the frame's problem."""
     if frame.pixels is None:
         return state, Result(frame.time_ms, (), frame.problem)
     return step(state, frame.pixels, frame.time_ms)
 
 
 def prepared(recogniser: Recogniser, settings: StreamSettings) -> Config:
-    """The config of a recogniser as a stream needs it; raises as `make_step`."""
+    """Return a recogniser's config with a stream's settings; raises as `make_step`."""
     for name in ("hop_ms", "threshold"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
@@ -123,7 +123,7 @@ def prepared(recogniser: Recogniser, settings: StreamSettings) -> Config:
 
 
 def score(window: incremental.Window, recogniser: Recogniser, threshold: float) -> Score:
-    """What a recogniser says of a window. `threshold` is used where it was not trained to spot."""
+    """Score a window. `threshold` is used only by a recogniser that was not trained to spot."""
     answer = recogniser.forward(window.clips)
     peak = float(window.magnitude[window.phases.apex])
     onset, apex, offset = (float(window.times_ms[index]) for index in window.phases)
@@ -145,12 +145,12 @@ def score(window: incremental.Window, recogniser: Recogniser, threshold: float) 
 
 
 def spotted(probability: Float[np.ndarray, " k"], classes: Sequence[str]) -> tuple[Float[np.ndarray, " k2"], float]:
-    """Of each emotion if there is an expression, and that there is one, from a network with a class for none."""
-    emotion = np.array([name != NONE for name in classes])
-    there = float(probability[emotion].sum())
-    return probability[emotion] / max(there, np.finfo(np.float32).tiny), there
+    """Return P(emotion | expression) and P(expression), from a network with a class for no expression."""
+    is_emotion = np.array([name != NONE for name in classes])
+    expression = float(probability[is_emotion].sum())
+    return probability[is_emotion] / max(expression, np.finfo(np.float32).tiny), expression
 
 
 def moves(magnitude: float, threshold: float) -> float:
-    """That a movement is an expression, by its size alone: 0.5 at `threshold`, towards 1 above it."""
+    """Return the score, by its size alone, that a movement is an expression: 0.5 at `threshold`, towards 1 above it."""
     return magnitude / (magnitude + threshold)

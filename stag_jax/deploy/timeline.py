@@ -1,4 +1,4 @@
-"""A recording at a glance: scores over time, expressions that were found, and where nothing is said."""
+"""Draw the timeline of a recording: scores over time, the expressions found, and gaps without predictions."""
 
 import functools
 import itertools
@@ -20,13 +20,13 @@ from stag_jax.deploy.record import Outcome
 from stag_jax.deploy.results import Gap, Interval, Score
 from stag_jax.files import write_atomically
 
-COLUMNS = 1200  # points of a curve, about those that the picture has
-TRACKS = 6  # faces that are drawn, those with the most windows
-SHOWN_UNITS = 3  # action units that a label names ...
-SURE = 0.5  # ... if they are more probable than this
+COLUMNS = 1200  # points of a curve, about as many as the picture has pixel columns
+TRACKS = 6  # largest number of faces drawn, those with the most windows
+SHOWN_UNITS = 3  # largest number of action units in a label ...
+SURE = 0.5  # ... each with a probability above this
 WIDTH = 11.0  # inches
-SIDE = (0.75, 2.0)  # of these, left and right of the axes
-LETTERS = 7.5  # points of a label
+SIDE = (0.75, 2.0)  # inches left and right of the axes
+LETTERS = 7.5  # font size of a label, points
 LABEL_ROWS = 2
 DPI = 150
 INK, MUTED = "#1b1c1d", "#8a8d91"
@@ -53,20 +53,20 @@ STYLE = {
 
 
 def draw(path: Path, outcome: Outcome) -> Path:
-    """The timeline as a picture, in one move; returns its path."""
+    """Draw the timeline into a file, atomically; return its path."""
     with matplotlib.rc_context(STYLE):
         drawn = figure(outcome)
         with write_atomically(path) as temporary:
-            # Without date and version in it, the same figure is the same file.
+            # Without date and version, so that the same figure gives the same bytes.
             drawn.savefig(temporary, dpi=DPI, facecolor="white", metadata={"Software": None})
     return path
 
 
 def figure(outcome: Outcome) -> Figure:
-    """A panel for each face, and one of movement. Areas are as high as the score of an expression, coloured by emotion.
+    """Return a figure with a panel per face and one of movement. Areas show expression scores, coloured by emotion.
 
-    Windows are drawn at their middle. Of those that fall on one column of the picture the one with the largest score
-    is drawn. Where expressions are too dense for their labels, some go without.
+    Windows are drawn at their middle. Of windows in the same column of the picture the one with the largest score is
+    drawn. Where expressions are too dense, some have no label.
     """
     tracks = shown_tracks(outcome)
     panels = max(len(tracks), 1)
@@ -98,14 +98,14 @@ def figure(outcome: Outcome) -> Figure:
     axes[0].legend(handles=[*names, hatch], loc="upper left", bbox_to_anchor=(1.0, 1.05))
     left_out = len({track for track, _ in outcome.scores}) - len(tracks)
     note = f"; {left_out} more faces are not shown" if left_out else ""
-    found = len(outcome.intervals)
-    what = "no expression" if not found else f"{found} expression{'s' if found > 1 else ''}"
-    drawn.suptitle(f"{_short(outcome.source, 60)}: {what}{note}", x=SIDE[0] / WIDTH, ha="left", fontsize=10)
+    count = len(outcome.intervals)
+    finding = "no expression" if not count else f"{count} expression{'s' if count > 1 else ''}"
+    drawn.suptitle(f"{_short(outcome.source, 60)}: {finding}{note}", x=SIDE[0] / WIDTH, ha="left", fontsize=10)
     return drawn
 
 
 def shown_tracks(outcome: Outcome) -> list[int]:
-    """The faces with the most windows, in order of their numbers; those with expressions first."""
+    """Return at most `TRACKS` faces in order of number, preferring those with expressions, then with most windows."""
     count: dict[int, int] = {}
     for track, _ in outcome.scores:
         count[track] = count.get(track, 0) + 1
@@ -115,7 +115,7 @@ def shown_tracks(outcome: Outcome) -> list[int]:
 
 
 def last_ms(outcome: Outcome) -> float:
-    """Where the picture ends: with the recording, or with the last that is said of it."""
+    """Return where the time axis ends: with the recording, or with its last score, expression or gap."""
     ends = itertools.chain(
         (score.end_ms for _, score in outcome.scores),
         (interval.offset_ms for interval in outcome.intervals),
@@ -127,14 +127,14 @@ def last_ms(outcome: Outcome) -> float:
 def curve(
     scores: Sequence[tuple[int, Score]], track: int, columns: int
 ) -> tuple[Float[np.ndarray, " s"], list[Score | None]]:
-    """The windows of a face at their middle, in seconds, and None between two that do not touch.
+    """Return the windows of a face with the times of their middles, in seconds; None between windows that do not touch.
 
-    Of windows that share one of `columns` the one with the largest score is kept, so that no peak is lost.
+    Of windows in the same column the one with the largest score is kept, so that no peak is lost.
 
     Args:
-      scores: in order of time; gone through twice, and not held.
+      scores: in order of time; iterated twice, and not kept in memory.
       track: the face.
-      columns: of the picture.
+      columns: number of columns of the picture.
     """
     begin = last = None
     for number, score in scores:
@@ -148,16 +148,16 @@ def curve(
     column, end = None, begin
     for score in (score for number, score in scores if number == track):
         middle = (score.start_ms + score.end_ms) / 2
-        here = int(middle / span) if span > 0 else 0
-        if score.start_ms > end and here != column:
+        window_column = int(middle / span) if span > 0 else 0
+        if score.start_ms > end and window_column != column:
             time.append((score.start_ms + end) / 2000)
             rows.append(None)
-        if here != column:
+        if window_column != column:
             time.append(middle / 1000)
             rows.append(score)
         elif score.expression > rows[-1].expression:
             time[-1], rows[-1] = middle / 1000, score
-        column, end = here, max(end, score.end_ms)
+        column, end = window_column, max(end, score.end_ms)
     return np.array(time), rows
 
 
@@ -165,16 +165,16 @@ def _panel(axes: Axes, outcome: Outcome, track: int | None, end: float) -> None:
     time, rows = curve(outcome.scores, track, COLUMNS) if track is not None else (np.zeros(0), [])
     if rows:
         unknown = np.full(len(outcome.classes), np.nan)
-        share = np.array([unknown if row is None else row.probability for row in rows], float)
+        probabilities = np.array([unknown if row is None else row.probability for row in rows], float)
         height = np.array([np.nan if row is None else row.expression for row in rows])
-        edges = height[:, None] * np.concatenate([np.zeros((len(rows), 1)), np.cumsum(share, axis=1)], axis=1)
+        edges = height[:, None] * np.concatenate([np.zeros((len(rows), 1)), np.cumsum(probabilities, axis=1)], axis=1)
         for k in range(len(outcome.classes)):
             colour = _hex(overlay.emotion_colour(k))
             axes.fill_between(time, edges[:, k], edges[:, k + 1], color=colour, alpha=0.75, linewidth=0)
-        alone, thick = len(time) == 1, 0.8 if len(time) < COLUMNS / 3 else 0.35
-        axes.plot(time, height, color=INK, linewidth=thick, marker="o" if alone else None, markersize=3)
+        single, thick = len(time) == 1, 0.8 if len(time) < COLUMNS / 3 else 0.35
+        axes.plot(time, height, color=INK, linewidth=thick, marker="o" if single else None, markersize=3)
     _gaps(axes, [gap for gap in outcome.gaps if gap.track is None or gap.track == track], end)
-    _intervals(axes, [each for each in outcome.intervals if each.track == track], outcome, end)
+    _intervals(axes, [interval for interval in outcome.intervals if interval.track == track], outcome, end)
     axes.set(ylabel="expression" if track is None else f"face {track}\nexpression", ylim=(0, 1.62), yticks=[0, 0.5, 1])
     axes.spines["left"].set_bounds(0, 1)
     axes.grid(True, axis="y")
@@ -182,26 +182,26 @@ def _panel(axes: Axes, outcome: Outcome, track: int | None, end: float) -> None:
 
 
 def _gaps(axes: Axes, gaps: Sequence[Gap], end: float) -> None:
-    """Hatched, with the reason where it has room; stretches too near to each other to be told apart are one."""
+    """Draw gaps hatched, with the reason if it fits; gaps too close to be distinguished are merged."""
     merged: list[tuple[float, float, str]] = []
-    for start, stop, why in sorted((gap.start_ms / 1000, gap.end_ms / 1000, gap.reason) for gap in gaps):
-        if merged and start - merged[-1][1] < end / COLUMNS and why == merged[-1][2]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]), why)
+    for start, stop, reason in sorted((gap.start_ms / 1000, gap.end_ms / 1000, gap.reason) for gap in gaps):
+        if merged and start - merged[-1][1] < end / COLUMNS and reason == merged[-1][2]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]), reason)
         else:
-            merged.append((start, stop, why))
+            merged.append((start, stop, reason))
     spans = [(start, max(stop - start, end / COLUMNS)) for start, stop, _ in merged]
     axes.broken_barh(spans, (0, 1), facecolor="#eeeeee", edgecolor=MUTED, hatch="////", linewidth=0, alpha=0.8)
     free = -np.inf
-    for start, stop, why in merged:
-        wide = _seconds(why, end)
-        if stop - start > wide and start > free:
+    for start, stop, reason in merged:
+        width = _seconds(reason, end)
+        if stop - start > width and start > free:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.85}
-            axes.text((start + stop) / 2, 0.5, why, ha="center", va="center", fontsize=LETTERS, bbox=box)
-            free = (start + stop + wide) / 2
+            axes.text((start + stop) / 2, 0.5, reason, ha="center", va="center", fontsize=LETTERS, bbox=box)
+            free = (start + stop + width) / 2
 
 
 def _intervals(axes: Axes, intervals: Sequence[Interval], outcome: Outcome, end: float) -> None:
-    """Bars from onset to offset with a tick at the apex, and the labels for which there is room."""
+    """Draw bars from onset to offset, with a tick at the apex, and the labels that fit."""
     ordered = sorted(intervals, key=lambda each: each.onset_ms)
     spans = [(each.onset_ms / 1000, max((each.offset_ms - each.onset_ms) / 1000, end / 400)) for each in ordered]
     number = {name: k for k, name in enumerate(outcome.classes)}
@@ -210,7 +210,7 @@ def _intervals(axes: Axes, intervals: Sequence[Interval], outcome: Outcome, end:
     apexes = [each.apex_ms / 1000 for each, (_, wide) in zip(ordered, spans, strict=True) if wide > end / 150]
     axes.vlines(apexes, 1.04, 1.2, color=INK, linewidth=0.8)
     taken: list[list[tuple[float, float]]] = [[] for _ in range(LABEL_ROWS)]
-    # The surest first, so that they have labels where not all can.
+    # The most confident first, so that they get labels if not all fit.
     for each in sorted(ordered, key=lambda each: -each.confidence):
         text = _label(each, outcome.units)
         wide = _seconds(text, end)
@@ -224,14 +224,14 @@ def _intervals(axes: Axes, intervals: Sequence[Interval], outcome: Outcome, end:
 
 
 def _label(interval: Interval, units: Sequence[int]) -> str:
-    known = np.nan_to_num(interval.au_probability)
-    best = sorted(np.argsort(-known, kind="stable")[:SHOWN_UNITS].tolist())
-    named = "+".join(str(units[u]) for u in best if known[u] > SURE)
+    probability = np.nan_to_num(interval.au_probability)
+    best = sorted(np.argsort(-probability, kind="stable")[:SHOWN_UNITS].tolist())
+    named = "+".join(str(units[u]) for u in best if probability[u] > SURE)
     return f"{interval.emotion} {interval.confidence:.2f}" + (f" (AU {named})" if named else "")
 
 
 def _seconds(text: str, end: float) -> float:
-    """How much of the time axis a text covers."""
+    """Return the width of a text in seconds of the time axis."""
     return _inches(text) * end / (WIDTH - sum(SIDE))
 
 

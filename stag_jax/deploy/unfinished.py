@@ -1,7 +1,7 @@
-"""What is kept of a recording until it is done, so that the same command goes on after a kill at any moment.
+"""Keep the progress of a recording until it is finished, so that the same command resumes after a kill at any moment.
 
-A folder `<name>.unfinished` beside the outputs: what the recording, the network and the settings were, and what was
-saved last. It belongs to one process at a time, and is removed when the recording is done.
+The folder `<name>.unfinished` beside the outputs describes the recording, the network and the settings, and holds the
+last saved progress. One process at a time may use it, and it is removed when the recording is finished.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from stag_jax.deploy.source import Source
 from stag_jax.types import UserError
 
 SUFFIX = ".unfinished"
-VERSION = 1  # of what is kept; raise it when the code would go on with it differently
+VERSION = 1  # of the folder's content; raise it when the code would resume differently
 PACKAGES = ("stag-jax", "numpy", "jax", "jaxlib", "dlib-bin", "face_recognition_models", "opencv-python-headless", "av")
 LOCK, ABOUT, SNAPSHOT = "lock", "about.json", "snapshot.npz"
 
 
 class Unfinished(NamedTuple):
-    """A folder that is open."""
+    """An open folder of unfinished work."""
 
     folder: Path
-    saved: Any  # what was last saved by `save`; None at the beginning
+    saved: Any  # last argument of `save`; None at the beginning
 
 
 def about(recogniser: Recogniser, recording: Source, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Describes all that the outputs of a recording follow from; None where its content has no hash.
+    """Describe all that determines the outputs of a recording; None if its content has no hash.
 
     Raises:
-      UserError: a file cannot be read; it is named.
+      UserError: a file cannot be read; names the file.
     """
     if recording.digest is None:
         return None
@@ -73,18 +73,18 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def opened(out: Path | None, name: str, of: Mapping[str, Any] | None, kinds: Sequence[type]) -> Iterator[Unfinished]:
-    """Opens the folder of a recording, and removes it when the block ends without an error.
+    """Open the folder of a recording, and remove it when the block ends without an error.
 
-    What an earlier process saved in it is gone on with if it was about the same, and is thrown away if not.
+    Progress saved by an earlier process is returned if its description is the same, and deleted if not.
 
     Args:
-      out: where the outputs are; None: nothing is kept, and the folder is a temporary one.
+      out: output folder; None: a temporary folder is used, and nothing is kept.
       name: of the recording.
-      of: what the outputs follow from (`about`); None: nothing can be gone on with.
-      kinds: records that are saved (`snapshot.read`).
+      of: description from `about`; None: the recording cannot be resumed.
+      kinds: types of the saved records, for `snapshot.read`.
 
     Raises:
-      UserError: the folder cannot be made, or another process has it; it is named.
+      UserError: the folder cannot be made, or another process uses it; names the folder.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="stag_jax_") as folder:
@@ -108,12 +108,12 @@ def opened(out: Path | None, name: str, of: Mapping[str, Any] | None, kinds: Seq
 
 
 def save(folder: Path, tree: Any, kinds: Sequence[type]) -> Any:
-    """Saves a tree in place of the one before, and returns it as it will be read, to go on with.
+    """Save a tree in place of the previous one, and return it as read back from the file.
 
-    So a recording that is stopped and gone on with computes with the very same arrays as one that is not.
+    With the returned tree, an uninterrupted recording computes with exactly the same arrays as a resumed one.
 
     Raises:
-      UserError: it cannot be written; the file is named.
+      UserError: the tree cannot be written; names the file.
     """
     path = folder / SNAPSHOT
     try:
@@ -124,21 +124,21 @@ def save(folder: Path, tree: Any, kinds: Sequence[type]) -> Any:
 
 
 def remove(out: Path, name: str) -> None:
-    """Removes what is kept of a recording, if anything is."""
+    """Remove the unfinished work of a recording, if there is any."""
     shutil.rmtree(out / f"{name}{SUFFIX}", ignore_errors=True)
 
 
 def _read(folder: Path, name: str, of: Mapping[str, Any] | None, kinds: Sequence[type]) -> Any:
-    """What was last saved, if it was about the same; None where there is nothing, or nothing of use."""
+    """Return the last saved progress if its description matches; None if there is none, or it is unusable."""
     if not (folder / ABOUT).exists():
         return None
     try:
-        earlier = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        saved = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         wanted = json.loads(json.dumps(of))
-        if wanted is None or earlier is None:
+        if wanted is None or saved is None:
             return None
-        if other := sorted(key for key in earlier.keys() | wanted if earlier.get(key) != wanted.get(key)):
-            logging.warning("%s is begun anew: what was unfinished has another %s", name, ", ".join(other))
+        if differing := sorted(key for key in saved.keys() | wanted if saved.get(key) != wanted.get(key)):
+            logging.warning("%s is begun anew: what was unfinished has another %s", name, ", ".join(differing))
             return None
         return snapshot.read(folder / SNAPSHOT, kinds)
     except FileNotFoundError:  # stopped before anything was saved
@@ -149,7 +149,7 @@ def _read(folder: Path, name: str, of: Mapping[str, Any] | None, kinds: Sequence
 
 
 def _empty(folder: Path) -> None:
-    (folder / ABOUT).unlink(missing_ok=True)  # first, so that nobody takes the rest for whole
+    (folder / ABOUT).unlink(missing_ok=True)  # first, so that an interrupted deletion is not taken for valid progress
     for path in folder.iterdir():
         if path.name != LOCK:
             path.unlink()
