@@ -289,12 +289,12 @@ def _strip(
     # Only the latest faces: there is no room for more than `LANES`.
     tracks = sorted(list(dict.fromkeys(track for track, _ in reversed(recent)))[:LANES])
     for index, track in enumerate(tracks):
-        shown = [score for other, score in recent if other == track and np.isfinite(score.expression)]
+        scores = [score for other, score in recent if other == track and np.isfinite(score.expression)]
         level = bottom + (index + 1) * (line // 2)
         lane = strip[level : level + line // 2 - 2]
         lane[:, pad : left - 3] = track_colour(track)
-        if shown:
-            _curve(strip, lane, shown, np.array([x_at(score.end_ms) for score in shown]), (left, top, bottom), track)
+        if scores:
+            _curve(strip, lane, scores, np.array([x_at(score.end_ms) for score in scores]), (left, top, bottom), track)
     _write(strip, f"{now / 1000:.2f} s", right + pad, pad + line // 2, line, INK)
 
 

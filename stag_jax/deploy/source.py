@@ -276,7 +276,7 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
     counted = bool({"mov", "matroska"} & set(container.format.name.split(","))) and stream.codec_context.name != "vp8"
     tick = float(stream.time_base)
     waiting: dict[int, str] = {}  # time stamp of a packet whose frame is still to come -> its fault
-    coded = shown = 0
+    coded = emitted = 0
     damaged_at, last = -math.inf, None  # times of the latest damage (-inf: healed) and of the latest frame
     end, packets = "", container.demux(stream)
     while True:
@@ -285,7 +285,7 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
         except StopIteration:
             break
         except av.FFmpegError as error:
-            end = f"{path} is damaged at frame {shown}: {media.reason(error)}"
+            end = f"{path} is damaged at frame {emitted}: {media.reason(error)}"
             break
         coded += packet.size > 0
         fault, frames = "damaged" if packet.is_corrupt else "", []
@@ -299,12 +299,12 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
             if packet.pts is not None:
                 waiting[packet.pts] = fault
             elif fault:  # AVI: its exact presentation time is not known
-                shown += 1
+                emitted += 1
                 yield _Item(None, last if packet.dts is None else packet.dts * tick, fault)
         for frame in frames:
             problem = waiting.pop(frame.pts, "") or ("damaged" if frame.is_corrupt else "")
             for pts in sorted(pts for pts in waiting if frame.pts is not None and pts < frame.pts):
-                shown, damaged_at = shown + 1, max(damaged_at, pts * tick)
+                emitted, damaged_at = emitted + 1, max(damaged_at, pts * tick)
                 yield _Item(None, pts * tick, waiting.pop(pts) or LOST)
             now = frame.time
             if problem:
@@ -312,12 +312,12 @@ def _decoded(path: Path, container: av.container.InputContainer, stream: av.Vide
             elif damaged_at > -math.inf:
                 healed = now is None or (frame.key_frame and now > damaged_at) or 1000 * (now - damaged_at) > HEALED_MS
                 damaged_at, problem = (-math.inf, "") if healed else (damaged_at, BUILT)
-            shown, last = shown + 1, now
+            emitted, last = emitted + 1, now
             yield _Item(frame, now, problem)
     for pts in sorted(waiting):
-        shown, last = shown + 1, pts * tick
+        emitted, last = emitted + 1, pts * tick
         yield _Item(None, last, waiting[pts] or LOST)
-    if not end and (cut := media.missing(path, container, stream, coded, shown)):
+    if not end and (cut := media.missing(path, container, stream, coded, emitted)):
         end = f"{path} is cut off{cut}"
     if end:
         yield _Item(None, last, end, True)

@@ -203,19 +203,22 @@ def _gaps(axes: Axes, gaps: Sequence[Gap], end: float) -> None:
 def _intervals(axes: Axes, intervals: Sequence[Interval], outcome: Outcome, end: float) -> None:
     """Draw bars from onset to offset, with a tick at the apex, and the labels that fit."""
     ordered = sorted(intervals, key=lambda each: each.onset_ms)
-    spans = [(each.onset_ms / 1000, max((each.offset_ms - each.onset_ms) / 1000, end / 400)) for each in ordered]
+    spans = [
+        (interval.onset_ms / 1000, max((interval.offset_ms - interval.onset_ms) / 1000, end / 400))
+        for interval in ordered
+    ]
     number = {name: k for k, name in enumerate(outcome.classes)}
-    colours = [_hex(overlay.emotion_colour(number.get(each.emotion, len(number)))) for each in ordered]
+    colours = [_hex(overlay.emotion_colour(number.get(interval.emotion, len(number)))) for interval in ordered]
     axes.broken_barh(spans, (1.06, 0.12), facecolors=colours, edgecolor="white", linewidth=0.3)
-    apexes = [each.apex_ms / 1000 for each, (_, wide) in zip(ordered, spans, strict=True) if wide > end / 150]
+    apexes = [interval.apex_ms / 1000 for interval, (_, width) in zip(ordered, spans, strict=True) if width > end / 150]
     axes.vlines(apexes, 1.04, 1.2, color=INK, linewidth=0.8)
     taken: list[list[tuple[float, float]]] = [[] for _ in range(LABEL_ROWS)]
     # The most confident first, so that they get labels if not all fit.
-    for each in sorted(ordered, key=lambda each: -each.confidence):
-        text = _label(each, outcome.units)
-        wide = _seconds(text, end)
-        left = min(max(each.onset_ms / 1000, 0), max(end - wide, 0))
-        right = left + wide + _seconds("nn", end)
+    for interval in sorted(ordered, key=lambda each: -each.confidence):
+        text = _label(interval, outcome.units)
+        width = _seconds(text, end)
+        left = min(max(interval.onset_ms / 1000, 0), max(end - width, 0))
+        right = left + width + _seconds("nn", end)
         for row, others in enumerate(taken):
             if all(right <= start or stop <= left for start, stop in others):
                 axes.text(left, 1.24 + 0.18 * row, text, fontsize=LETTERS, va="bottom")
