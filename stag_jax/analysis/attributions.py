@@ -41,7 +41,7 @@ class Evidence:
     aux: dict[str, np.ndarray]  # intermediates of `KEPT` that the network has, [b, t, ...]
     seen: Bool[np.ndarray, "b t"]  # frames that `aux` covers; a key-frame network has one
     saliency: dict[str, Float[np.ndarray, "b t n"]]  # by method
-    curved: Int[np.ndarray, " c"]  # rows with curves: all, or those of evenly chosen folds
+    curved: Int[np.ndarray, " c"]  # rows of clips with curves: all, or those of evenly chosen folds
     curves: dict[str, Float[np.ndarray, "mode share c"]]  # by method and `RANDOM`; see `faithfulness.curves`
     differing: tuple[str, ...]  # clips whose row in predictions.csv differs from the networks' output
 
@@ -191,7 +191,7 @@ def _in_place(rolled: Float[Array, "b t2 n"], clips: ClipBatch) -> Float[Array, 
 
 
 def features(run: LoadedRun, names: Sequence[str], corpus: Corpus) -> dict[str, Float[np.ndarray, "b d"]]:
-    """Return classifier features of all clips for some folds, by fold name; seeds are side by side."""
+    """Return classifier features of all clips for some folds, by fold name; the seeds' features are side by side."""
 
     # Without the mirror image, which gives the same answer.
     network = run.trained.network

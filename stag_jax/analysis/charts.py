@@ -103,8 +103,8 @@ def outliers(values: Float[np.ndarray, "i s"]) -> list[int]:
     """Return folds that end more than 1.5 interquartile ranges above the third quartile, worst first."""
     last = values[-1]
     first, third = np.quantile(last, (0.25, 0.75))
-    odd = np.flatnonzero(last > third + 1.5 * (third - first))
-    return odd[np.argsort(-last[odd], kind="stable")][:OUTLIERS].tolist()
+    above = np.flatnonzero(last > third + 1.5 * (third - first))
+    return above[np.argsort(-last[above], kind="stable")][:OUTLIERS].tolist()
 
 
 def subject_figure(frame: pd.DataFrame) -> Chart:
@@ -125,12 +125,12 @@ def subject_figure(frame: pd.DataFrame) -> Chart:
     mean = frame["right"].sum() / frame["clips"].sum()
     axes.axhline(mean, color=WARM, linewidth=1, label=f"all clips: {mean:.3f}")
     axes.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, edge[-1]))
-    centre, shown = (edge[:-1] + edge[1:]) / 2, []
+    centre, labelled = (edge[:-1] + edge[1:]) / 2, []
     for index in range(len(frame)):  # every name that has room after the one before it
-        if not shown or centre[index] - centre[shown[-1]] >= edge[-1] / LABELLED:
-            shown.append(index)
+        if not labelled or centre[index] - centre[labelled[-1]] >= edge[-1] / LABELLED:
+            labelled.append(index)
     short = frame["subject"].str.removeprefix(_common(list(frame["subject"])))
-    axes.set_xticks(centre[shown], short.iloc[shown], rotation=90)
+    axes.set_xticks(centre[labelled], short.iloc[labelled], rotation=90)
     axes.set_xlabel("subjects, as wide as they have clips")
     axes.legend(loc="upper left")
     data = {name: frame[name].to_numpy() for name in ("clips", "right", "accuracy")}

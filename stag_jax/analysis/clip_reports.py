@@ -55,15 +55,15 @@ def write_sheets(reports: Sequence[ClipReport], tiles: Sequence[bytes], folder: 
 
 def write_track_sheet(frames: UInt8[np.ndarray, "f y x 3"], track: Track, path: Path) -> None:
     """Write evenly spaced frames of a film with their landmarks; refused frames in red, with the reason."""
-    shown = np.unique(np.linspace(0, len(frames) - 1, TRACK_COLUMNS * TRACK_ROWS).round().astype(int))
+    indices = np.unique(np.linspace(0, len(frames) - 1, TRACK_COLUMNS * TRACK_ROWS).round().astype(int))
     scale = TRACK_TILE / frames.shape[2]
     height = round(frames.shape[1] * scale)
     cell = TRACK_TILE + GAP, height + CAPTION // 2 + GAP
-    rows = -(-len(shown) // TRACK_COLUMNS)
+    rows = -(-len(indices) // TRACK_COLUMNS)
     canvas = Image.new("RGB", (TRACK_COLUMNS * cell[0] + GAP, rows * cell[1] + GAP), PAPER)
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=11)
-    for position, f in enumerate(shown.tolist()):
+    for position, f in enumerate(indices.tolist()):
         x, y = GAP + position % TRACK_COLUMNS * cell[0], GAP + position // TRACK_COLUMNS * cell[1]
         canvas.paste(Image.fromarray(frames[f]).resize((TRACK_TILE, height), Image.Resampling.BOX), (x, y))
         reason = track.refused[f]

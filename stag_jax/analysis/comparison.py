@@ -35,7 +35,7 @@ class ComparedRow(NamedTuple):
     uf1: float  # mean over seeds
     low: float  # 95% interval
     high: float
-    ensemble: float | None  # of the mean of the seeds' probabilities, where there are several
+    ensemble: float | None  # of the mean of the seeds' probabilities; None with one seed
     difference: compare.Difference | None  # of the first model less this one; None in its own row
 
 

@@ -35,7 +35,7 @@ def strip(
     id: str,
     nodes: Sequence[str],
 ) -> Chart:
-    """Draw kept frames of a clip in a row for each method, with its saliency glowing over them.
+    """Draw kept frames of a clip in a row for each method, with its saliency drawn over them.
 
     Args:
       pictures: the kept frames; a flow image, in colour, is drawn with rings beside the plain picture instead.

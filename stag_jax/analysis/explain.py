@@ -98,8 +98,8 @@ def _resampled(
     precisions = np.zeros(resamples)
     for index, draw in enumerate(draws):
         weight = draw[pair_subject].astype(float)
-        hits, seen = np.cumsum(weight * hit), np.cumsum(weight)
+        hits, total = np.cumsum(weight * hit), np.cumsum(weight)
         positives = hits[-1]
-        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+        precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
         precisions[index] = (weight * hit) @ precision / positives if positives else np.nan
     return precisions[~np.isnan(precisions)]

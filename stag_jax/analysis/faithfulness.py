@@ -64,9 +64,9 @@ def curves(
 
 
 def _asked(methods: int) -> tuple[Int[np.ndarray, "i 3"], Int[np.ndarray, "mode method share"]]:
-    """Return the points at which to evaluate the network, (mode, method, share), and where each curve finds its own.
+    """Return the points to evaluate, (mode, method, share), and for each point of the curves its index among them.
 
-    The ends are the whole clip and the still face for every mode and method, and are evaluated once.
+    The ends are the whole clip and the still face for every mode and method, so they are evaluated once.
     """
     last = len(SHARES) - 1
     at, index = [(0, 0, 0), (0, 0, last)], np.zeros((2, methods, len(SHARES)), int)

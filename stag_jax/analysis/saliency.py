@@ -122,7 +122,7 @@ def ranks(
 
 
 def spread(saliency: Float[np.ndarray, "b t n"]) -> Float[np.ndarray, "b t n"]:
-    """Return the positive values of each clip as shares that sum to 1; negative ones are left out."""
+    """Return positive saliency as shares that sum to 1 per clip; negative values are left out."""
     positive = np.maximum(saliency, 0)
     total = positive.sum(axis=(1, 2), keepdims=True)
     return np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)

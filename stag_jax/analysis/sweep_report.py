@@ -27,8 +27,8 @@ class Findings(NamedTuple):
 
     names: tuple[str, ...]
     rows: list[comparison.ComparedRow]  # outer scores of each trial, compared with the first
-    scores: nested.Scores | None  # None where nothing was chosen
-    chosen: dict[str, str]  # trial of each outer fold; empty where nothing was chosen
+    scores: nested.Scores | None  # None if nothing was chosen
+    chosen: dict[str, str]  # trial of each outer fold; empty if nothing was chosen
     results: dict[str, dict[str, Any]]  # metrics of each trial
     nested: dict[str, Any] | None  # metrics of the nested result
 

@@ -117,8 +117,8 @@ def _seeds_apart(run: LoadedRun) -> np.ndarray:
     for number, frame in run.by_seed.groupby("seed", sort=False):
         absent, twice = ids[~ids.isin(frame["id"])], frame["id"][frame["id"].duplicated()]
         if len(absent) or len(twice):
-            what = f"{twice.iloc[0]} twice" if len(twice) else f"{absent.iloc[0]} not at all"
-            raise UserError(f"{run.folder / workdir.BY_SEED}: seed {number} has clip {what}")
+            problem = f"{twice.iloc[0]} twice" if len(twice) else f"{absent.iloc[0]} not at all"
+            raise UserError(f"{run.folder / workdir.BY_SEED}: seed {number} has clip {problem}")
     return loaded.seeds_apart(run)
 
 
