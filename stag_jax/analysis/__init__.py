@@ -1,4 +1,4 @@
-"""Looking at runs; everything is done from a workdir, and nothing is trained. `load_run` is where questions begin."""
+"""Analysis of runs from their workdirs; nothing is trained. Start with `load_run`."""
 
 from stag_jax.analysis.loaded import LoadedModel, LoadedRun, load_run, require_clips
 

@@ -1,4 +1,4 @@
-"""What the networks of a run say of the clips that they did not see, and on what they rest it; clip by clip."""
+"""Predictions and explanations of each held-out clip, by the networks that did not see it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,32 +22,32 @@ from stag_jax.types import ClipBatch
 
 INTEGRATED, ROLLOUT = "integrated gradients", "attention rollout"
 STEPS = 6  # of integrated gradients
-LARGEST = 16  # clips at a time on all devices, all of one fold
-CALL = 1  # what a call costs beside its clips, in clips
-EMBEDDED = 32  # clips at a time where nothing is explained
-CURVED = 100  # so many clips, of whole folds, are asked for curves
-QUICK = {"xla_backend_optimization_level": 1}  # compiles in 0.6 of the time and runs in 1.2 of it
-AGREEMENT = 1e-4  # how far a probability from a checkpoint may lie from the run's own
+LARGEST = 16  # most clips in one call over all devices; all clips of a call are of one fold
+CALL = 1  # fixed cost of a call, in clips
+EMBEDDED = 32  # clips in one call where nothing is explained
+CURVED = 100  # curves are computed for at least this many clips, of whole folds
+QUICK = {"xla_backend_optimization_level": 1}  # 0.6 of the compile time, 1.2 of the run time
+AGREEMENT = 1e-4  # largest difference between a checkpoint's probability and the run's own
 KEPT = ("au_probability", "connectivity", "temporal_attention")
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Of the clips whose fold's networks are there, in the order of the run's predictions; averaged over seeds."""
+    """Explanations of the clips whose fold's networks are there, in prediction order; averaged over seeds."""
 
     corpus: Corpus  # these clips
     probability: Float[np.ndarray, "b k"]
     target: Int[np.ndarray, " b"]  # the class predicted, which is explained
-    aux: dict[str, np.ndarray]  # those of `KEPT` that the network has, [b, t, ...]
-    seen: Bool[np.ndarray, "b t"]  # frames that `aux` speaks of; a key-frame network has one
+    aux: dict[str, np.ndarray]  # intermediates of `KEPT` that the network has, [b, t, ...]
+    seen: Bool[np.ndarray, "b t"]  # frames that `aux` covers; a key-frame network has one
     saliency: dict[str, Float[np.ndarray, "b t n"]]  # by method
-    curved: Int[np.ndarray, " c"]  # clips that curves were asked of: all, or those of folds evenly chosen
+    curved: Int[np.ndarray, " c"]  # rows of clips with curves: all, or those of evenly chosen folds
     curves: dict[str, Float[np.ndarray, "mode share c"]]  # by method and `RANDOM`; see `faithfulness.curves`
-    differing: tuple[str, ...]  # clips of which predictions.csv says something else than the networks
+    differing: tuple[str, ...]  # clips whose row in predictions.csv differs from the networks' output
 
 
 class _Explained(NamedTuple):
-    """What one pass over a chunk of clips gives; clips come first."""
+    """The result of one pass over a chunk of clips; clips are the first axis."""
 
     probability: Array
     aux: dict[str, Array]
@@ -55,47 +55,47 @@ class _Explained(NamedTuple):
 
 
 def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence | None:
-    """Applies each fold's networks to the clips that it holds out, and asks them why.
+    """Apply each fold's networks to the clips that it holds out, and explain their predictions.
 
     Args:
       run: a run.
       corpus: the clips of `run.predictions`, in their order (`LoadedRun.corpus`).
       quiet: no progress bar.
 
-    Returns None where no fold's networks are there.
+    Returns None if no fold's networks are there.
     """
     names = sorted(set(run.folds) & set(run.predictions["fold"]))
     if not names:
         return None
-    known = run.predictions["fold"].isin(names).to_numpy()
-    which = run.predictions["fold"][known].map(names.index).to_numpy(int)
-    probability = loaded.probabilities(run.predictions, run.classes)[known]
+    has_network = run.predictions["fold"].isin(names).to_numpy()
+    which_fold = run.predictions["fold"][has_network].map(names.index).to_numpy(int)
+    probability = loaded.probabilities(run.predictions, run.classes)[has_network]
     target = probability.argmax(axis=1).astype(np.int32)
-    corpus = corpus.take(known)
+    corpus = corpus.take(has_network)
     clips, trained = corpus.batch, run.trained
 
     def ask(question: Question, folds: Sequence[int], title: str, *given: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Ask folds about the clips that they hold out; give these clips' rows, in order, and the answers."""
+        """Apply folds to the clips that they hold out; return the rows of these clips, in order, and the answers."""
         asked, parts = [], []
-        with tqdm(total=int(np.isin(which, folds).sum()), desc=title, unit="clip", disable=quiet) as bar:
+        with tqdm(total=int(np.isin(which_fold, folds).sum()), desc=title, unit="clip", disable=quiet) as bar:
             for number in folds:
-                rows = np.flatnonzero(which == number)
+                rows = np.flatnonzero(which_fold == number)
                 parts.append(trained.ask(names[number], clips, rows, question=question, given=given, size=size))
                 asked.append(rows)
                 bar.update(len(rows))
-        back = np.argsort(np.concatenate(asked))
-        return np.concatenate(asked)[back], jax.tree.map(lambda *part: np.concatenate(part)[back], *parts)
+        order = np.argsort(np.concatenate(asked))
+        return np.concatenate(asked)[order], jax.tree.map(lambda *part: np.concatenate(part)[order], *parts)
 
     mesh = Mesh(np.asarray(jax.local_devices()), ("clip",))
     everywhere, by_clip = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clip",)))
-    size = _chunk(np.bincount(which, minlength=len(names)), mesh.size)
+    size = _chunk(np.bincount(which_fold, minlength=len(names)), mesh.size)
     some_rows = np.resize(np.arange(len(target)), size)
     noise = faithfulness.random_saliency(corpus.ids, clips.nodes.shape[1:3])
     first = trained.weights(names[0])
     given = first, jax.tree.map(lambda x: x[some_rows], clips), target[some_rows]
     explain, check = _explanation(trained.network), _deletion(trained.network)
     with ThreadPoolExecutor() as pool:
-        # Compiling leaves Python alone: meanwhile both programs are traced and the networks read.
+        # Compiling does not block Python: meanwhile both programs are traced and the networks are read.
         explained = pool.submit(_lowered(explain, (everywhere, by_clip, by_clip), given))
         shapes = jax.eval_shape(explain, *given).saliency
         blank = np.zeros((size, len(shapes) + 1, *noise.shape[1:]), np.float32)
@@ -103,46 +103,46 @@ def collect(run: LoadedRun, corpus: Corpus, *, quiet: bool = False) -> Evidence 
         for name in names:
             trained.weights(name)
         explained, checked = explained.result(), checked.result()
-    _, found = ask(explained, range(len(names)), "explaining", target)
-    saliences = found.saliency | {faithfulness.RANDOM: noise}
+    _, result = ask(explained, range(len(names)), "explaining", target)
+    saliences = result.saliency | {faithfulness.RANDOM: noise}
     stacked = np.stack(list(saliences.values()), axis=1)
-    some = _evenly(np.bincount(which, minlength=len(names)), CURVED)
-    curved, curves = ask(checked, some, "checking", target, stacked)
+    checked_folds = _evenly(np.bincount(which_fold, minlength=len(names)), CURVED)
+    curved, curves = ask(checked, checked_folds, "checking", target, stacked)
     curves = np.moveaxis(curves, 0, -1)  # [mode, method, share, c]
-    wrong = np.abs(probability - found.probability).max(axis=1) > AGREEMENT
+    differs = np.abs(probability - result.probability).max(axis=1) > AGREEMENT
     return Evidence(
         corpus=corpus,
-        probability=found.probability,
+        probability=result.probability,
         target=target,
-        aux=found.aux,
-        seen=_seen(found.aux, clips.frame_mask),
-        saliency=found.saliency,
+        aux=result.aux,
+        seen=_seen(result.aux, clips.frame_mask),
+        saliency=result.saliency,
         curved=curved,
         curves={name: curves[:, index] for index, name in enumerate(saliences)},
-        differing=tuple(np.asarray(corpus.ids)[wrong].tolist()),
+        differing=tuple(np.asarray(corpus.ids)[differs].tolist()),
     )
 
 
 def _lowered(function: Callable, shardings: tuple, given: tuple) -> Callable[[], Callable]:
-    """What compiles a function for arguments like those given."""
+    """Trace a function for arguments like those given; return a function that compiles it."""
     options = QUICK if jax.default_backend() == "cpu" else None
     return jax.jit(function, in_shardings=shardings, compiler_options=options).lower(*given).compile
 
 
 def _seen(aux: Mapping[str, Any], frame_mask: Bool[np.ndarray, "b t"]) -> Bool[np.ndarray, "b t2"]:
-    """Say which frames the intermediates speak of."""
+    """Return which frames the intermediates cover."""
     frames = aux["au_probability"].shape[1] if "au_probability" in aux else frame_mask.shape[1]
     return network_lib.frames_seen(frames, frame_mask)
 
 
 def _chunk(sizes: Int[np.ndarray, " s"], devices: int) -> int:
-    """So many clips at a time that folds of these sizes leave the least to padding; a multiple of the devices."""
+    """Return the chunk size with the least padding for folds of these sizes; a multiple of the number of devices."""
     candidates = range(devices, max(LARGEST, devices) + 1, devices)
     return min(candidates, key=lambda size: (np.ceil(sizes / size).sum() * (size + CALL), -size))
 
 
 def _evenly(sizes: Int[np.ndarray, " s"], clips: int) -> list[int]:
-    """Folds of so many clips or a few more, all where there are fewer; spread over the order of their names."""
+    """Return folds that hold this many clips or a few more, evenly spread in name order; all if they hold fewer."""
     for count in range(1, len(sizes)):
         chosen = np.unique(np.round(np.linspace(0, len(sizes) - 1, count)).astype(int))
         if sizes[chosen].sum() >= clips:
@@ -151,7 +151,7 @@ def _evenly(sizes: Int[np.ndarray, " s"], clips: int) -> list[int]:
 
 
 def _explanation(network: Network) -> Question:
-    """Make the pass over a batch of clips of one fold: probabilities, intermediates, saliency; averaged over seeds."""
+    """Build the pass over clips of one fold: probabilities, intermediates, saliency; averaged over seeds."""
 
     def of_seed(weights: Weights, clips: ClipBatch, target: Int[Array, " b"]) -> _Explained:
         logits, aux = network_lib.forward(network, weights, clips)
@@ -165,7 +165,7 @@ def _explanation(network: Network) -> Question:
 
 
 def _deletion(network: Network) -> Question:
-    """Make the pass that deletes and inserts: [b, mode, method, share], given saliency [b, method, t, n]."""
+    """Build the pass that deletes and inserts: [b, mode, method, share], given saliency [b, method, t, n]."""
 
     def follow(
         weights: Weights,
@@ -182,29 +182,29 @@ def _deletion(network: Network) -> Question:
 
 
 def _in_place(rolled: Float[Array, "b t2 n"], clips: ClipBatch) -> Float[Array, "b t n"]:
-    """The saliency of a key-frame network where its frame lies in the clip."""
+    """Place the saliency of a key-frame network at its frame of the clip."""
     frames = clips.nodes.shape[1]
     if rolled.shape[1] == frames:
         return rolled
-    best = jnp.argmax(jnp.where(clips.frame_mask, clips.magnitude, -jnp.inf), axis=1)
-    return jax.nn.one_hot(best, frames)[:, :, None] * rolled
+    key_frame = jnp.argmax(jnp.where(clips.frame_mask, clips.magnitude, -jnp.inf), axis=1)
+    return jax.nn.one_hot(key_frame, frames)[:, :, None] * rolled
 
 
 def features(run: LoadedRun, names: Sequence[str], corpus: Corpus) -> dict[str, Float[np.ndarray, "b d"]]:
-    """What the classifiers of some folds see of all clips, by the name of the fold; seeds side by side."""
+    """Return classifier features of all clips for some folds, by fold name; the seeds' features are side by side."""
 
-    # The clip's own side only: its mirror image has the same answer.
+    # Without the mirror image, which gives the same answer.
     network = run.trained.network
     network = network._replace(config=dataclasses.replace(network.config, symmetric=False))
 
     def embed(weights: Weights, clips: ClipBatch) -> Float[Array, "b d"]:
-        each = jax.vmap(lambda seed: network_lib.forward(network, seed, clips)[1]["features"])(weights)
-        return jnp.concatenate(list(each), axis=-1)
+        per_seed = jax.vmap(lambda seed: network_lib.forward(network, seed, clips)[1]["features"])(weights)
+        return jnp.concatenate(list(per_seed), axis=-1)
 
     question = jax.jit(embed)
     return {name: run.trained.ask(name, corpus.batch, question=question, size=EMBEDDED) for name in names}
 
 
 def by_method(evidence: Evidence) -> Mapping[str, Float[np.ndarray, "b t n"]]:
-    """The positive part of each saliency, as shares of the whole."""
+    """Return the positive part of each saliency, as shares of the whole."""
     return {name: saliency.spread(value) for name, value in evidence.saliency.items()}

@@ -1,4 +1,4 @@
-"""Who talks to whom, drawn on a face: the learned connectivity between regions and between action units, by class."""
+"""Learned connectivity between regions and between action units, by class, drawn on a face."""
 
 from collections.abc import Sequence
 
@@ -24,55 +24,55 @@ def by_class(
     label: Int[np.ndarray, " b"],
     classes: int,
 ) -> Float[np.ndarray, "k n n2"]:
-    """How much more (or less) regions are linked in the clips of a class than in an average clip.
+    """Return how much more (or less) regions are linked in the clips of a class than in an average clip.
 
-    The bias of the attention scores, mean over frames and clips, less its mean over all clips: by so much the logarithm
-    of an attention weight is raised before the scores have their say. Zero for a class without a clip.
+    This is the bias of the attention scores, mean over frames and clips, less its mean over all clips: what is added to
+    the logarithm of an attention weight before the scores are. Zero for a class without clips.
     """
     weight = (seen / np.maximum(seen.sum(axis=1, keepdims=True), 1))[:, :, None, None]
     clips = (connectivity * weight).sum(axis=1)
-    present = [label == index for index in range(classes)]
+    masks = [label == index for index in range(classes)]
     return np.stack(
-        [clips[own].mean(axis=0) - clips.mean(axis=0) if own.any() else np.zeros(clips.shape[1:]) for own in present]
+        [clips[mask].mean(axis=0) - clips.mean(axis=0) if mask.any() else np.zeros(clips.shape[1:]) for mask in masks]
     )
 
 
 def of_units(links: Float[np.ndarray, "*k n n2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "*k u u2"]:
-    """The same between action units: the mean over all links from the regions of one to those of the other."""
+    """Return the links between action units: the mean over all links from the regions of one to those of the other."""
     share = incidence / np.maximum(incidence.sum(axis=1, keepdims=True), 1)
     return share @ links @ share.T
 
 
 def symmetric(links: Float[np.ndarray, "k n n2"]) -> Float[np.ndarray, "k n n2"]:
-    """The mean of both directions."""
+    """Return the mean of both directions."""
     return (links + np.swapaxes(links, -1, -2)) / 2
 
 
 def region_places(config: GraphConfig, graph: FaceGraph) -> Float[np.ndarray, "n 2"]:
-    """Where the nodes lie on the mean face, in outer eye distances."""
+    """Return the positions of the nodes on the mean face, in outer eye distances."""
     if config.kind == "roi":
         return nodes.kept(regions.roi_centres(template.mean_face()), config)
     return (graph.position - (0.5, template.FLOW_EYE_LINE)) / np.asarray(template.FLOW_OUTER_EYES)
 
 
 def unit_places(places: Float[np.ndarray, "n 2"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "u 2"]:
-    """Where to draw the units: amid their regions of the subject's left half, moved apart where they would touch."""
+    """Return where to draw the units: amid their regions on the subject's left, moved apart where they would touch."""
     half = np.where(places[:, 0] >= -1e-6, 1.0, 0.0)
-    weight = incidence * half + 1e-9  # a unit without a region lies amid all of them
-    found = weight @ places / weight.sum(axis=1, keepdims=True)
-    # Units in the same place part in a direction of their own.
-    angle = np.arange(len(found)) * 2.4
-    own = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None] * np.ones((1, len(found), 1))
+    weight = incidence * half + 1e-9  # a unit without a region lies at the centre of all of them
+    positions = weight @ places / weight.sum(axis=1, keepdims=True)
+    # Units at the same position move apart, each in its own fixed direction.
+    angle = np.arange(len(positions)) * 2.4
+    default_direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None] * np.ones((1, len(positions), 1))
     for _ in range(200):
-        away = found[:, None] - found[None]
-        distance = np.linalg.norm(away, axis=-1)
-        push = np.maximum(APART - distance, 0) * (1 - np.eye(len(found)))
+        offset = positions[:, None] - positions[None]
+        distance = np.linalg.norm(offset, axis=-1)
+        push = np.maximum(APART - distance, 0) * (1 - np.eye(len(positions)))
         if push.max() < 1e-3:
             break
-        apart = distance[..., None] > 1e-6
-        direction = np.divide(away, distance[..., None], out=own.copy(), where=apart)
-        found = found + (direction * push[..., None]).sum(axis=1) / 2
-    return found
+        separate = distance[..., None] > 1e-6
+        direction = np.divide(offset, distance[..., None], out=default_direction.copy(), where=separate)
+        positions = positions + (direction * push[..., None]).sum(axis=1) / 2
+    return positions
 
 
 def figure(
@@ -84,26 +84,26 @@ def figure(
     written: bool = False,
     size: Float[np.ndarray, "k n"] | None = None,
 ) -> Chart:
-    """One face a class with its strongest links: warm where stronger than in an average clip, blue where weaker.
+    """Draw one face per class with its strongest links: warm if stronger than in an average clip, blue if weaker.
 
     Args:
       links: of each class, see `by_class`; both directions are averaged.
       classes: their names.
-      places: of the nodes, outer eye distances.
+      places: positions of the nodes, in outer eye distances.
       names: of the nodes.
-      written: names are written into the nodes.
-      size: 0 to 1, makes nodes larger.
+      written: whether names are written into the nodes.
+      size: 0 to 1 for each node; a larger value draws a larger node.
     """
     columns = min(len(classes), 4)
     rows = -(-len(classes) // columns)
-    drawn = Figure(figsize=(2.5 * columns, 2.95 * rows), layout="constrained")
-    panels = drawn.subplots(rows, columns, squeeze=False)
-    both = symmetric(links)
+    canvas = Figure(figsize=(2.5 * columns, 2.95 * rows), layout="constrained")
+    panels = canvas.subplots(rows, columns, squeeze=False)
+    mean_links = symmetric(links)
     upper = np.triu_indices(links.shape[-1], 1)
-    largest = float(np.abs(both[:, *upper]).max()) or 1.0
+    largest = float(np.abs(mean_links[:, *upper]).max()) or 1.0
     for axes, index in zip(panels.flat, range(len(classes)), strict=False):
         _face(axes)
-        strength = both[index][upper]
+        strength = mean_links[index][upper]
         for pair in np.argsort(np.abs(strength))[-LINES:]:
             i, j, value = upper[0][pair], upper[1][pair], strength[pair] / largest
             if abs(value) > 0.02:
@@ -119,14 +119,14 @@ def figure(
         axes.set_title(classes[index])
     for axes in panels.flat[len(classes) :]:
         axes.set_visible(False)
-    data = {"classes": classes, "nodes": names, "places": places, "links": both}
-    return Chart(drawn, data if size is None else data | {"saliency": size})
+    data = {"classes": classes, "nodes": names, "places": places, "links": mean_links}
+    return Chart(canvas, data if size is None else data | {"saliency": size})
 
 
 def scale(links: Float[np.ndarray, "k n n2"]) -> float:
-    """The thickest line of `figure`, in the units of `links`."""
-    both = symmetric(links)
-    return float(np.abs(both[:, *np.triu_indices(links.shape[-1], 1)]).max())
+    """Return the value of the thickest line of `figure`, in the units of `links`."""
+    mean_links = symmetric(links)
+    return float(np.abs(mean_links[:, *np.triu_indices(links.shape[-1], 1)]).max())
 
 
 def _face(axes: Axes) -> None:

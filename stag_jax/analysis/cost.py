@@ -1,4 +1,4 @@
-"""What the network costs: parameters and floating-point operations of each block, and the time of one clip."""
+"""Cost of the network: parameters and floating-point operations of each block, and the time of one clip."""
 
 import functools
 import time
@@ -21,7 +21,7 @@ REPEATS = 300
 
 
 class Block(NamedTuple):
-    """One block of the network, for one clip."""
+    """The cost of one block of the network, for one clip."""
 
     name: str
     parameters: int
@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 def one_clip(graph: FaceGraph, config: Config) -> ClipBatch:
-    """A clip without motion, in the shapes that the settings give; K = 1 on a grid, which flow images are for."""
+    """Return a clip without motion, in the shapes that the settings give; K = 1 on a grid, which is for flow images."""
     t = 1 if config.graph.kind == "grid" else config.motion.frames
     n, d, u = len(graph.node_names), len(graph.feature_sign), len(graph.units)
     return ClipBatch(
@@ -44,9 +44,9 @@ def one_clip(graph: FaceGraph, config: Config) -> ClipBatch:
 
 
 def blocks(config: Config) -> list[Block]:
-    """The blocks of the network in the order in which a clip passes them; the last, "all", is the whole of it.
+    """Return the blocks of the network in the order in which a clip passes them; the last, "all", is the whole network.
 
-    Operations are those that XLA counts before it optimises; what lies between the blocks is in "all" only.
+    Operations are those that XLA counts before it optimises; those between the blocks are in "all" only.
     """
     network, clip = _setting(config)
     params = _params(network, clip)
@@ -63,23 +63,23 @@ def blocks(config: Config) -> list[Block]:
 
     with nn.intercept_methods(note):
         jax.eval_shape(forward, params, clip)
-    found = []
+    rows = []
     for path, module, args, kwargs in calls:
-        own = functools.reduce(lambda tree, key: tree.get(key, {}), path, params)
-        found.append(Block(path[-1], _size(own), _block_flops(module, own, args, kwargs)))
-    found = [row for row in found if row.parameters or row.flops]  # dropout does nothing here
-    return [*found, Block("all", _size(params), _flops(forward, params, clip))]
+        block_params = functools.reduce(lambda tree, key: tree.get(key, {}), path, params)
+        rows.append(Block(path[-1], _size(block_params), _block_flops(module, block_params, args, kwargs)))
+    rows = [row for row in rows if row.parameters or row.flops]  # dropout does nothing here
+    return [*rows, Block("all", _size(params), _flops(forward, params, clip))]
 
 
 class Forward(NamedTuple):
-    """The answer to one clip: normalisation, network, mirror image if it is averaged."""
+    """The cost of the answer to one clip: normalisation, network, mirror image if it is averaged."""
 
     ms: float  # median time
-    temporary: int | None  # bytes that XLA sets aside for what is computed in between; None where it does not tell
+    temporary: int | None  # bytes that XLA reserves for intermediate values; None if it does not tell
 
 
 def forward(config: Config) -> Forward:
-    """What one answer costs on the first device."""
+    """Measure what one answer costs on the first device."""
     network, clip = _setting(config)
     d = clip.nodes.shape[-1]
     statistics = Statistics(jnp.zeros(d), jnp.ones(d), jnp.ones(network.classes))
@@ -97,7 +97,7 @@ def forward(config: Config) -> Forward:
 
 
 def parameters(config: Config) -> int:
-    """How many parameters the network has."""
+    """Return the number of parameters of the network."""
     return _size(jax.eval_shape(lambda: _params(*_setting(config))))
 
 
@@ -115,7 +115,7 @@ def _size(tree: Any) -> int:
 
 
 def _block_flops(module: nn.Module, params: Any, args: tuple, kwargs: dict) -> float:
-    """Of one call that was traced; arrays of the trace are its inputs, all else is fixed."""
+    """Count the operations of one traced call; arrays of the trace are its inputs, all else is fixed."""
     leaves, structure = jax.tree.flatten((args, kwargs))
     traced = [index for index, leaf in enumerate(leaves) if isinstance(leaf, jax.core.Tracer)]
 

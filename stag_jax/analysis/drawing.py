@@ -1,4 +1,4 @@
-"""How figures are drawn and kept: in one style, as PNG, SVG and the arrays drawn, and inline in a page's own ink."""
+"""How figures are drawn and saved: in one style, as PNG, SVG and arrays, and inline in a page's text colour."""
 
 import contextlib
 import html
@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 
 from stag_jax.files import write_arrays, write_atomically, write_text
 
-# A colour that nothing else has: text and axes are drawn in it, and a page puts its own in its place.
+# The colour of text and axes, and of nothing else, so that a page can replace it with its own.
 INK = "#1b1c1d"
 ACCENT, SECOND, MUTED, WARM = "#2f74c0", "#c9622c", "#8a8d91", "#b8433f"
 SERIES = ("#2f74c0", "#d1782c", "#3b9464", "#8a63b8", "#b8433f", "#3b97a8", "#a08a2c", "#7a7d82")
 DPI = 150
-WIDE = 400  # points from which a figure is not shrunk to a phone's width, but scrolls
+WIDE = 400  # points; on a phone, a wider figure scrolls instead of shrinking
 STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -52,13 +52,13 @@ class Chart(NamedTuple):
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Within it figures are made in the one style."""
+    """Apply the style of all figures within a `with` block."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
 def save(chart: Chart, stem: Path) -> tuple[list[Path], str]:
-    """Writes `<stem>.png`, on white, `<stem>.svg`, transparent, and `<stem>.npz`; returns their paths and the SVG text.
+    """Write `<stem>.png`, on white, `<stem>.svg`, transparent, and `<stem>.npz`; return their paths and the SVG text.
 
     Raises:
       TypeError: an array of Python objects.
@@ -66,11 +66,11 @@ def save(chart: Chart, stem: Path) -> tuple[list[Path], str]:
     paths, text = [stem.with_suffix(suffix) for suffix in (".png", ".svg", ".npz")], io.StringIO()
     figure = chart.figure
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": stem.name}):
-        # Laid out once for both.
+        # Laid out once for both files.
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
         with write_atomically(paths[0]) as temporary:
-            # Without date and version in it, the same figure is the same file.
+            # Without date and version in it, the same figure gives the same file.
             figure.savefig(temporary, dpi=DPI, facecolor="white", metadata={"Software": None})
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     write_text(paths[1], text.getvalue())
@@ -79,11 +79,11 @@ def save(chart: Chart, stem: Path) -> tuple[list[Path], str]:
 
 
 def inline(svg: str, name: str, description: str) -> str:
-    """The text of an SVG file as an element of a page: in the page's ink, its ids its own."""
+    """Return the text of an SVG file as an element of a page: in the page's text colour, with unique ids."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    # A picture that is drawn twice has one name, which nothing refers to.
+    # An image that is drawn twice has the same id twice; nothing refers to it, so the id is removed.
     element = re.sub(r'(<image [^>]*?) id="[^"]*"', r"\1", element)
-    # Pages hold many figures; an id that two of them share would be the first one's.
+    # A page holds many figures; an id that two of them share would refer to the first.
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(href="#|url\(#)', rf"\1{name}-", element)
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)

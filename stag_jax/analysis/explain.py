@@ -1,4 +1,4 @@
-"""Which action units the networks saw and used, clip by clip; and how well that agrees with those that moved."""
+"""Which action units the networks saw and used in each clip, and how well these agree with the units that moved."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from stag_jax.protocol import metrics
 
 
 class Agreement(NamedTuple):
-    """Average precision: the area under the precision-recall curve, by steps."""
+    """Average precision of unit scores: the area under the precision-recall curve, by steps."""
 
     pooled: float  # over all pairs of clip and unit
     low: float  # 95% interval of that over subjects
@@ -20,12 +20,12 @@ class Agreement(NamedTuple):
 
 
 def peak(probability: Float[np.ndarray, "b t u"], seen: Bool[np.ndarray, "b t"]) -> Float[np.ndarray, "b u"]:
-    """The largest probability of each unit over the frames of a clip."""
+    """Return the largest probability of each unit over the frames of a clip."""
     return np.max(probability, axis=1, where=seen[..., None], initial=0.0)
 
 
 def relevance(spread: Float[np.ndarray, "b t n"], incidence: Float[np.ndarray, "u n"]) -> Float[np.ndarray, "b u"]:
-    """The share of the saliency in the regions that a unit moves, against what they would have were all alike.
+    """Return the share of the saliency in the regions that a unit moves, relative to uniform saliency.
 
     1 for a unit whose regions are as salient as the mean region.
     """
@@ -39,9 +39,9 @@ def explained(
     spread: Float[np.ndarray, "b t n"],
     incidence: Float[np.ndarray, "u n"],
 ) -> Float[np.ndarray, "b u"]:
-    """How much of an answer rests on each unit: its probability times the relevance of its regions.
+    """Return how much an answer rests on each unit: its probability times the relevance of its regions.
 
-    A unit counts where the network saw it and its regions carry the answer; either alone is not enough.
+    A unit counts if the network saw it and its regions carry the answer; either alone is not enough.
     """
     return peak(probability, seen) * relevance(spread, incidence)
 
@@ -49,10 +49,10 @@ def explained(
 def mean_by_class(
     values: Float[np.ndarray, "b *x"], label: Int[np.ndarray, " b"], classes: int
 ) -> Float[np.ndarray, "{classes} *x"]:
-    """Means over the clips of each class; NaN for a class without one."""
-    none = np.full(values.shape[1:], np.nan)
+    """Return the means over the clips of each class; NaN for a class without clips."""
+    missing = np.full(values.shape[1:], np.nan)
     return np.stack(
-        [values[label == index].mean(axis=0) if (label == index).any() else none for index in range(classes)]
+        [values[label == index].mean(axis=0) if (label == index).any() else missing for index in range(classes)]
     )
 
 
@@ -64,21 +64,23 @@ def agreement(
     *,
     resamples: int,
 ) -> Agreement | None:
-    """How well scores tell the units that moved from those that did not; None where no label is positive."""
+    """Measure how well scores tell units that moved from those that did not; None if no label is positive."""
     true = (au > 0) & au_mask
     if not true.any():
         return None
     units = [
-        metrics.average_precision(true[known, u], score[known, u])
-        for u, known in enumerate(au_mask.T)
+        metrics.average_precision(true[labelled, u], score[labelled, u])
+        for u, labelled in enumerate(au_mask.T)
         if true[:, u].any()
     ]
     clips = [
-        metrics.average_precision(true[b, known], score[b, known]) for b, known in enumerate(au_mask) if true[b].any()
+        metrics.average_precision(true[b, labelled], score[b, labelled])
+        for b, labelled in enumerate(au_mask)
+        if true[b].any()
     ]
     pooled = metrics.average_precision(true[au_mask], score[au_mask])
-    drawn = _resampled(score, true, au_mask, subjects, resamples)
-    return Agreement(pooled, *metrics.interval(drawn), float(np.mean(units)), float(np.mean(clips)))
+    resampled = _resampled(score, true, au_mask, subjects, resamples)
+    return Agreement(pooled, *metrics.interval(resampled), float(np.mean(units)), float(np.mean(clips)))
 
 
 def _resampled(
@@ -88,16 +90,16 @@ def _resampled(
     subjects: Sequence[str],
     resamples: int,
 ) -> Float[np.ndarray, " resample"]:
-    """The pooled average precision under resampling of subjects; pairs of equal score one after the other."""
+    """Return the pooled average precision under resampling of subjects; ties count one by one."""
     subject, draws = metrics.resample(subjects, resamples)
     clip = np.nonzero(au_mask)[0]
     order = np.argsort(-score[au_mask], kind="stable")
-    hit, who = true[au_mask][order], subject[clip[order]]
-    found = np.zeros(resamples)
+    hit, pair_subject = true[au_mask][order], subject[clip[order]]
+    precisions = np.zeros(resamples)
     for index, draw in enumerate(draws):
-        weight = draw[who].astype(float)
-        hits, seen = np.cumsum(weight * hit), np.cumsum(weight)
+        weight = draw[pair_subject].astype(float)
+        hits, total = np.cumsum(weight * hit), np.cumsum(weight)
         positives = hits[-1]
-        precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
-        found[index] = (weight * hit) @ precision / positives if positives else np.nan
-    return found[~np.isnan(found)]
+        precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+        precisions[index] = (weight * hit) @ precision / positives if positives else np.nan
+    return precisions[~np.isnan(precisions)]

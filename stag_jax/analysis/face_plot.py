@@ -1,4 +1,4 @@
-"""A picture of the graph over the face: regions, the units that move them, who is close to whom, what holds still."""
+"""A picture of the graph over the face: regions, the units that move them, their closeness, and rigid points."""
 
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,21 @@ OUTLINES = {
 }
 COLUMN = 1.02  # outer eye distances from the midline to the labels ...
 ROWS = (-0.42, 1.24)  # ... and from the line of the eyes to the first and the last of them
-AFTER = 0.11  # labels of the midline are sorted as if their dots lay so much lower
+AFTER = 0.11  # labels of the midline are sorted as if their dots were this much lower
 ABOVE, BELOW = "glabella", "jaw"  # regions of the midline that are labelled over and under the face, ...
 ON_THE_RIGHT = ("lower_lip", "chin")  # ... and on the subject's right; the others on the left
 GREY, EDGE, SKIN = "#9a9a9a", "#4c72b0", "#c9a48c"
 
 
 def draw_regions(path: Path) -> Path:
-    """Writes the picture as a PNG of about 1050 x 650 pixels to `path`, and what is drawn beside it as `.npz`.
+    """Draw the picture to `path` as a PNG of about 1050 x 650 pixels, and write the arrays drawn beside it as `.npz`.
 
-    Each is written whole or not at all. Returns `path`.
+    Each file is written whole or not at all. Returns `path`.
     """
     matplotlib.use("agg")
     figure = regions_figure()
     with write_atomically(path) as temporary:
-        # Without the version in it, the same picture is the same file.
+        # Without the version in it, the same picture gives the same file.
         options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
         figure.savefig(temporary, dpi=DPI, bbox_inches="tight", pad_inches=0.08, **options)
     write_arrays(path.with_suffix(".npz"), graph_arrays())
@@ -48,7 +48,7 @@ def draw_regions(path: Path) -> Path:
 
 
 def graph_arrays() -> dict[str, Any]:
-    """What `regions_figure` draws, by name; places are in outer eye distances from the middle between the eyes.
+    """Return what `regions_figure` draws, by name; positions are in outer eye distances from midway between the eyes.
 
     landmarks [p 2], nodes [n], centres [n 2], rigid [r 2], units [u], incidence [u n] (1 where a unit moves a region),
     adjacency [n n2] (closeness, 0 to 1), mirror [n] (index of the region on the other side).
@@ -72,7 +72,7 @@ def _graph() -> topology.Topology:
 
 
 def regions_figure() -> Figure:
-    """The mean face, in outer eye distances, seen from the front: the subject's right is on the left."""
+    """Draw the mean face, in outer eye distances, seen from the front: the subject's right is on the left."""
     face, table = template.mean_face(), regions.table()
     graph = _graph()
     centres = regions.roi_centres(face)
@@ -100,21 +100,21 @@ def regions_figure() -> Figure:
 
 
 def _colours(names: tuple[str, ...]) -> list[tuple[float, float, float, float]]:
-    """One colour a region, the same for both sides, so that a label finds its dot."""
+    """Return one colour per region, the same for both sides, so that a label matches its dot."""
     kinds = list(dict.fromkeys(name.removesuffix("_r").removesuffix("_l") for name in names))
     wheel = [*matplotlib.colormaps["tab10"].colors[:7], *matplotlib.colormaps["Dark2"].colors[:7]]
     return [(*wheel[kinds.index(name.removesuffix("_r").removesuffix("_l"))], 1.0) for name in names]
 
 
 def _draw_edges(axes: Axes, graph: topology.Topology, centres: Float[np.ndarray, "n 2"]) -> None:
-    """Closeness as thickness; mirror pairs, which are linked however far apart they lie, dotted."""
+    """Draw closeness as thickness; mirror pairs, which are linked at any distance, are dotted."""
     n = len(graph.node_names)
     for i, j in zip(*np.triu_indices(n, 1), strict=True):
-        close = float(graph.adjacency[i, j])
-        if close:
+        closeness = float(graph.adjacency[i, j])
+        if closeness:
             pair = graph.mirror[i] == j
             style = {"linestyle": (0, (1, 2)), "color": GREY} if pair else {"linestyle": "-", "color": EDGE}
-            axes.plot(*centres[[i, j]].T, linewidth=3.5 * close, alpha=0.3 + 0.3 * close, zorder=2, **style)
+            axes.plot(*centres[[i, j]].T, linewidth=3.5 * closeness, alpha=0.3 + 0.3 * closeness, zorder=2, **style)
     axes.plot([], [], color=EDGE, linewidth=3, alpha=0.5, label="anatomically close")
     axes.plot([], [], color=GREY, linewidth=1.75, linestyle=(0, (1, 2)), label="mirror pair")
 
@@ -122,7 +122,7 @@ def _draw_edges(axes: Axes, graph: topology.Topology, centres: Float[np.ndarray,
 def _draw_labels(
     axes: Axes, table: dict[str, regions.Region], centres: Float[np.ndarray, "n 2"], colours: list[tuple[float, ...]]
 ) -> None:
-    """Names and units in two columns beside the face, evenly spread, each with a line to its dot."""
+    """Draw names and units in two columns beside the face, evenly spaced, each with a line to its dot."""
     names = list(table)
     # A region of the midline comes after the pair beside it, so that its line passes below their dots.
     order = np.argsort(centres[:, 1] + AFTER * np.isclose(centres[:, 0], 0))

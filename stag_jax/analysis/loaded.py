@@ -1,4 +1,4 @@
-"""A workdir as something to ask questions of: its settings, its tables as data frames, its networks."""
+"""A workdir loaded for analysis: its settings, its tables as data frames, its networks."""
 
 import dataclasses
 import functools
@@ -17,72 +17,72 @@ from stag_jax.training import checkpoint, history, naming, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import ClipBatch, UserError
 
-# Columns that are names though they may be made of digits.
+# Columns that are read as text, even if they hold only digits.
 TEXTS = ("id", "dataset", "subject", "group", "part", "label", "prediction", "tested_in", "left_out_of")
 
 
 class LoadedModel(NamedTuple):
-    """The networks of one fold, one a seed, which never saw the clips that the fold tests."""
+    """The networks of one fold, one per seed, which never saw the clips that the fold tests."""
 
     fold: str
     params: Any  # every leaf has a leading axis of seeds
-    statistics: Any  # mean, scale and class weights of the training clips, likewise
+    statistics: Any  # mean, scale and class weights of the training clips; same leading axis
     # Raw clips -> probabilities [b, k] and named intermediates, both averaged over seeds.
     apply: Callable[[ClipBatch], tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A run, finished or not. Data frames are the user's to change: a new one comes with every call of `load_run`.
+    """A run, finished or not. Callers may change its data frames: every call of `load_run` returns new ones.
 
-    Columns of `predictions`, one row a clip that is tested: id, dataset, subject, fold, label, prediction and
-    p_<class>, averaged over seeds; `by_seed` has one row a seed and clip, and a column seed.
+    Columns of `predictions`, one row per tested clip: id, dataset, subject, fold, label, prediction and p_<class>,
+    averaged over seeds; `by_seed` has one row per seed and clip, and a column seed.
     """
 
     folder: Path
     config: Config
     about: dict[str, Any]  # run.json
-    metrics: dict[str, Any]  # metrics.json; empty where the run is not finished
+    metrics: dict[str, Any]  # metrics.json; empty if the run is not finished
     splits: pd.DataFrame  # splits.csv
     predictions: pd.DataFrame
     by_seed: pd.DataFrame
     history: history.History | None
-    partial: str  # how far an unfinished run has come; empty where it is finished
-    missing: tuple[str, ...]  # folds whose networks should be there and are not
-    changed: tuple[str, ...]  # tables that are not the ones whose hashes metrics.json holds
+    partial: str  # how far an unfinished run has come; empty if it is finished
+    missing: tuple[str, ...]  # folds whose networks should be there but are not
+    changed: tuple[str, ...]  # tables whose hashes are not those in metrics.json
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """In label order."""
+        """Return the class names in label order."""
         return self.config.data.classes
 
     @functools.cached_property
     def trained(self) -> TrainedFolds:
-        """The trained networks, read when they are asked for and compiled once for all folds."""
+        """Return the trained networks, read when first needed and compiled once for all folds."""
         return TrainedFolds(self.folder)
 
     @property
     def folds(self) -> list[str]:
-        """Names of the folds whose networks are there."""
+        """Return the names of the folds whose networks are there."""
         return self.trained.names
 
     def fold_of(self, subject: str) -> str:
-        """The fold that tests a subject's clips.
+        """Return the fold that tests a subject's clips.
 
         Raises:
           UserError: there is no such subject, or several folds test clips of this one.
         """
-        own = self.predictions[self.predictions["subject"] == subject]
-        found = sorted(set(own["fold"]))
-        if not found:
-            there = ", ".join(sorted(set(self.predictions["subject"])))
-            raise UserError(f"{self.folder} tests no subject {subject!r}; there are: {there}")
-        if len(found) > 1:
-            raise UserError(f"{self.folder}: clips of {subject} are tested in several folds: {', '.join(found)}")
-        return found[0]
+        rows = self.predictions[self.predictions["subject"] == subject]
+        folds = sorted(set(rows["fold"]))
+        if not folds:
+            subjects = ", ".join(sorted(set(self.predictions["subject"])))
+            raise UserError(f"{self.folder} tests no subject {subject!r}; there are: {subjects}")
+        if len(folds) > 1:
+            raise UserError(f"{self.folder}: clips of {subject} are tested in several folds: {', '.join(folds)}")
+        return folds[0]
 
     def model(self, subject: str) -> LoadedModel:
-        """The networks that never saw a subject; a fold's own name does as well.
+        """Return the networks that never saw a subject; the name of a fold is accepted too.
 
         Raises:
           UserError: there is no such subject or fold, or its networks are not there.
@@ -96,10 +96,10 @@ class LoadedRun:
         return LoadedModel(name, *trained.weights(name), apply)
 
     def corpus(self, corpora: Path | Sequence[Path]) -> dataset.Corpus:
-        """The clips that are tested, as in `predictions`, from the folders where the corpora were prepared.
+        """Return the tested clips, as in `predictions`, from the folders of the prepared corpora.
 
         Raises:
-          UserError: other data than the run's.
+          UserError: the data is not the run's.
         """
         corpus = dataset.load(corpora, self.config)
         workdir.check_data(self.folder, corpus)
@@ -107,37 +107,37 @@ class LoadedRun:
 
 
 def load_run(folder: Path | str) -> LoadedRun:
-    """Opens the workdir of a run.
+    """Load the workdir of a run.
 
-    Of a run that is not finished the predictions are those after its last dispatch, and `partial` says so. Folds that
-    are missing and tables that were changed are named in the fields of those names.
+    For an unfinished run, the predictions are those after its last dispatch, and `partial` says so. Missing folds and
+    changed tables are listed in the fields `missing` and `changed`.
 
     Raises:
-      UserError: no run is there, or not enough of one, or one that tests nothing; a newer version wrote it; a table
-        is damaged.
+      UserError: there is no run, or its files are incomplete, or it tests no clip; a newer version wrote it; a table is
+        damaged.
     """
     folder = Path(folder)
     config = workdir.read_config(folder)
     if config.protocol.split == splits_lib.ALL:
         raise UserError(f"{folder} tested no clip (config.protocol.split='all'): there is nothing to report")
     splits = _table(folder / workdir.SPLITS)
-    past = history.read(folder)
+    recorded = history.read(folder)
     done = workdir.finished(folder) or {}
     tested = splits[splits["tested_in"] != ""].rename(columns={"tested_in": "fold"})
     tested["fold"] = tested["fold"].map(lambda cell: naming.split(cell)[0])
     if done:
         partial, by_seed = "", _table(folder / workdir.BY_SEED)
         predictions = _table(folder / workdir.PREDICTIONS)
-    elif past is None:
+    elif recorded is None:
         raise UserError(f"{folder} has no predictions yet: the run is not finished, and no dispatch of it was recorded")
     else:
-        partial = f"step {past.steps[-1]} of {config.train.steps}"
-        by_seed = _frame(tested, config, past.probability[-1])
-        predictions = _frame(tested, config, past.probability[-1].mean(axis=0, keepdims=True)).drop(columns="seed")
-    named = tested[["id", "fold"]]
+        partial = f"step {recorded.steps[-1]} of {config.train.steps}"
+        by_seed = _frame(tested, config, recorded.probability[-1])
+        predictions = _frame(tested, config, recorded.probability[-1].mean(axis=0, keepdims=True)).drop(columns="seed")
+    fold_of_clip = tested[["id", "fold"]]
     _check_columns(folder, predictions, by_seed, config.data.classes)
     predictions, by_seed = (
-        frame.drop(columns="fold", errors="ignore").merge(named, on="id", how="left").fillna({"fold": ""})
+        frame.drop(columns="fold", errors="ignore").merge(fold_of_clip, on="id", how="left").fillna({"fold": ""})
         for frame in (predictions, by_seed)
     )
     exported = checkpoint.fold_names(folder)
@@ -150,7 +150,7 @@ def load_run(folder: Path | str) -> LoadedRun:
         splits=splits,
         predictions=predictions,
         by_seed=by_seed,
-        history=past,
+        history=recorded,
         partial=partial,
         missing=tuple(missing),
         changed=tuple(_changed(folder, done)),
@@ -158,29 +158,29 @@ def load_run(folder: Path | str) -> LoadedRun:
 
 
 def require_clips(folder: Path, corpora: Sequence[Path]) -> None:
-    """Raises UserError for a run on windows of recordings: report and viewer show clips as the corpus has them."""
+    """Raise UserError for a run on windows of recordings: report and viewer show clips as the corpus has them."""
     if any(records.holds_recordings(corpus) for corpus in corpora):
         raise UserError(f"{folder} is a run on windows of recordings: see benchmark.py spotting")
 
 
 def labels(frame: pd.DataFrame, classes: Sequence[str], column: str = "label") -> np.ndarray:
-    """The column as indices into the classes: int [b]."""
+    """Return a column as indices into the classes: int [b]."""
     return frame[column].map({name: index for index, name in enumerate(classes)}).to_numpy(int)
 
 
 def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """The columns p_<class>: float [b, k]."""
+    """Return the columns p_<class>: float [b, k]."""
     return frame[[f"p_{name}" for name in classes]].to_numpy(float)
 
 
 def seeds_apart(run: LoadedRun) -> np.ndarray:
-    """Predicted classes of each seed, clips as in `run.predictions`: int [seed, b]."""
-    found = [frame.set_index("id").loc[run.predictions["id"]] for _, frame in run.by_seed.groupby("seed", sort=False)]
-    return np.stack([labels(frame, run.classes, "prediction") for frame in found])
+    """Return the predicted classes of each seed, clips as in `run.predictions`: int [seed, b]."""
+    frames = [frame.set_index("id").loc[run.predictions["id"]] for _, frame in run.by_seed.groupby("seed", sort=False)]
+    return np.stack([labels(frame, run.classes, "prediction") for frame in frames])
 
 
 def _frame(tested: pd.DataFrame, config: Config, probability: Float[np.ndarray, "seed b k"]) -> pd.DataFrame:
-    """Recorded probabilities in the columns of predictions_by_seed.csv."""
+    """Arrange recorded probabilities in the columns of predictions_by_seed.csv."""
     classes = config.data.classes
     frames = []
     for seed, of_seed in zip(config.seeds, probability, strict=False):
@@ -205,19 +205,19 @@ def _table(path: Path) -> pd.DataFrame:
 def _check_columns(folder: Path, predictions: pd.DataFrame, by_seed: pd.DataFrame, classes: Sequence[str]) -> None:
     for name, frame in ((workdir.PREDICTIONS, predictions), (workdir.BY_SEED, by_seed)):
         path = folder / name
-        for column in ("id", "subject", "dataset", "label", "prediction", *(f"p_{each}" for each in classes)):
+        for column in ("id", "subject", "dataset", "label", "prediction", *(f"p_{k}" for k in classes)):
             if column not in frame:
                 raise UserError(f"{path} has no column {column}")
         for column in ("label", "prediction"):
-            odd = frame[~frame[column].isin(classes)]
-            if len(odd):
+            invalid = frame[~frame[column].isin(classes)]
+            if len(invalid):
                 raise UserError(
-                    f"{path}: clip {odd['id'].iloc[0]} has {column} {odd[column].iloc[0]!r}, which is no class"
+                    f"{path}: clip {invalid['id'].iloc[0]} has {column} {invalid[column].iloc[0]!r}, which is no class"
                 )
-        numbers = frame[[f"p_{each}" for each in classes]].apply(pd.to_numeric, errors="coerce")
-        wrong = frame[numbers.isna().any(axis=1)]
-        if len(wrong):
-            raise UserError(f"{path}: clip {wrong['id'].iloc[0]} has a probability that is no number")
+        numbers = frame[[f"p_{k}" for k in classes]].apply(pd.to_numeric, errors="coerce")
+        not_numeric = frame[numbers.isna().any(axis=1)]
+        if len(not_numeric):
+            raise UserError(f"{path}: clip {not_numeric['id'].iloc[0]} has a probability that is no number")
 
 
 def _changed(folder: Path, done: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The part of a report that says what answers rest on: connectivity, attention, saliency, and whether to believe it."""
+"""The part of a report on what predictions rest on: connectivity, attention, saliency, and whether to trust them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,15 +20,15 @@ MARKS = ("onset", "apex", "offset")
 def sections(
     run: LoadedRun, corpora: Sequence[Path], prepared: Sequence[features.Prepared], found: Evidence | None
 ) -> list[page.Section]:
-    """All of them; none where no networks are there."""
+    """Return all sections; none if there are no networks."""
     if found is None:
         return []
-    spread = attributions.by_method(found)
+    shares = attributions.by_method(found)
     return [
-        *_connectivity(run, found, spread),
+        *_connectivity(run, found, shares),
         *_time(run, prepared, found),
-        *_units(run, found, spread),
-        _examples(run, corpora, prepared, found, spread),
+        *_units(run, found, shares),
+        _examples(run, corpora, prepared, found, shares),
         _faithfulness(run, found),
     ]
 
@@ -40,7 +40,7 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
     links = connections.by_class(found.aux["connectivity"], found.seen, label, len(run.classes))
     places = connections.region_places(run.config.graph, graph)
     size = np.nan_to_num(explain.mean_by_class(spread[INTEGRATED].sum(axis=1), label, len(run.classes)))
-    between = connections.of_units(links, graph.incidence)
+    unit_links = connections.of_units(links, graph.incidence)
     return [
         page.Section(
             "Connectivity",
@@ -55,18 +55,18 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
                 page.Figure(
                     "units",
                     connections.figure(
-                        between,
+                        unit_links,
                         run.classes,
                         connections.unit_places(places, graph.incidence),
                         [f"{unit}" for unit in graph.units],
                         written=True,
                     ),
                     "The same between action units, each drawn amid its regions on the subject's left; the thickest by "
-                    f"{connections.scale(between):.2f}.",
+                    f"{connections.scale(unit_links):.2f}.",
                 ),
                 page.Table(
                     "connectivity_of_units",
-                    _pairs(between, graph.units, run.classes),
+                    _pairs(unit_links, graph.units, run.classes),
                     "Links between units, as numbers.",
                     signed=tuple(run.classes),
                 ),
@@ -76,26 +76,26 @@ def _connectivity(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.nd
 
 
 def _pairs(between: Float[np.ndarray, "k u u2"], units: Sequence[int], classes: Sequence[str]) -> pd.DataFrame:
-    both = connections.symmetric(between)
+    mean_links = connections.symmetric(between)
     rows, columns = np.triu_indices(len(units), 1)
     frame = pd.DataFrame({"units": [f"{units[i]} and {units[j]}" for i, j in zip(rows, columns, strict=True)]})
     for index, name in enumerate(classes):
-        frame[name] = both[index, rows, columns]
+        frame[name] = mean_links[index, rows, columns]
     order = np.argsort(-np.abs(frame[list(classes)].to_numpy()).max(axis=1), kind="stable")
     return frame.iloc[order].reset_index(drop=True)
 
 
 def annotated(prepared: Sequence[features.Prepared], ids: Sequence[str]) -> dict[str, Float[np.ndarray, " b"]]:
-    """Annotated onset, apex and offset of each clip in milliseconds after its first frame; NaN where there is none."""
-    where = {name: index for index, name in enumerate(ids)}
-    found = {mark: np.full(len(ids), np.nan) for mark in MARKS}
-    for each in prepared:
-        for report in each.reports:
+    """Return annotated onset, apex and offset of each clip in milliseconds after its first frame; NaN where missing."""
+    row_of = {name: index for index, name in enumerate(ids)}
+    times = {mark: np.full(len(ids), np.nan) for mark in MARKS}
+    for corpus in prepared:
+        for report in corpus.reports:
             for mark in MARKS:
                 time_ms = getattr(report, f"annotated_{mark}_ms")
-                if report.id in where and time_ms >= 0:
-                    found[mark][where[report.id]] = time_ms
-    return found
+                if report.id in row_of and time_ms >= 0:
+                    times[mark][row_of[report.id]] = time_ms
+    return times
 
 
 def _time(run: LoadedRun, prepared: Sequence[features.Prepared], found: Evidence) -> list[page.Section]:
@@ -103,14 +103,14 @@ def _time(run: LoadedRun, prepared: Sequence[features.Prepared], found: Evidence
     if weight is None or weight.shape[1] < 2:
         return []
     marks = annotated(prepared, found.corpus.ids)
-    paid = (weight * batch.times_ms * found.seen).sum(axis=1)
-    plain = (batch.times_ms * found.seen).sum(axis=1) / found.seen.sum(axis=1)
+    attention_centre = (weight * batch.times_ms * found.seen).sum(axis=1)
+    frame_centre = (batch.times_ms * found.seen).sum(axis=1) / found.seen.sum(axis=1)
     rows = []
     for index, name in enumerate(run.classes):
-        own = batch.label == index
-        when = marks["apex"][own]
-        apex = float(np.nanmedian(when)) if (~np.isnan(when)).any() else None
-        rows.append((name, float(np.median(paid[own])), float(np.median(plain[own])), apex))
+        mask = batch.label == index
+        apexes = marks["apex"][mask]
+        apex = float(np.nanmedian(apexes)) if (~np.isnan(apexes)).any() else None
+        rows.append((name, float(np.median(attention_centre[mask])), float(np.median(frame_centre[mask])), apex))
     frame = pd.DataFrame(rows, columns=["class", "attention (ms)", "kept frames (ms)", "annotated apex (ms)"])
     return [
         page.Section(
@@ -165,13 +165,13 @@ def _units(run: LoadedRun, found: Evidence, spread: dict[str, Float[np.ndarray, 
 def agreement_table(
     found: Evidence, spread: dict[str, Float[np.ndarray, "b t n"]], resamples: int
 ) -> pd.DataFrame | None:
-    """Average precision of units by attention alone, by saliency alone, by the head alone, and explained."""
+    """Return average precision of units by the head, by each saliency, and explained; None without positive labels."""
     batch, graph = found.corpus.batch, found.corpus.graph
     probability = found.aux["au_probability"]
     scores = {"action unit head alone": explain.peak(probability, found.seen)}
-    for name, each in spread.items():
-        scores[f"{name} alone"] = explain.relevance(each, graph.incidence)
-        scores[f"explained units, {name}"] = explain.explained(probability, found.seen, each, graph.incidence)
+    for name, saliency in spread.items():
+        scores[f"{name} alone"] = explain.relevance(saliency, graph.incidence)
+        scores[f"explained units, {name}"] = explain.explained(probability, found.seen, saliency, graph.incidence)
     rows = []
     for name, score in scores.items():
         agreement = explain.agreement(score, batch.au, batch.au_mask, found.corpus.subjects, resamples=resamples)
@@ -190,8 +190,8 @@ def _examples(
     spread: dict[str, Float[np.ndarray, "b t n"]],
 ) -> page.Section:
     batch, ids = found.corpus.batch, found.corpus.ids
-    right = found.probability.argmax(axis=1) == batch.label
-    kept = {clip.id: clip.frame_index for each in prepared for clip in each.clips}
+    correct = found.probability.argmax(axis=1) == batch.label
+    kept = {clip.id: clip.frame_index for corpus in prepared for clip in corpus.clips}
     blocks: list[page.Block] = [
         page.Note(
             "Of each class the clip that was recognised with the median confidence among those recognised: no "
@@ -199,20 +199,20 @@ def _examples(
         )
     ]
     for index, name in enumerate(run.classes):
-        own = np.flatnonzero(right & (batch.label == index))
-        if not len(own):
+        recognised = np.flatnonzero(correct & (batch.label == index))
+        if not len(recognised):
             blocks.append(page.Note(f"No clip of {name} was recognised."))
             continue
-        order = own[np.argsort(found.probability[own, index], kind="stable")]
+        order = recognised[np.argsort(found.probability[recognised, index], kind="stable")]
         clip = int(order[len(order) // 2])
-        seen = faces(run, corpora, ids[clip], kept[ids[clip]])
+        face = faces(run, corpora, ids[clip], kept[ids[clip]])
         blocks.append(
             page.Figure(
                 f"saliency_{page.slug(name)}",
                 examples.strip(
-                    seen.pictures,
-                    seen.centres,
-                    {method: each[clip] for method, each in spread.items()},
+                    face.pictures,
+                    face.centres,
+                    {method: saliency[clip] for method, saliency in spread.items()},
                     batch.times_ms[clip],
                     batch.frame_mask[clip],
                     id=ids[clip],
@@ -223,18 +223,20 @@ def _examples(
             )
         )
         if "au_probability" in found.aux and found.aux["au_probability"].shape[1] > 1:
-            shown = batch.frame_mask[clip]
-            units = [unit for unit, there in zip(found.corpus.graph.units, batch.au[clip] > 0, strict=True) if there]
-            drawn = examples.units_over_time(
-                batch.times_ms[clip][shown],
-                found.aux["au_probability"][clip][shown],
+            mask = batch.frame_mask[clip]
+            units = [
+                unit for unit, present in zip(found.corpus.graph.units, batch.au[clip] > 0, strict=True) if present
+            ]
+            chart = examples.units_over_time(
+                batch.times_ms[clip][mask],
+                found.aux["au_probability"][clip][mask],
                 found.corpus.graph.units,
                 units,
-                seen.marks_ms,
+                face.marks_ms,
                 id=ids[clip],
             )
             blocks.append(
-                page.Figure(f"units_{page.slug(name)}", drawn, f"{name}: action units of the same clip over time.")
+                page.Figure(f"units_{page.slug(name)}", chart, f"{name}: action units of the same clip over time.")
             )
     return page.Section("Single clips", blocks)
 
@@ -245,7 +247,7 @@ def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
     areas = faithfulness.areas(found.curves, subjects, resamples=run.config.protocol.bootstrap)
     frame = pd.DataFrame(areas, columns=faithfulness.Area._fields)
     frame = frame.rename(columns={"better": "better than random", "low": "95% low", "high": "95% high"})
-    both = [method for method in (INTEGRATED, ROLLOUT) if method in found.saliency]
+    methods = [method for method in (INTEGRATED, ROLLOUT) if method in found.saliency]
     blocks: list[page.Block] = [
         page.Figure(
             "faithfulness",
@@ -257,14 +259,16 @@ def _faithfulness(run: LoadedRun, found: Evidence) -> page.Section:
             "faithfulness", frame, "Area under these curves.", signed=("better than random", "95% low", "95% high")
         ),
     ]
-    if len(both) == 2:
-        flat = [jax.tree.map(np.asarray, found.saliency[method]).reshape(len(found.target), -1) for method in both]
-        alike = [
+    if len(methods) == 2:
+        flat = [jax.tree.map(np.asarray, found.saliency[method]).reshape(len(found.target), -1) for method in methods]
+        correlations = [
             np.corrcoef(*map(_ranked, pair))[0, 1]
             for pair in zip(*flat, strict=True)
             if np.ptp(pair[0]) and np.ptp(pair[1])
         ]
-        blocks.append(page.Note(f"Rank correlation of the two methods within a clip: median {np.median(alike):.2f}."))
+        blocks.append(
+            page.Note(f"Rank correlation of the two methods within a clip: median {np.median(correlations):.2f}.")
+        )
     return page.Section("Faithfulness", blocks)
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: what a careful paper needs, put together from the files of a workdir."""
+"""The report of a run: what a careful paper needs, from the files of a workdir."""
 
 import json
 import re
@@ -31,45 +31,45 @@ from stag_jax.types import UserError
 
 REPORT = "report"
 MISTAKES = 12  # shown with their frames; the table has all
-NETWORKS = 3  # folds whose view of all clips is asked for subjects
+NETWORKS = 3  # folds whose features of all clips are tested for subject identity
 STATUS = {"ok": "", "not checked": "", "warning": "mark", "leak": "mark"}
 
 
 def write(
     run: LoadedRun, corpora: Path | Sequence[Path], *, against: LoadedRun | None = None, quiet: bool = False
 ) -> list[Path]:
-    """Writes `<workdir>/report`: index.html, and its figures and tables one by one (docs/report.md); returns the paths.
+    """Write `<workdir>/report`: index.html, and each figure and table as files (docs/report.md); return the paths.
 
-    Of an unfinished run, or one with missing folds, it reports what is there, and says what is not.
+    For an unfinished run, or one with missing folds, report what is there and say what is missing.
 
     Args:
       run: the run.
-      corpora: where its corpora were prepared.
+      corpora: folders of its prepared corpora.
       against: another run on the same clips.
       quiet: no progress bar.
 
     Raises:
-      UserError: other data than the run's; `against` is about other clips.
+      UserError: the data is not the run's; `against` is about other clips.
     """
     corpora = [corpora] if isinstance(corpora, Path) else list(corpora)
-    # Once for all sections: each time would hash the whole corpus again.
+    # Prepared once for all sections: every call hashes the whole corpus.
     prepared = [features.prepare(folder, run.config) for folder in corpora]
-    everything = dataset.assemble(corpora, prepared, run.config)
-    workdir.check_data(run.folder, everything)
-    corpus = everything.take(np.isin(everything.ids, run.predictions["id"]))
-    found = attributions.collect(run, corpus, quiet=quiet)
-    small = thumbnails.make(corpora, prepared, corpus.ids)
-    head = tables.headline(run)
+    all_clips = dataset.assemble(corpora, prepared, run.config)
+    workdir.check_data(run.folder, all_clips)
+    corpus = all_clips.take(np.isin(all_clips.ids, run.predictions["id"]))
+    evidence = attributions.collect(run, corpus, quiet=quiet)
+    thumbs = thumbnails.make(corpora, prepared, corpus.ids)
+    scores = tables.headline(run)
     with drawing.style():
         sections = [
-            _results(run, head),
+            _results(run, scores),
             _subjects(run),
             _calibration(run),
             *_training(run),
             *([_comparison(run, against)] if against else []),
-            _audit(run, everything, small, found),
-            _mistakes(run, small),
-            *reasons.sections(run, corpora, prepared, found),
+            _audit(run, all_clips, thumbs, evidence),
+            _mistakes(run, thumbs),
+            *reasons.sections(run, corpora, prepared, evidence),
             *_embedding(run, corpus),
             _provenance(run),
         ]
@@ -79,10 +79,10 @@ def write(
             subtitle=_subtitle(run),
             big=[
                 (row.score, row.value, row.low, row.high)
-                for row in head.itertuples()
+                for row in scores.itertuples()
                 if row.of in ("", "mean over seeds") and row.score != tables.SCORES["weighted_f1"]
             ],
-            banners=_banners(run, found),
+            banners=_banners(run, evidence),
             sections=sections,
         ),
         run.folder / REPORT,
@@ -110,8 +110,8 @@ def _banners(run: LoadedRun, found: attributions.Evidence | None) -> list[str]:
     for name in run.changed:
         lines.append(f"{name} is not the file that the run wrote: it was changed afterwards, or is gone.")
     if found and found.differing:
-        some = ", ".join(found.differing[:5])
-        lines.append(f"The networks do not say what predictions.csv says of {len(found.differing)} clips: {some}.")
+        first_ids = ", ".join(found.differing[:5])
+        lines.append(f"The networks do not say what predictions.csv says of {len(found.differing)} clips: {first_ids}.")
     if run.metrics and not run.metrics["subject_independent"]:
         lines.append("NOT subject-independent: clips of one subject were trained on and tested in the same fold.")
     return lines
@@ -172,8 +172,8 @@ def _calibration(run: LoadedRun) -> page.Section:
 
 
 def _training(run: LoadedRun) -> list[page.Section]:
-    past = run.history
-    if past is None:
+    history = run.history
+    if history is None:
         return [
             page.Section("Learning curves", [page.Note("Nothing was recorded along the way (checkpoint.history).")])
         ]
@@ -189,7 +189,7 @@ def _training(run: LoadedRun) -> list[page.Section]:
             [
                 page.Figure(
                     "learning",
-                    charts.learning_figure(past, label, fold, names),
+                    charts.learning_figure(history, label, fold, names),
                     "All folds, seeds averaged. Folds that end far above the others are named. Held-out clips were "
                     "looked at for this picture only.",
                 )
@@ -218,20 +218,24 @@ def _training(run: LoadedRun) -> list[page.Section]:
 
 
 def _comparison(run: LoadedRun, other: LoadedRun) -> page.Section:
-    found = versus.compare_runs(run, other)
+    pair = versus.compare_runs(run, other)
     scores = pd.DataFrame(
-        [(tables.SCORES[name], *each) for name, each in found.differences.items()],
+        [(tables.SCORES[name], *difference) for name, difference in pair.differences.items()],
         columns=["score", "difference", "low", "high", "p"],
     )
     classes = pd.DataFrame(
-        [(name, measure, *each) for name, pair in found.per_class.items() for measure, each in pair._asdict().items()],
+        [
+            (name, measure, *difference)
+            for name, class_pair in pair.per_class.items()
+            for measure, difference in class_pair._asdict().items()
+        ],
         columns=["class", "measure", "difference", "low", "high", "p"],
     )
     signed = ("difference", "low", "high")
-    first, second = found.names
+    first, second = pair.names
     blocks: list[page.Block] = [
-        *(page.Note(text, "warning") for text in found.warnings),
-        page.Note(found.verdict, "verdict"),
+        *(page.Note(text, "warning") for text in pair.warnings),
+        page.Note(pair.verdict, "verdict"),
         page.Figure(
             "difference",
             charts.difference_figure(scores["score"], scores["difference"], scores["low"], scores["high"]),
@@ -246,13 +250,13 @@ def _comparison(run: LoadedRun, other: LoadedRun) -> page.Section:
         ),
         page.Table("difference_per_class", classes, "The same of each class.", signed=signed),
         page.Note(
-            f"McNemar, exact, seeds averaged: only {first} is right on {found.mcnemar.only_first} clips, only {second} "
-            f"on {found.mcnemar.only_second}; p = {found.mcnemar.p:.4g}. It takes clips as independent, which those of "
+            f"McNemar, exact, seeds averaged: only {first} is right on {pair.mcnemar.only_first} clips, only {second} "
+            f"on {pair.mcnemar.only_second}; p = {pair.mcnemar.p:.4g}. It takes clips as independent, which those of "
             "one subject are not: the interval above is the one to trust."
         ),
     ]
-    if found.changes:
-        rows = pd.DataFrame([(key, str(a), str(b)) for key, a, b in found.changes], columns=["setting", first, second])
+    if pair.changes:
+        rows = pd.DataFrame([(key, str(a), str(b)) for key, a, b in pair.changes], columns=["setting", first, second])
         blocks.append(page.Table("settings", rows, "Settings that differ."))
     return page.Section("Comparison", blocks)
 
@@ -260,15 +264,15 @@ def _comparison(run: LoadedRun, other: LoadedRun) -> page.Section:
 def _audit(
     run: LoadedRun, corpus: dataset.Corpus, small: dict[str, thumbnails.Thumbnail], found: attributions.Evidence | None
 ) -> page.Section:
-    tiles = {name: each.picture for name, each in small.items() if not each.flow_only}
+    tiles = {name: thumb.picture for name, thumb in small.items() if not thumb.flow_only}
     rows = []
-    for each in audit.audit(run, corpus, tiles or None):
-        where = ", ".join(each.where[:5]) + (f" and {len(each.where) - 5} more" if len(each.where) > 5 else "")
-        rows.append((each.name, each.status, each.text, where, bool(STATUS[each.status])))
+    for finding in audit.audit(run, corpus, tiles or None):
+        where = ", ".join(finding.where[:5]) + (f" and {len(finding.where) - 5} more" if len(finding.where) > 5 else "")
+        rows.append((finding.name, finding.status, finding.text, where, bool(STATUS[finding.status])))
     if found is not None:
         text = "the exported networks give the probabilities of predictions.csv on the clips they hold out"
-        some = ", ".join(found.differing[:5])
-        rows.append(("networks", "warning" if found.differing else "ok", text, some, bool(found.differing)))
+        first_ids = ", ".join(found.differing[:5])
+        rows.append(("networks", "warning" if found.differing else "ok", text, first_ids, bool(found.differing)))
     frame = pd.DataFrame(rows, columns=["check", "status", "what was found", "where", "mark"])
     return page.Section("Audit", [page.Table("audit", frame, "Ways in which held-out clips could have had a say.")])
 
@@ -306,20 +310,20 @@ def _embedding(run: LoadedRun, corpus: dataset.Corpus) -> list[page.Section]:
     chosen = [
         names[index] for index in np.unique(np.linspace(0, len(names) - 1, min(NETWORKS, len(names))).astype(int))
     ]
-    found = attributions.features(run, chosen, corpus)
+    embedded = attributions.features(run, chosen, corpus)
     label = corpus.batch.label
-    shown = corpus.batch.frame_mask[:, :, None, None]
-    raw = (corpus.batch.nodes * shown).sum(axis=1).reshape(len(label), -1) / shown.sum(axis=1).reshape(len(label), -1)
-    seen = {"what goes in: node features, mean over frames": raw}
-    seen |= {f"network of fold {name}": each for name, each in found.items()}
+    mask = corpus.batch.frame_mask[:, :, None, None]
+    raw = (corpus.batch.nodes * mask).sum(axis=1).reshape(len(label), -1) / mask.sum(axis=1).reshape(len(label), -1)
+    views = {"what goes in: node features, mean over frames": raw}
+    views |= {f"network of fold {name}": values for name, values in embedded.items()}
     try:
-        rows = [(name, *embedding.leak(each, corpus.subjects, label)) for name, each in seen.items()]
+        rows = [(name, *embedding.leak(values, corpus.subjects, label)) for name, values in views.items()]
     except UserError as error:
         return [page.Section("Embedding of clips", [page.Note(f"{error}.")])]
     frame = pd.DataFrame(
         rows, columns=["clips as seen by", *(name.replace("_", " ") for name in embedding.Leak._fields)]
     )
-    points = embedding.project(found[chosen[0]])
+    points = embedding.project(embedded[chosen[0]])
     drawn = charts.embedding_figure(points, label, run.classes, corpus.subjects, corpus.ids)
     return [
         page.Section(

@@ -1,6 +1,6 @@
-"""Which places and moments of a clip an answer rests on, in two ways that may differ. Pure functions.
+"""Saliency of regions and frames for an answer, by two methods that may differ. Pure functions.
 
-`integrated_gradients` asks what the answer changes by, `rollout` where attention went. Both give one number for each
+`integrated_gradients` measures what changes the answer, `rollout` where attention went. Both give one number for each
 region and kept frame.
 """
 
@@ -18,10 +18,10 @@ from stag_jax.types import ClipBatch
 
 
 def log_odds(logits: Float[Array, "b k"], target: Int[Array, " b"]) -> Float[Array, " b"]:
-    """log p / (1 - p) of the class `target` of each clip: what is explained."""
+    """Return log p / (1 - p) of the class `target` of each clip, which is what is explained."""
     chosen = jax.nn.one_hot(target, logits.shape[-1], dtype=bool)
-    own = jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
-    return own - jax.nn.logsumexp(logits, axis=-1, where=~chosen)
+    target_logit = jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
+    return target_logit - jax.nn.logsumexp(logits, axis=-1, where=~chosen)
 
 
 def integrated_gradients(
@@ -31,9 +31,9 @@ def integrated_gradients(
     target: Int[Array, " b"],
     steps: int,
 ) -> Float[Array, "b t n"]:
-    """The share of each region and frame in the log odds of `target`, against a face that holds still.
+    """Return the share of each region and frame in the log odds of `target`, against a face that holds still.
 
-    Sundararajan et al. 2017, by the Gauss-Legendre rule over `steps` points from no motion at all to the clip's own.
+    Sundararajan et al. 2017, with the Gauss-Legendre rule over `steps` points from no motion to the clip's own motion.
     The shares of a clip sum to its log odds less those of the still face, up to the error of that rule.
     """
 
@@ -42,7 +42,7 @@ def integrated_gradients(
         return jnp.sum(log_odds(logits, target))
 
     points, weights = np.polynomial.legendre.leggauss(steps)
-    shares, weights = (jnp.asarray(each, clips.nodes.dtype) for each in ((points + 1) / 2, weights / 2))
+    shares, weights = (jnp.asarray(values, clips.nodes.dtype) for values in ((points + 1) / 2, weights / 2))
 
     def body(index: Int[Array, ""], total: Float[Array, "b t n d"]) -> Float[Array, "b t n d"]:
         return total + weights[index] * jax.grad(answer)(shares[index] * clips.nodes)
@@ -54,16 +54,16 @@ def integrated_gradients(
 def rollout(
     aux: Mapping[str, Float[Array, "..."]], frame_mask: Bool[Array, "b t"], window: int
 ) -> Float[Array, "b t n"] | None:
-    """How much of the attention that reaches the answer began at each region and frame; sums to 1 over a clip.
+    """Return how much of the attention that reaches the answer began at each region and frame; sums to 1 per clip.
 
-    Abnar and Zuidema 2020: attention averaged over heads, half of it staying where it is for the residual connection,
-    multiplied through the layers. Both streams count alike at the end, as do all regions in the readout. None for a
-    network without the maps of both streams.
+    Abnar and Zuidema 2020: attention is averaged over heads, half of it stays in place for the residual connection, and
+    the layers are multiplied. Both streams have equal weight at the end, and so have all regions in the readout. None
+    for a network without the maps of both streams.
     """
     if "node_over_time" not in aux or "frame_over_nodes" not in aux:
         return None
     b, n, t = aux["node_over_time"].shape
-    if t != frame_mask.shape[1]:  # a key-frame network has cut its clips down
+    if t != frame_mask.shape[1]:  # a key-frame network keeps one frame of each clip
         frame_mask = jnp.ones((b, t), bool)
     tokens = jnp.tile(jnp.eye(t * n), (b, 1, 1))
     for index in layers(aux, "space_attention"):
@@ -73,23 +73,23 @@ def rollout(
     time = jnp.einsum("btn,btni->bti", aux["frame_over_nodes"], tokens)
     for index in layers(aux, "encoder_attention"):
         time = _halfway(jnp.mean(aux[f"encoder_attention_{index}"], axis=1), time)
-    crossed = sorted({*layers(aux, "space_from_time"), *layers(aux, "time_from_space")})
-    for index in crossed:
+    cross_layers = sorted({*layers(aux, "space_from_time"), *layers(aux, "time_from_space")})
+    for index in cross_layers:
         before_space, before_time = space, time
         if f"space_from_time_{index}" in aux:
             space = (before_space + jnp.mean(aux[f"space_from_time_{index}"], axis=1) @ before_time) / 2
         if f"time_from_space_{index}" in aux:
             time = (before_time + jnp.mean(aux[f"time_from_space_{index}"], axis=1) @ before_space) / 2
-    ends = (jnp.mean(space, axis=1) + jnp.einsum("bt,bti->bi", aux["temporal_attention"], time)) / 2
-    # Tokens of hidden frames pass nothing on but themselves, which the pools do not look at.
-    found = ends.reshape(b, t, n) * frame_mask[:, :, None].astype(ends.dtype)
-    return found / jnp.sum(found, axis=(1, 2), keepdims=True)
+    at_readout = (jnp.mean(space, axis=1) + jnp.einsum("bt,bti->bi", aux["temporal_attention"], time)) / 2
+    # Tokens of hidden frames pass on only themselves, and the pools ignore them.
+    visible = at_readout.reshape(b, t, n) * frame_mask[:, :, None].astype(at_readout.dtype)
+    return visible / jnp.sum(visible, axis=(1, 2), keepdims=True)
 
 
 def layers(aux: Mapping[str, object], name: str) -> list[int]:
-    """The numbers of the layers that have an intermediate of this name."""
-    found = (re.fullmatch(rf"{name}_(\d+)", key) for key in aux)
-    return sorted(int(match[1]) for match in found if match)
+    """Return the numbers of the layers that have an intermediate of this name."""
+    matches = (re.fullmatch(rf"{name}_(\d+)", key) for key in aux)
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def _halfway(attention: Float[Array, "b i j"], tokens: Float[Array, "b j x"]) -> Float[Array, "b i x"]:
@@ -99,10 +99,10 @@ def _halfway(attention: Float[Array, "b i j"], tokens: Float[Array, "b j x"]) ->
 def _joint(
     space: Float[Array, "b t h n n2"], time: Float[Array, "b t h n w"], window: int
 ) -> Float[Array, "b t_n t2_n2"]:
-    """One attention of all regions in all frames to all others, from that over space and that over time."""
+    """Combine attention over space and over time into one attention of all regions in all frames to all others."""
     space, time = jnp.mean(space, axis=2), jnp.mean(time, axis=2)
     b, t, n, _ = space.shape
-    # Rows of hidden frames have no weights at all; they are left at zero.
+    # Rows of hidden frames have no weights; they stay zero.
     joint = jnp.einsum("btnm,ts->btnsm", space, jnp.eye(t))
     if time.shape[-1]:
         index, _ = graph_ops.time_window(t, window)
@@ -114,15 +114,15 @@ def _joint(
 def ranks(
     saliency: Num[Array, "b t n"], frame_mask: Bool[Array, "b t"]
 ) -> tuple[Int[Array, "b t n"], Int[Array, " b"]]:
-    """The place of each region and frame, most salient first (0), hidden frames last; and how many are shown."""
+    """Return the rank of each region and frame, most salient first (0), hidden frames last; and how many are shown."""
     b, t, n = saliency.shape
-    shown = jnp.broadcast_to(frame_mask[:, :, None], saliency.shape).reshape(b, -1)
-    order = jnp.argsort(jnp.where(shown, -saliency.reshape(b, -1).astype(jnp.float32), jnp.inf), axis=-1)
-    return jnp.argsort(order, axis=-1).reshape(b, t, n), jnp.sum(shown, axis=-1)
+    visible = jnp.broadcast_to(frame_mask[:, :, None], saliency.shape).reshape(b, -1)
+    order = jnp.argsort(jnp.where(visible, -saliency.reshape(b, -1).astype(jnp.float32), jnp.inf), axis=-1)
+    return jnp.argsort(order, axis=-1).reshape(b, t, n), jnp.sum(visible, axis=-1)
 
 
 def spread(saliency: Float[np.ndarray, "b t n"]) -> Float[np.ndarray, "b t n"]:
-    """The part of each region and frame in what speaks for the answer: negative shares are left out; sums to 1."""
+    """Return positive saliency as shares that sum to 1 per clip; negative values are left out."""
     positive = np.maximum(saliency, 0)
     total = positive.sum(axis=(1, 2), keepdims=True)
     return np.divide(positive, total, out=np.zeros_like(positive), where=total > 0)

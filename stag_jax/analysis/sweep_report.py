@@ -1,4 +1,4 @@
-"""What a sweep has found: the nested result, every trial's scores, and each setting against the inner score."""
+"""Results of a sweep: the nested result, every trial's scores, and each setting against the inner score."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores"
 
 
 class Findings(NamedTuple):
-    """All of a sweep, trials in the order of the plan."""
+    """The results of a sweep, trials in the order of the plan."""
 
     names: tuple[str, ...]
     rows: list[comparison.ComparedRow]  # outer scores of each trial, compared with the first
-    scores: nested.Scores | None  # None where nothing was chosen
-    chosen: dict[str, str]  # trial of each outer fold; empty where nothing was chosen
+    scores: nested.Scores | None  # None if nothing was chosen
+    chosen: dict[str, str]  # trial of each outer fold; empty if nothing was chosen
     results: dict[str, dict[str, Any]]  # metrics of each trial
     nested: dict[str, Any] | None  # metrics of the nested result
 
@@ -40,64 +40,64 @@ def collect(
     folder: Path,
     corpora: Path | Sequence[Path],
 ) -> Findings:
-    """Scores every trial and the nested choice, and writes each as a workdir of its own.
+    """Score every trial and the nested choice, and write each as a workdir of its own.
 
-    `trials/<name>/` is a run with the trial's settings; `nested/` holds the predictions of whatever trial was chosen
-    for each fold on inner subjects of its training set.
+    `trials/<name>/` is a run with the trial's settings. `nested/` holds, for each fold, the predictions of the trial
+    chosen on inner subjects of its training set.
 
     Raises:
       UserError: the trials do not see the same clips.
     """
     corpus = hosts.in_turn(lambda: dataset.load(corpora, plan.settings))
-    # Trials may differ in their features too, and each workdir notes the data of its own.
-    shown = {_features(plan.settings): corpus}
+    # Trials may differ in their features too, and each workdir records its own data.
+    sources = {_features(plan.settings): corpus}
     for config in plan.trials.values():
-        if _features(config) not in shown:
-            shown[_features(config)] = hosts.in_turn(lambda config=config: dataset.load(corpora, config))
+        if _features(config) not in sources:
+            sources[_features(config)] = hosts.in_turn(lambda config=config: dataset.load(corpora, config))
     splits = make_splits(plan.settings.protocol, corpus.clips)
-    found = {name: (results[group.name], index) for group in groups for index, name in enumerate(group.tuned)}
+    group_results = {name: (results[group.name], index) for group in groups for index, name in enumerate(group.tuned)}
     names = tuple(plan.trials)
     for name in names:
-        if shown[_features(plan.trials[name])].ids != corpus.ids:
+        if sources[_features(plan.trials[name])].ids != corpus.ids:
             raise UserError(f"trial {name} sees other clips than the settings of the sweep do")
 
     def of(name: str, field: str) -> Float[np.ndarray, "..."]:
-        result, index = found[name]
+        result, index = group_results[name]
         return getattr(result, field)[index]
 
     scores, chosen = None, {}
     if plan.inner_folds:
         scores = nested.Scores(*(np.stack([of(name, f"inner_{key}") for name in names]) for key in nested.SELECT))
-        best = nested.choose(scores, plan.select)
-        chosen = {fold: names[index] for fold, index in zip(splits.names, best, strict=True)}
+        choice = nested.choose(scores, plan.select)
+        chosen = {fold: names[index] for fold, index in zip(splits.names, choice, strict=True)}
         trials.export_chosen(groups, chosen, folder)
 
     def write() -> Findings:
         metrics, models = {}, []
         tested = splits.test_mask.any(axis=0)
         for name in names:
-            place, config = trials.trial_folder(folder, name), plan.trials[name]
+            path, config = trials.trial_folder(folder, name), plan.trials[name]
             probability = of(name, "probability")
-            own, au = shown[_features(config)], of(name, "au_probability")
-            metrics[name] = _score(config, place, own, splits, probability, au)
+            trial_corpus, au = sources[_features(config)], of(name, "au_probability")
+            metrics[name] = _score(config, path, trial_corpus, splits, probability, au)
             models.append(comparison.ComparedModel(name, probability[:, tested]))
         rows = comparison.compare_all(models, corpus.take(tested), plan.settings)[: len(names)]
-        together = None
+        nested_metrics = None
         if chosen:
             probability, au = (_by_choice(field, of, chosen, splits) for field in ("probability", "au_probability"))
-            together = _score(plan.settings, folder / NESTED, corpus, splits, probability, au)
+            nested_metrics = _score(plan.settings, folder / NESTED, corpus, splits, probability, au)
             table = [
                 [name, trial, scores.uf1[names.index(trial), number], scores.log_loss[names.index(trial), number]]
                 for number, (name, trial) in enumerate(chosen.items())
             ]
             files.write_table(folder / NESTED / CHOSEN, ["fold", "trial", "inner_uf1", "inner_log_loss"], table)
-        return Findings(names, rows, scores, chosen, metrics, together)
+        return Findings(names, rows, scores, chosen, metrics, nested_metrics)
 
     return hosts.in_turn(lambda: write() if hosts.first() else Findings(names, [], scores, chosen, {}, None))
 
 
 def _features(config: Config) -> tuple[Any, ...]:
-    """What the clips of a config, and their features, follow from."""
+    """Return the settings that decide the clips of a config and their features."""
     return config.data, config.face, config.motion, config.graph, config.model.strain
 
 
@@ -113,7 +113,7 @@ def _score(
 
 
 def _by_choice(field: str, of: Any, chosen: Mapping[str, str], splits: Splits) -> Float[np.ndarray, "seed b x"]:
-    """Of each clip what the trial says that was chosen for the fold that tests it."""
+    """Return for each clip the output of the trial that was chosen for the fold that tests it."""
     pooled = np.full_like(of(next(iter(chosen.values())), field), np.nan)
     for trial, test in zip(chosen.values(), splits.test_mask, strict=True):
         pooled[:, test] = of(trial, field)[:, test]
@@ -121,7 +121,7 @@ def _by_choice(field: str, of: Any, chosen: Mapping[str, str], splits: Splits) -
 
 
 def table(plan: trials.Plan, found: Findings) -> tuple[list[str], list[list[str]]]:
-    """One row a trial, in the order of the plan: header and cells of trials.csv."""
+    """Return header and cells of trials.csv: one row per trial, in the order of the plan."""
     keys = _keys(plan)
     header = ["trial", *keys]
     if found.scores:
@@ -137,9 +137,13 @@ def table(plan: trials.Plan, found: Findings) -> tuple[list[str], list[list[str]
         means = found.results[name]["mean_over_seeds"]
         cells += [_digits(value) for value in (row.uf1, row.low, row.high)]
         cells += [_digits(means[key]["mean"]) for key in ("uar", "accuracy")] + [_digits(found.results[name]["uf1"])]
-        # The comparison is of the first less the trial; here it is the other way round.
-        far = row.difference
-        cells += [_digits(-value) for value in (far.mean, far.high, far.low)] if far else ["", "", ""]
+        # `difference` is the first trial less this one; the table has this one less the first.
+        difference = row.difference
+        cells += (
+            [_digits(-value) for value in (difference.mean, difference.high, difference.low)]
+            if difference
+            else ["", "", ""]
+        )
         rows.append(cells)
     return header, rows
 
@@ -157,13 +161,13 @@ def _digits(value: float) -> str:
 
 
 def ranked(plan: trials.Plan, found: Findings, most: int = 20) -> str:
-    """The trials as a short table, best first: by the inner score, or by the outer one where nothing was chosen."""
+    """Format the trials as a short table, best first: by the inner score, or by the outer one if nothing was chosen."""
     header, rows = table(plan, found)
-    by = {"uf1": "inner_uf1", "log_loss": "inner_log_loss"}[plan.select] if found.scores else "uf1"
-    sign = 1 if by == "inner_log_loss" else -1
-    order = sorted(rows, key=lambda row: (sign * float(row[header.index(by)]), row[0]))
-    shown = [[cell if "." not in cell[-7:] else _rounded(cell) for cell in row] for row in order[:most]]
-    return comparison.markdown(header, shown)
+    column = {"uf1": "inner_uf1", "log_loss": "inner_log_loss"}[plan.select] if found.scores else "uf1"
+    sign = 1 if column == "inner_log_loss" else -1
+    order = sorted(rows, key=lambda row: (sign * float(row[header.index(column)]), row[0]))
+    rounded = [[cell if "." not in cell[-7:] else _rounded(cell) for cell in row] for row in order[:most]]
+    return comparison.markdown(header, rounded)
 
 
 def _rounded(cell: str) -> str:
@@ -174,7 +178,7 @@ def _rounded(cell: str) -> str:
 
 
 def verdict(plan: trials.Plan, found: Findings) -> str:
-    """The lines that a paper may quote, and the one that it may not."""
+    """Return the lines that a paper may quote, and the one that it may not."""
     best = max(zip(found.rows, found.names, strict=True), key=lambda pair: pair[0].uf1)
     row, name = best
     single = f"UF1 {row.uf1:.3f} [{row.low:.3f}, {row.high:.3f}] of trial {name}"
@@ -190,9 +194,9 @@ def verdict(plan: trials.Plan, found: Findings) -> str:
 
 
 def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
-    """Each setting that varies against the inner validation score of the trials, mean and spread over outer folds.
+    """Draw each varying setting against the inner score of the trials: mean and deviation over outer folds.
 
-    None where nothing was chosen or nothing varies.
+    None if nothing was chosen or nothing varies.
     """
     keys = _keys(plan)
     if not found.scores or not keys:
@@ -200,24 +204,24 @@ def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
     score = getattr(found.scores, plan.select)
     label = {"uf1": "inner UF1", "log_loss": "inner log loss"}[plan.select]
     columns = min(3, len(keys))
-    lines = -(-len(keys) // columns)
-    figure = Figure(figsize=(4 * columns, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    grid_rows = -(-len(keys) // columns)
+    figure = Figure(figsize=(4 * columns, 3.2 * grid_rows), layout="constrained")
+    axes = figure.subplots(grid_rows, columns, squeeze=False, sharey=True)
     for axis, key in zip(axes.flat, keys, strict=False):
         values = [config_lib.get(plan.trials[name], key) for name in found.names]
-        numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
-        kinds = sorted(set(map(str, values)))
-        where = values if numbers else [kinds.index(str(value)) for value in values]
-        axis.errorbar(where, score.mean(axis=1), score.std(axis=1), fmt="o", ms=4, lw=0.8, capsize=2, alpha=0.8)
-        if numbers and min(values) > 0 and max(values) / min(values) >= 10:
+        numeric = all(isinstance(value, float | int) and not isinstance(value, bool) for value in values)
+        options = sorted(set(map(str, values)))
+        positions = values if numeric else [options.index(str(value)) for value in values]
+        axis.errorbar(positions, score.mean(axis=1), score.std(axis=1), fmt="o", ms=4, lw=0.8, capsize=2, alpha=0.8)
+        if numeric and min(values) > 0 and max(values) / min(values) >= 10:
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())  # their labels would overlap
-        if not numbers:
-            axis.set_xticks(range(len(kinds)), kinds, rotation=20)
+        if not numeric:
+            axis.set_xticks(range(len(options)), options, rotation=20)
         axis.set_xlabel(key)
         axis.grid(alpha=0.3)
-    for line in axes:
-        line[0].set_ylabel(label)
+    for row in axes:
+        row[0].set_ylabel(label)
     for axis in axes.flat[len(keys) :]:
         axis.set_visible(False)
     figure.suptitle("mean and standard deviation over outer folds, on subjects inside their training sets", fontsize=9)
@@ -228,8 +232,8 @@ def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
 
 
 def write(plan: trials.Plan, found: Findings, folder: Path) -> list[Path]:
-    """Writes trials.csv and, where something was chosen, the figure with its arrays; returns their paths."""
+    """Write trials.csv and, if trials were chosen, the figure with its arrays; return their paths."""
     paths = [files.write_table(folder / "trials.csv", *table(plan, found))]
     with drawing.style():
-        drawn = chart(plan, found)
-        return paths + (drawing.save(drawn, folder / FIGURE)[0] if drawn else [])
+        figure = chart(plan, found)
+        return paths + (drawing.save(figure, folder / FIGURE)[0] if figure else [])

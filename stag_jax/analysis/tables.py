@@ -1,4 +1,4 @@
-"""The tables of a report, as data frames; and how they are written for a paper."""
+"""The tables of a report as data frames, and their files for a paper."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,30 +17,34 @@ DIGITS = 3
 
 
 def headline(run: LoadedRun) -> pd.DataFrame:
-    """Each score with its 95% interval over subjects: mean over seeds, and of the seeds' averaged probabilities."""
+    """Return each score with its 95% interval over subjects: mean over seeds, and of the seeds' mean probabilities."""
     label, seeds = loaded.labels(run.predictions, run.classes), loaded.seeds_apart(run)
     pooled = loaded.labels(run.predictions, run.classes, "prediction")
     rows = []
-    for name, said in (("mean over seeds", seeds), ("seeds averaged", pooled[None])):
+    for name, predictions in (("mean over seeds", seeds), ("seeds averaged", pooled[None])):
         if name == "mean over seeds" and len(seeds) == 1:
             continue
-        found = metrics.mean_scores(label, said, len(run.classes))
+        estimates = metrics.mean_scores(label, predictions, len(run.classes))
         bounds = metrics.subject_bootstrap(
-            label, said, list(run.predictions["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
+            label,
+            predictions,
+            list(run.predictions["subject"]),
+            len(run.classes),
+            resamples=run.config.protocol.bootstrap,
         )
         kind = name if len(seeds) > 1 else ""
-        rows += [(kind, title, found[key], *bounds[key]) for key, title in SCORES.items()]
+        rows += [(kind, title, estimates[key], *bounds[key]) for key, title in SCORES.items()]
     return pd.DataFrame(rows, columns=["of", "score", "value", "low", "high"])
 
 
 def confusion(run: LoadedRun) -> Int[np.ndarray, "k k2"]:
-    """Clips by true and predicted class, seeds averaged."""
-    label, said = (loaded.labels(run.predictions, run.classes, column) for column in ("label", "prediction"))
-    return metrics.confusion_matrix(label, said, len(run.classes))
+    """Count clips by true and predicted class, seeds averaged."""
+    label, prediction = (loaded.labels(run.predictions, run.classes, column) for column in ("label", "prediction"))
+    return metrics.confusion_matrix(label, prediction, len(run.classes))
 
 
 def confusion_frame(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> pd.DataFrame:
-    """The counts under the predicted classes, and the rate of each in its row."""
+    """Return the counts under the predicted classes, and the rate of each in its row."""
     frame = pd.DataFrame(counts, columns=list(classes))
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for index, name in enumerate(classes):
@@ -50,7 +54,7 @@ def confusion_frame(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> 
 
 
 def per_class(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> pd.DataFrame:
-    """Clips, precision, recall and F1 of each class; 0 where a class was never predicted."""
+    """Return clips, precision, recall and F1 of each class; 0 where a class was never predicted."""
     hit, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     return pd.DataFrame(
         {
@@ -65,37 +69,45 @@ def per_class(counts: Int[np.ndarray, "k k2"], classes: Sequence[str]) -> pd.Dat
 
 
 def per_corpus(run: LoadedRun) -> pd.DataFrame:
-    """The scores of each corpus, seeds averaged, with the interval of UF1 over its subjects."""
+    """Return the scores of each corpus, seeds averaged, with the interval of UF1 over its subjects."""
     rows = []
-    for name, own in run.predictions.groupby("dataset", sort=True):
-        label, said = (loaded.labels(own, run.classes, column) for column in ("label", "prediction"))
-        found = metrics.mean_scores(label, said, len(run.classes))
+    for name, frame in run.predictions.groupby("dataset", sort=True):
+        label, prediction = (loaded.labels(frame, run.classes, column) for column in ("label", "prediction"))
+        scores = metrics.mean_scores(label, prediction, len(run.classes))
         bounds = metrics.subject_bootstrap(
-            label, said, list(own["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
+            label, prediction, list(frame["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
         )
         rows.append(
-            (name, len(own), own["subject"].nunique(), found["uf1"], *bounds["uf1"], found["uar"], found["accuracy"])
+            (
+                name,
+                len(frame),
+                frame["subject"].nunique(),
+                scores["uf1"],
+                *bounds["uf1"],
+                scores["uar"],
+                scores["accuracy"],
+            )
         )
     return pd.DataFrame(rows, columns=["corpus", "clips", "subjects", "UF1", "low", "high", "UAR", "accuracy"])
 
 
 def per_subject(run: LoadedRun) -> pd.DataFrame:
-    """Clips, hits and accuracy of each subject, lowest first, and the mean probability of the true class."""
+    """Return clips, hits and accuracy of each subject, lowest first, and the mean probability of the true class."""
     frame = run.predictions
     label, probability = loaded.labels(frame, run.classes), loaded.probabilities(frame, run.classes)
     frame = frame.assign(right=frame["label"] == frame["prediction"], own=probability[np.arange(len(label)), label])
-    found = frame.groupby("subject").agg(
+    by_subject = frame.groupby("subject").agg(
         fold=("fold", lambda names: "|".join(sorted(set(names)))),
         clips=("id", "size"),
         right=("right", "sum"),
         accuracy=("right", "mean"),
         mean_probability_of_label=("own", "mean"),
     )
-    return found.reset_index().sort_values(["accuracy", "subject"], ignore_index=True)
+    return by_subject.reset_index().sort_values(["accuracy", "subject"], ignore_index=True)
 
 
 def mistakes(run: LoadedRun) -> pd.DataFrame:
-    """Every clip that was taken for another class, the surest of the mistakes first."""
+    """Return every clip with a wrong prediction, the most confident mistakes first."""
     frame = run.predictions
     label, probability = loaded.labels(frame, run.classes), loaded.probabilities(frame, run.classes)
     frame = frame.assign(p_predicted=probability.max(axis=1), p_label=probability[np.arange(len(label)), label])
@@ -105,7 +117,7 @@ def mistakes(run: LoadedRun) -> pd.DataFrame:
 
 
 def calibrated(run: LoadedRun) -> pd.DataFrame:
-    """ECE, log loss and Brier score, seeds averaged."""
+    """Return ECE, log loss and Brier score, seeds averaged."""
     label, probability = loaded.labels(run.predictions, run.classes), loaded.probabilities(run.predictions, run.classes)
     rows = [
         (f"expected calibration error, {calibration.BINS} bins", calibration.calibration_error(label, probability)),
@@ -116,17 +128,17 @@ def calibrated(run: LoadedRun) -> pd.DataFrame:
 
 
 def action_units(run: LoadedRun) -> pd.DataFrame:
-    """F1 and average precision of each action unit, as metrics.json has them; empty without action units."""
+    """Return F1 and average precision of each action unit from metrics.json; empty without action units."""
     per_unit = run.metrics.get("au", {}).get("per_unit", {})
     rows = [
-        (f"AU {unit}", each["positives"], each["clips"], each["f1"], each["average_precision"])
-        for unit, each in per_unit.items()
+        (f"AU {unit}", scores["positives"], scores["clips"], scores["f1"], scores["average_precision"])
+        for unit, scores in per_unit.items()
     ]
     return pd.DataFrame(rows, columns=["unit", "positives", "clips", "F1", "average precision"])
 
 
 def write(frame: pd.DataFrame, stem: Path) -> list[Path]:
-    """The frame as `<stem>.csv`, every digit of it, and as `<stem>.tex`, rounded, for a paper that loads booktabs."""
+    """Write the frame as `<stem>.csv`, all digits, and as `<stem>.tex`, rounded, for a paper that loads booktabs."""
     paths = [stem.with_suffix(".csv"), stem.with_suffix(".tex")]
     with write_atomically(paths[0]) as temporary:
         frame.to_csv(temporary, index=False)

@@ -1,4 +1,4 @@
-"""One small picture a clip, for a person to recognise it by."""
+"""One small picture per clip, for a person to recognise it by."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SIDE = 96
 
 
 class Thumbnail(NamedTuple):
-    """A picture as a file, and as pixels."""
+    """A picture as a file and as pixels."""
 
     data: bytes  # JPEG
     picture: UInt8[np.ndarray, "y x 3"]  # RGB
@@ -23,19 +23,19 @@ class Thumbnail(NamedTuple):
 
 
 def make(folders: Sequence[Path], each: Sequence[features.Prepared], ids: Collection[str]) -> dict[str, Thumbnail]:
-    """Of each clip that is asked for: what `quality.tile` shows; of a flow image, motion and strain in colour.
+    """Make a picture of each requested clip: `quality.tile`, or of a flow image its motion and strain.
 
     Args:
       folders: prepared corpora.
-      each: what `features.prepare` gives of each.
-      ids: the clips.
+      each: what `features.prepare` returns for each.
+      ids: the requested clips.
     """
-    wanted, found = set(ids), {}
+    wanted, by_id = set(ids), {}
     for folder, prepared in zip(folders, each, strict=True):
         for report, tile in zip(prepared.reports, prepared.tiles, strict=True):
             if report.id in wanted:
                 picture = cv2.imdecode(np.frombuffer(tile, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-                found[report.id] = Thumbnail(tile, np.ascontiguousarray(picture), False)
+                by_id[report.id] = Thumbnail(tile, np.ascontiguousarray(picture), False)
         if not prepared.reports:
             for record in records.read_clips(folder):
                 clip = records.to_clip(record)
@@ -44,12 +44,12 @@ def make(folders: Sequence[Path], each: Sequence[features.Prepared], ids: Collec
                     _, data = cv2.imencode(
                         ".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, features.TILE_QUALITY)
                     )
-                    found[clip.id] = Thumbnail(data.tobytes(), picture, True)
-    return found
+                    by_id[clip.id] = Thumbnail(data.tobytes(), picture, True)
+    return by_id
 
 
 def flow_picture(flow: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y2 x2 3"]:
-    """A flow image as its motion in colour (as `quality.coloured`), and beside it its strain in grey."""
+    """Draw the motion of a flow image in colour (as `quality.coloured`), and beside it its strain in grey."""
     motion = flow_field(flow)
     coloured = quality.coloured(motion, np.full(flow.shape[:2], 255, np.uint8))
     strain = flow[..., nodes.STRAIN].astype(np.float32)
@@ -59,7 +59,7 @@ def flow_picture(flow: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y2 x2 3
 
 
 def flow_field(flow: UInt8[np.ndarray, "y x 3"]) -> Float[np.ndarray, "y x 2"]:
-    """u and v of a flow image less their median, scaled so that the 98th percentile is in the fullest colour."""
+    """Return u and v of a flow image less their median, scaled so that the 98th percentile has the fullest colour."""
     motion = flow[..., :2].astype(np.float32)
     motion = motion - np.median(motion, axis=(0, 1))
     length = np.linalg.norm(motion, axis=-1)

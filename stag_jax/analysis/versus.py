@@ -1,4 +1,4 @@
-"""Two runs on the same clips: how far apart they are, how sure that is, and which settings they differ in."""
+"""Two runs compared on the same clips: their difference, its uncertainty, and the settings that differ."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from stag_jax.training import workdir
 from stag_jax.types import UserError
 
 ONCE = ("label", "subject")  # columns that must be the same in both runs
-FEATURES = ("data", "face", "motion", "graph", "model.strain")  # settings that change what the network is shown
+FEATURES = ("data", "face", "motion", "graph", "model.strain")  # settings that change the network's input
 
 
 class Change(NamedTuple):
@@ -27,7 +27,7 @@ class Change(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The first run less the second."""
+    """The difference of two runs: the first less the second."""
 
     names: tuple[str, str]
     clips: int
@@ -36,22 +36,22 @@ class Comparison(NamedTuple):
     per_class: dict[str, compare.ClassDifference]  # by class, mean over seeds
     mcnemar: compare.McNemar  # of the predictions averaged over seeds
     verdict: str  # on UF1, in one sentence
-    changes: tuple[Change, ...]  # those of `workdir.FREE`, which change nothing of what is computed, left out
-    warnings: tuple[str, ...]  # why the comparison may not be a fair one; empty where it is
+    changes: tuple[Change, ...]  # without those of `workdir.FREE`, which do not change the result
+    warnings: tuple[str, ...]  # why the comparison may be unfair; empty if it is fair
 
 
 def compare_runs(first: LoadedRun, second: LoadedRun, *, resamples: int | None = None, seed: int = 0) -> Comparison:
-    """Compares two runs that tested the same clips.
+    """Compare two runs that tested the same clips.
 
     Args:
       first: a run.
-      second: another.
-      resamples: of subjects, for the intervals; None: as the config of the first says.
+      second: another run.
+      resamples: number of resamples of subjects, for the intervals; None: as in the config of the first run.
       seed: of the resamples.
 
     Raises:
-      UserError: the runs have other classes, clips, labels or subjects, the first that differs is named; or a clip is
-        in a table twice, or not for every seed.
+      UserError: the runs have other classes, clips, labels or subjects, and the first that differs is named; or a clip
+        is in a table twice, or not for every seed.
     """
     if first.classes != second.classes:
         raise UserError(
@@ -62,32 +62,32 @@ def compare_runs(first: LoadedRun, second: LoadedRun, *, resamples: int | None =
     tables[1] = _matched(first, second, *tables)
     ids, classes = tables[0].index, first.classes
     label, subjects = loaded.labels(tables[0], classes), tables[0]["subject"].tolist()
-    said = [_seeds_apart(run)[:, pd.Index(run.predictions["id"]).get_indexer(ids)] for run in (first, second)]
+    predictions = [_seeds_apart(run)[:, pd.Index(run.predictions["id"]).get_indexer(ids)] for run in (first, second)]
     names = _names(first, second)
-    how = {"resamples": resamples or first.config.protocol.bootstrap, "seed": seed}
-    differences = compare.paired_bootstrap(label, *said, subjects, len(classes), **how)
-    named = differences["uf1"], *names
-    if differences["uf1"].mean < 0:  # the better one first, as `verdict` asks
-        back = compare.paired_bootstrap(label, *said[::-1], subjects, len(classes), **how)
-        named = back["uf1"], *names[::-1]
+    options = {"resamples": resamples or first.config.protocol.bootstrap, "seed": seed}
+    differences = compare.paired_bootstrap(label, *predictions, subjects, len(classes), **options)
+    verdict_args = differences["uf1"], *names
+    if differences["uf1"].mean < 0:  # the better one first, as `verdict` requires
+        swapped = compare.paired_bootstrap(label, *predictions[::-1], subjects, len(classes), **options)
+        verdict_args = swapped["uf1"], *names[::-1]
     changes = tuple(_changes(first, second))
     return Comparison(
         names=names,
         clips=len(label),
-        seeds=(len(said[0]), len(said[1])),
+        seeds=(len(predictions[0]), len(predictions[1])),
         differences=differences,
         per_class=dict(
-            zip(classes, compare.class_differences(label, *said, subjects, len(classes), **how), strict=True)
+            zip(classes, compare.class_differences(label, *predictions, subjects, len(classes), **options), strict=True)
         ),
         mcnemar=compare.mcnemar(label, *(loaded.labels(table, classes, "prediction") for table in tables)),
-        verdict=compare.verdict(*named, resamples=how["resamples"]),
+        verdict=compare.verdict(*verdict_args, resamples=options["resamples"]),
         changes=changes,
         warnings=tuple(_warnings(first, second, tables, changes)),
     )
 
 
 def _by_id(run: LoadedRun) -> pd.DataFrame:
-    """The predictions, by clip."""
+    """Return the predictions indexed by clip."""
     ids = run.predictions["id"]
     if ids.duplicated().any():
         raise UserError(f"{run.folder / workdir.PREDICTIONS}: clip {ids[ids.duplicated()].iloc[0]} is there twice")
@@ -95,10 +95,10 @@ def _by_id(run: LoadedRun) -> pd.DataFrame:
 
 
 def _matched(first: LoadedRun, second: LoadedRun, one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The second table with its rows as those of the first."""
-    for mine, theirs, run, without in ((one, other, first, second), (other, one, second, first)):
-        if len(alone := mine.index.difference(theirs.index)):
-            raise UserError(f"clip {alone[0]} is tested in {run.folder} and not in {without.folder}")
+    """Return the second table with its rows in the order of the first."""
+    for table, counterpart, run, other_run in ((one, other, first, second), (other, one, second, first)):
+        if len(unmatched := table.index.difference(counterpart.index)):
+            raise UserError(f"clip {unmatched[0]} is tested in {run.folder} and not in {other_run.folder}")
     other = other.loc[one.index]
     for column in ONCE:
         differs = one[column].astype(str) != other[column].astype(str)
@@ -112,13 +112,13 @@ def _matched(first: LoadedRun, second: LoadedRun, one: pd.DataFrame, other: pd.D
 
 
 def _seeds_apart(run: LoadedRun) -> np.ndarray:
-    """`loaded.seeds_apart`, or a word on what is missing: int [seed, b]."""
+    """Return `loaded.seeds_apart`: int [seed, b]; raise UserError for missing or repeated clips."""
     ids = run.predictions["id"]
     for number, frame in run.by_seed.groupby("seed", sort=False):
         absent, twice = ids[~ids.isin(frame["id"])], frame["id"][frame["id"].duplicated()]
         if len(absent) or len(twice):
-            what = f"{twice.iloc[0]} twice" if len(twice) else f"{absent.iloc[0]} not at all"
-            raise UserError(f"{run.folder / workdir.BY_SEED}: seed {number} has clip {what}")
+            problem = f"{twice.iloc[0]} twice" if len(twice) else f"{absent.iloc[0]} not at all"
+            raise UserError(f"{run.folder / workdir.BY_SEED}: seed {number} has clip {problem}")
     return loaded.seeds_apart(run)
 
 
@@ -129,20 +129,20 @@ def _names(first: LoadedRun, second: LoadedRun) -> tuple[str, str]:
 
 
 def _changes(first: LoadedRun, second: LoadedRun) -> list[Change]:
-    one, other = (dict(_flat(config_lib.to_dict(run.config))) for run in (first, second))
+    first_settings, second_settings = (dict(_flat(config_lib.to_dict(run.config))) for run in (first, second))
     return [
-        Change(key, one.get(key), other.get(key))
-        for key in one | other
-        if one.get(key) != other.get(key) and not _under(key, workdir.FREE)
+        Change(key, first_settings.get(key), second_settings.get(key))
+        for key in first_settings | second_settings
+        if first_settings.get(key) != second_settings.get(key) and not _under(key, workdir.FREE)
     ]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted key, value) of every setting, in order."""
-    found = []
+    """Return (dotted key, value) of every setting, in order."""
+    pairs = []
     for key, value in tree.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
-    return found
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return pairs
 
 
 def _under(key: str, groups: tuple[str, ...]) -> bool:
@@ -152,36 +152,36 @@ def _under(key: str, groups: tuple[str, ...]) -> bool:
 def _warnings(
     first: LoadedRun, second: LoadedRun, tables: list[pd.DataFrame], changes: tuple[Change, ...]
 ) -> list[str]:
-    found = [f"{run.folder} is not finished: {run.partial}" for run in (first, second) if run.partial]
-    found += [f"{run.folder}: {name} was changed after the run" for run in (first, second) for name in run.changed]
+    warnings = [f"{run.folder} is not finished: {run.partial}" for run in (first, second) if run.partial]
+    warnings += [f"{run.folder}: {name} was changed after the run" for run in (first, second) for name in run.changed]
     one, other = tables
-    everyone = sorted(set(first.splits["id"].astype(str)) | set(second.splits["id"].astype(str)))
-    trained = [_trained_on(run, table, everyone) for run, table in ((first, one), (second, other))]
-    differs = (trained[0] != trained[1]).any(axis=1)
+    all_ids = sorted(set(first.splits["id"].astype(str)) | set(second.splits["id"].astype(str)))
+    trained_on = [_trained_on(run, table, all_ids) for run, table in ((first, one), (second, other))]
+    differs = (trained_on[0] != trained_on[1]).any(axis=1)
     renamed = (one["fold"].astype(str) != other["fold"].astype(str)).to_numpy()
     if differs.any():
         clip = one.index[differs][0]
-        found.append(
+        warnings.append(
             f"{differs.sum()} of {len(one)} clips were predicted by networks that were trained on other clips: {clip} "
             f"in fold {one.loc[clip, 'fold']} of {first.folder} and {other.loc[clip, 'fold']} of {second.folder}"
         )
     elif renamed.any():
         clip = one.index[renamed][0]
-        found.append(
+        warnings.append(
             f"folds have other names and the same clips: {clip} is tested in {one.loc[clip, 'fold']} of {first.folder} "
             f"and in {other.loc[clip, 'fold']} of {second.folder}"
         )
-    prints = [run.about.get("data_fingerprint") for run in (first, second)]
-    if prints[0] != prints[1] and not any(_under(change.key, FEATURES) for change in changes):
-        found.append("the features of the clips differ, and no setting says why: the corpora were prepared apart")
-    return found
+    fingerprints = [run.about.get("data_fingerprint") for run in (first, second)]
+    if fingerprints[0] != fingerprints[1] and not any(_under(change.key, FEATURES) for change in changes):
+        warnings.append("the features of the clips differ, and no setting says why: the corpora were prepared apart")
+    return warnings
 
 
 def _trained_on(run: LoadedRun, table: pd.DataFrame, everyone: list[str]) -> Bool[np.ndarray, "b b2"]:
-    """Of each clip in `table`, on which of `everyone` the networks were trained that predicted it."""
-    splits, place = audit.folds_of(run.splits), {name: index for index, name in enumerate(everyone)}
-    # One row more, of nobody, for a clip whose fold splits.csv does not name.
-    among = np.zeros((len(splits.names) + 1, len(everyone)), bool)
-    among[:-1, [place[name] for name in run.splits["id"].astype(str)]] = splits.train_mask
+    """Return, for each clip in `table`, on which of `everyone` the networks that predicted it were trained."""
+    splits, position = audit.folds_of(run.splits), {name: index for index, name in enumerate(everyone)}
+    # One extra row, all False, for a clip whose fold splits.csv does not name.
+    trained = np.zeros((len(splits.names) + 1, len(everyone)), bool)
+    trained[:-1, [position[name] for name in run.splits["id"].astype(str)]] = splits.train_mask
     index = {name: fold for fold, name in enumerate(splits.names)}
-    return among[[index.get(fold, -1) for fold in table["fold"].astype(str)]]
+    return trained[[index.get(fold, -1) for fold in table["fold"].astype(str)]]

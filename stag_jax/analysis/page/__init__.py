@@ -1,4 +1,4 @@
-"""A report as one file: blocks of text, tables and figures, written as a page and as what a paper takes."""
+"""A report as one file: blocks of text, tables and figures, written as a page and as files for a paper."""
 
 import base64
 import functools
@@ -16,7 +16,7 @@ from stag_jax.analysis import drawing, tables
 from stag_jax.files import write_arrays, write_text
 
 INDEX = "index.html"
-ROWS = 400  # of a table on the page; the file has all
+ROWS = 400  # most rows of a table on the page; the file has all
 
 
 class Note(NamedTuple):
@@ -45,7 +45,7 @@ class Figure(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Small pictures side by side, each with lines of text beneath: (JPEG or PNG, lines); `data` as `<name>.npz`."""
+    """Small pictures side by side, each with lines of text below: (JPEG or PNG, lines); `data` goes to `<name>.npz`."""
 
     name: str
     items: Sequence[tuple[bytes, tuple[str, ...]]]
@@ -57,14 +57,14 @@ Block = Note | Table | Figure | Pictures
 
 
 class Section(NamedTuple):
-    """A part of the page, and its place in the list at the top."""
+    """A part of the page; the list at the top links to it."""
 
     title: str
     blocks: list[Block]
 
 
 class Page(NamedTuple):
-    """Everything."""
+    """A whole report."""
 
     title: str
     subtitle: str
@@ -74,14 +74,14 @@ class Page(NamedTuple):
 
 
 def write(page: Page, folder: Path) -> list[Path]:
-    """Writes `<folder>/index.html`, self-contained, and every table and figure beside it; returns the paths.
+    """Write `<folder>/index.html`, self-contained, and every table and figure beside it; return the paths.
 
-    What an earlier report left in the folder is removed, so that nothing old stands beside the new.
+    Figures and tables of an earlier report are removed first, so that no old file stands beside the new ones.
     """
     for name in ("figures", "tables"):
         shutil.rmtree(folder / name, ignore_errors=True)
     paths = [folder / INDEX]
-    drawn: dict[str, str] = {}
+    svg_by_name: dict[str, str] = {}
     for section in page.sections:
         for block in section.blocks:
             if isinstance(block, Table):
@@ -89,11 +89,11 @@ def write(page: Page, folder: Path) -> list[Path]:
             elif isinstance(block, Figure):
                 saved, text = drawing.save(block.chart, folder / "figures" / block.name)
                 paths += saved
-                drawn[block.name] = drawing.inline(text, block.name, block.caption)
+                svg_by_name[block.name] = drawing.inline(text, block.name, block.caption)
             elif isinstance(block, Pictures):
                 paths.append(write_arrays(folder / "figures" / f"{block.name}.npz", block.data))
     template = _environment().get_template("report.html")
-    write_text(paths[0], template.render(page=page, svg={name: Markup(text) for name, text in drawn.items()}))
+    write_text(paths[0], template.render(page=page, svg={name: Markup(text) for name, text in svg_by_name.items()}))
     return paths
 
 
@@ -119,23 +119,23 @@ def _environment() -> Environment:
 
 
 def slug(text: str) -> str:
-    """A title as the name of a place on the page."""
+    """Return a title as the name of an anchor on the page."""
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
 def image(data: bytes) -> str:
-    """A picture as an address that holds it."""
+    """Return a picture as a data URL."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def is_number(value: object) -> bool:
-    """Whether a cell is one of a column of numbers."""
+    """Return whether a cell is shown as a number."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def cell(value: object, signed: bool = False) -> str:
-    """A cell as it is shown: three digits after the point, nothing for what is not there."""
+    """Format a cell for display: three digits after the point, empty if the value is missing."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
