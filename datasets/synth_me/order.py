@@ -22,7 +22,7 @@ CLASSES = ("brows_first", "lips_first")
 Part = tuple[tuple[int, float], ...]  # units and their weights
 
 # Each part moves up or down, independently of the other. The weights are chosen so that, both upwards and downwards,
-# the two parts are alike after motion is summed over the face: vertical share, strain and unevenness for equal movement.
+# the two parts are alike in the motion summed over the face: vertical share, strain and unevenness for equal movement.
 BROWS: tuple[Part, ...] = (((1, 1.0), (2, 1.0)), ((4, 1.0),))
 LIPS: tuple[Part, ...] = (((17, 1.0),), ((14, 0.55), (15, 1.0)))
 # Bystanders: eyes and nose move with either part at random in most clips, with this fraction of a part's amplitude.

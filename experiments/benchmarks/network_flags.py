@@ -20,7 +20,7 @@ def define() -> None:
 
 
 def read() -> Recogniser:
-    """Open the network that the flags name. Raises UserError for none, or for two."""
+    """Open the network that the flags name. Raises UserError if they name none or two."""
     given = flags.FLAGS
     if bool(given.model) == bool(given.workdir):
         raise UserError("one of --workdir=DIR and --model=FILE is needed, not both")
