@@ -62,11 +62,11 @@ def describe(
     """Return the clips that `make` reads from the rows (None: no clip), and one line per row that it cannot read."""
     clips, problems = [], []
     for row in found.rows:
-        where = f"{found} row {row.number}"
+        source = f"{found} row {row.number}"
         try:
-            parsed = make(row, where)
+            parsed = make(row, source)
         except (ValueError, CorpusError) as error:
-            problems.append(f"{where}: {error}")
+            problems.append(f"{source}: {error}")
             continue
         if parsed is not None:
             clips.append(parsed)
@@ -126,7 +126,7 @@ def amend(said: Said, errata: Errata) -> Said:
 
 def version(said: Iterable[Said], known: Mapping[str, Mapping[str, int]]) -> str:
     """Return the known version of a sheet with these counts by emotion; else the nearest, with its differences."""
-    counts = Counter(each.emotion.casefold() for each in said)
+    counts = Counter(clip.emotion.casefold() for clip in said)
 
     def distance(name: str) -> int:
         return sum((Counter(known[name]) - counts).values()) + sum((counts - Counter(known[name])).values())

@@ -60,14 +60,14 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         shards = self._shard_iterators_per_split(dl_manager)[corpus.SPLIT]
         template = self._get_filename_template(split_name=corpus.SPLIT)
         # TFDS has set data_dir to a temporary folder, which it removes if the build fails.
-        kept = Path(self.data_dir).parent / KEPT
-        done = [self._finished(shard, kept) for shard in shards]
+        finished_folder = Path(self.data_dir).parent / KEPT
+        finished = [self._finished(shard, finished_folder) for shard in shards]
         lengths, size = [], 0
-        for index, part in enumerate(done):
+        for index, part in enumerate(finished):
             size += part.stat().st_size
             lengths.append(int(part.name.split("-")[1]))
             os.replace(part, template.sharded_filepath(shard_index=index, num_shards=len(shards)))
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(finished_folder, ignore_errors=True)
         info = tfds.core.SplitInfo(name=corpus.SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
         self.info.set_splits(tfds.core.SplitDict([info]))
 

@@ -86,7 +86,7 @@ def integer(cell: str) -> int | None:
 
 def _rows(lines: Sequence[Sequence[str]], places: Mapping[str, int], first: int) -> Iterator[Row]:
     for number, line in enumerate(lines, start=first):
-        cells = {name: line[at] if at < len(line) else "" for name, at in places.items()}
+        cells = {name: line[index] if index < len(line) else "" for name, index in places.items()}
         if any(cells.values()):
             yield Row(number, cells)
 

@@ -66,7 +66,7 @@ def _classes(found: Archive) -> list[str]:
         clips = [entry.said for entry in found.entries if entry.said.dataset == dataset]
         for scheme in [name for name, corpora in labels.SCHEMES.items() if dataset in corpora]:
             class_names = [
-                labels.label(scheme, dataset=dataset, emotion=said.emotion, objective=said.objective) for said in clips
+                labels.label(scheme, dataset=dataset, emotion=clip.emotion, objective=clip.objective) for clip in clips
             ]
             fault = labels.miscounted(scheme, dataset=dataset, version=version, found=class_names)
             has_expected = (scheme, dataset, version) in labels.EXPECTED

@@ -184,9 +184,9 @@ def find(config: Config) -> tuple[Config, list[Path]]:
         for name in config.data.dataset.split("+"):
             folder = corpus.prepared(name, data_dir=config.data.data_dir)
             if folder is None or not features.cache_path(folder, config).exists():
-                what = "is not" if folder is None else "has no features of this run"
+                fault = "is not" if folder is None else "has no features of this run"
                 raise UserError(
-                    f"corpus {name} {what} in {config.data.data_dir}; --data_dir=DIR says where it is now, --rebuild "
+                    f"corpus {name} {fault} in {config.data.data_dir}; --data_dir=DIR says where it is now, --rebuild "
                     "makes what is missing again"
                 )
     return config, build(config)
@@ -258,8 +258,8 @@ def _disk_fault(error: BaseException) -> str | None:
     chain: list[BaseException] = [error]
     for link in chain:  # grows during the loop
         if isinstance(link, OSError) and link.errno in DISK:
-            place = link.filename2 or link.filename
-            return f"{place}: {link.strerror}" if place else str(link.strerror)
+            path_text = link.filename2 or link.filename
+            return f"{path_text}: {link.strerror}" if path_text else str(link.strerror)
         inner = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
         chain += [cause for cause in inner if cause is not None and cause not in chain]
     # Orbax, TFDS and their writers report it only in the text of the message.

@@ -74,13 +74,13 @@ def find(root: Path, out: Path) -> list[Input]:
     if not root.is_dir():
         raise UserError(f"--input={root}: no such file or folder")
     clips: list[Input] = []
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for name, folders, files in os.walk(root, followlinks=True):
         directory = Path(name)
-        if directory.resolve() in seen or directory.resolve() == out.resolve():
+        if directory.resolve() in visited or directory.resolve() == out.resolve():
             folders.clear()
             continue
-        seen.add(directory.resolve())
+        visited.add(directory.resolve())
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         paths = [directory / file for file in sorted(files) if not file.startswith(".")]
         below = directory.relative_to(root).parts

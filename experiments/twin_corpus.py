@@ -15,13 +15,13 @@ from stag_jax.face import action_units
 def render(dataset: str, root: Path, recipe: Recipe) -> None:
     """Render the missing clips of the sheet in `root`, and print which action units could not be rendered."""
     scanned = corpus.scan(dataset, manual_dir=root)
-    names = tuple(f"{archive.name(said)}: " for said in scanned.missing)
+    names = tuple(f"{archive.name(clip)}: " for clip in scanned.missing)
     for problem in scanned.problems:
         if not problem.startswith(names):
             print(f"left out: {problem}")
     clips = [*(entry.said for entry in scanned.entries), *scanned.missing]
-    orders = stage.orders(sorted(clips, key=archive.name), {archive.name(said): _units(said) for said in clips})
-    missing = {archive.name(said) for said in scanned.missing}
+    orders = stage.orders(sorted(clips, key=archive.name), {archive.name(clip): _units(clip) for clip in clips})
+    missing = {archive.name(clip) for clip in scanned.missing}
     to_render = [order for order in orders if archive.name(order.said) in missing]
     for _ in tqdm(stage.act(to_render, root, recipe), total=len(to_render), desc="rendering", unit="clip"):
         pass
@@ -30,8 +30,8 @@ def render(dataset: str, root: Path, recipe: Recipe) -> None:
     still = sum(not any(unit in UNITS for unit, _ in order.units) for order in annotated)
     print(f"{root}: {len(orders)} clips of {len({order.said.subject for order in orders})} subjects")
     if partly:
-        shown = ", ".join(map(str, sorted(UNITS)))
-        print(f"{partly} clips have action units besides {shown}, which are not rendered; {still} of all show none")
+        unit_list = ", ".join(map(str, sorted(UNITS)))
+        print(f"{partly} clips have action units besides {unit_list}, which are not rendered; {still} of all show none")
 
 
 def _units(said: Said) -> list[tuple[int, str]] | None:

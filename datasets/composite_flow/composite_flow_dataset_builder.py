@@ -85,15 +85,15 @@ def read_rows(folder: Path) -> list[Row]:
     missing = []
     for number, line in enumerate(table, start=2):
         dataset, subject, clip, label = ((line[column] or "").strip() for column in COLUMNS)
-        where = f"{sheet.name} row {number}"
+        place = f"{sheet.name} row {number}"
         if not dataset or not subject:
-            raise corpus.CorpusError(f"{where}: no {'subject' if dataset else 'dataset'} given")
+            raise corpus.CorpusError(f"{place}: no {'subject' if dataset else 'dataset'} given")
         if not clip:
-            raise corpus.CorpusError(f"{where}: subject {subject} of {dataset} has no clip (filename_o is empty)")
+            raise corpus.CorpusError(f"{place}: subject {subject} of {dataset} has no clip (filename_o is empty)")
         if label not in EMOTIONS:
-            raise corpus.CorpusError(f"{where}: label {label!r} of {subject}/{clip} is none of {', '.join(EMOTIONS)}")
+            raise corpus.CorpusError(f"{place}: label {label!r} of {subject}/{clip} is none of {', '.join(EMOTIONS)}")
         if (dataset, subject, clip) in rows:
-            raise corpus.CorpusError(f"{where}: clip {dataset}/{subject}/{clip} is listed twice")
+            raise corpus.CorpusError(f"{place}: clip {dataset}/{subject}/{clip} is listed twice")
         image = images.get(f"{subject}_{clip}")
         if image is None:
             missing.append(f"{subject}_{clip}.png")

@@ -78,11 +78,11 @@ def scan(root: Path, variant: Variant) -> Archive:
 
 def _classed(name: str, entry: Entry) -> Entry | None:
     """Return the entry with the composite's class as its emotion; None for a clip that is not in the composite."""
-    said = entry.said
-    emotion = CLASSES[name].get(said.emotion.casefold())
-    if emotion is None or (name, said.subject, said.clip) in LEFT_OUT:
+    clip = entry.said
+    emotion = CLASSES[name].get(clip.emotion.casefold())
+    if emotion is None or (name, clip.subject, clip.clip) in LEFT_OUT:
         return None
-    return entry._replace(said=said._replace(emotion=emotion, dataset=name))
+    return entry._replace(said=clip._replace(emotion=emotion, dataset=name))
 
 
 def _miscounted(name: str, entries: list[Entry]) -> list[str]:

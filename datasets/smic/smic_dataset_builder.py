@@ -27,8 +27,8 @@ VERSIONS = {"HS": {"negative": 70, "positive": 51, "surprise": 43}}
 
 def _variant(part: str, cropped: bool = False) -> Variant:
     name = f"{part.lower()}_cropped" if cropped else part.lower()
-    what = ", the owners' own crops" if cropped else ""
-    return Variant(name=name, description=f"SMIC-{part}{what}.", part=part, cropped=cropped)
+    suffix = ", the owners' own crops" if cropped else ""
+    return Variant(name=name, description=f"SMIC-{part}{suffix}.", part=part, cropped=cropped)
 
 
 class Builder(building.ArchiveBuilder):

@@ -159,8 +159,8 @@ def _brows(who: Identity, x: Plane, y: Plane, skin: Picture, rng: np.random.Gene
         inward = along if outer == 0 else 1 - along  # 0 at the temple, 1 at the nose
         thick = who.brow_thickness * np.interp(inward, (0, 0.35, 0.8, 1), (0.40, 0.85, 1.0, 0.85))
         line = spline(x, *p.T) + 0.22 * thick
-        ends = smoothstep(along, -0.06, 0.05) * smoothstep(1 - along, -0.06, 0.05)
-        alpha = np.exp(-(np.abs((y - line) / (0.55 * thick)) ** 3)) * ends
+        taper = smoothstep(along, -0.06, 0.05) * smoothstep(1 - along, -0.06, 0.05)
+        alpha = np.exp(-(np.abs((y - line) / (0.55 * thick)) ** 3)) * taper
         skin = _over(skin, who.hair * 0.9, np.clip(who.brow_weight * alpha * np.clip(hairs, 0.55, 1.15), 0, 0.95))
     return skin
 
@@ -203,9 +203,9 @@ def _nostrils(who: Identity, x: Plane, y: Plane, skin: Picture) -> Picture:
     p = who.points
     dark = np.zeros_like(x)
     for wing, hole, side in ((31, 32, -1), (35, 34, 1)):
-        at = (0.35 * p[wing] + 0.65 * p[hole]) + (0, -0.014)
-        tilt = y + side * 0.25 * (x - at[0])
-        dark = np.maximum(dark, 0.72 * bump(x, tilt, tuple(at), (0.021, 0.0105)))
+        hole_centre = (0.35 * p[wing] + 0.65 * p[hole]) + (0, -0.014)
+        tilt = y + side * 0.25 * (x - hole_centre[0])
+        dark = np.maximum(dark, 0.72 * bump(x, tilt, tuple(hole_centre), (0.021, 0.0105)))
         rim = np.hypot((x - p[wing, 0] * 0.80) / 0.044, (y - p[wing, 1] + 0.032) / 0.046)
         outer = smoothstep(side * (x - p[wing, 0] * 0.7), 0.0, 0.02)
         dark = np.maximum(dark, 0.28 * np.exp(-0.5 * ((rim - 1) / 0.16) ** 2) * outer)
@@ -235,8 +235,8 @@ def _glasses(who: Identity, x: Plane, y: Plane) -> Plane:
     p = who.points
     rim = np.zeros_like(x)
     for eye in (36, 42):
-        at = p[eye : eye + 6].mean(axis=0)
-        distance = (np.abs((x - at[0]) / 0.165) ** 3 + np.abs((y - at[1] - 0.035) / 0.115) ** 3) ** (1 / 3)
+        middle = p[eye : eye + 6].mean(axis=0)
+        distance = (np.abs((x - middle[0]) / 0.165) ** 3 + np.abs((y - middle[1] - 0.035) / 0.115) ** 3) ** (1 / 3)
         rim = np.maximum(rim, np.exp(-0.5 * ((distance - 1) / 0.045) ** 2))
     arch = -0.01 - 0.02 * np.cos(np.clip(x / 0.05, -1, 1) * np.pi / 2)
     bridge = np.exp(-0.5 * ((y - arch) / 0.008) ** 2) * smoothstep(0.075 - np.abs(x), 0, 0.015)

@@ -144,15 +144,15 @@ def _onsets(
     rng: np.random.Generator, lengths: list[int], stretches: list[tuple[int, int]], frames: int, fps: float
 ) -> list[int] | None:
     """Draw the onset of each expression from the places that are still free; None if one has no place."""
-    edge, free, apart = (int(np.ceil(seconds * fps)) for seconds in (EDGE, FREE, APART))
+    edge, margin, distance = (int(np.ceil(seconds * fps)) for seconds in (EDGE, FREE, APART))
     onsets: list[int] = []
     for length in lengths:
         possible: Bool[np.ndarray, " f"] = np.zeros(frames, bool)
         possible[edge : max(frames - edge - length, 0)] = True
         for onset, offset in stretches:
-            possible[max(onset - free - length, 0) : offset + free] = False
+            possible[max(onset - margin - length, 0) : offset + margin] = False
         for onset, other in zip(onsets, lengths, strict=False):
-            possible[max(onset - apart - length + 1, 0) : onset + other + apart] = False
+            possible[max(onset - distance - length + 1, 0) : onset + other + distance] = False
         if not possible.any():
             return None
         onsets.append(int(rng.choice(np.flatnonzero(possible))))
@@ -182,9 +182,9 @@ def _speech(rng: np.random.Generator, liveliness: float, onset: int, offset: int
             break
         apex = begin + rng.uniform(0.4, 0.6) * (end - begin)
         for unit in rng.choice(units, size=rng.integers(1, 3), replace=False, p=frequency):
-            strength, lean = rng.uniform(0.5, 1.0), rng.normal(0, 0.05)
+            strength, asymmetry = rng.uniform(0.5, 1.0), rng.normal(0, 0.05)
             for side, sign in (("L", 1), ("R", -1)):
-                height = float(strength * (1 + sign * lean))
+                height = float(strength * (1 + sign * asymmetry))
                 pulses.append(Pulse(int(unit), side, height, float(begin), float(apex), float(end)))
     return Speech(tuple(pulses), onset, offset, script.sample_peak(rng, liveliness))
 

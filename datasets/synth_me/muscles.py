@@ -111,10 +111,10 @@ def stage_grid(face: Face) -> tuple[Float[np.ndarray, "gy gx"], Float[np.ndarray
 
 def sample_field(field: Float[np.ndarray, "gy gx 2"], at: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
     """Sample a field on the grid, bilinearly, at places in pixels of the stage."""
-    place = np.clip(at / GRID, 0, np.array(field.shape[1::-1]) - 1.001)
-    corner = place.astype(int)
+    position = np.clip(at / GRID, 0, np.array(field.shape[1::-1]) - 1.001)
+    corner = position.astype(int)
     x, y = corner[..., 0], corner[..., 1]
-    right, down = np.moveaxis((place - corner)[..., None], -2, 0)
+    right, down = np.moveaxis((position - corner)[..., None], -2, 0)
     top = field[y, x] * (1 - right) + field[y, x + 1] * right
     bottom = field[y + 1, x] * (1 - right) + field[y + 1, x + 1] * right
     return top * (1 - down) + bottom * down
@@ -149,14 +149,14 @@ def _skin(who: Identity, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             moved[key] = 0 if middle else dx, dy
     extra = []
     for places, table in ((_PLACES, _UNITS[unit]), (_PINS, {})):
-        for key, (landmark, (away, down)) in places.items():
+        for key, (landmark, (outward, down)) in places.items():
             dx, dy = table.get(key, (0.0, 0.0))
             for side, anchor in ((1, landmark), (-1, MIRROR[landmark])):
-                anchors.append(p[anchor] + (side * away, down))
+                anchors.append(p[anchor] + (side * outward, down))
                 extra.append((side * dx, dy))
     weights, total = np.zeros((*x.shape, 2)), np.full(x.shape, 0.04)
-    for place, shift in zip(anchors, np.concatenate([moved, extra]) / 100, strict=True):
-        weight = bump(x, y, tuple(place), (_REACH, _REACH))
+    for anchor_point, shift in zip(anchors, np.concatenate([moved, extra]) / 100, strict=True):
+        weight = bump(x, y, tuple(anchor_point), (_REACH, _REACH))
         total += weight
         if shift.any():
             weights += weight[..., None] * shift

@@ -68,8 +68,8 @@ def _clip(
     """Draw one clip. The class is applied last, as the direction of time, so that nothing else depends on it."""
     rng = script.stream(recipe.seed, script.SCRIPT, subject, clip)
     width = rng.uniform(*_WIDTH) * recipe.fps
-    apart = rng.uniform(*_APART) * width
-    length = 2 * int(np.ceil((width + apart) / 2))
+    peak_distance = rng.uniform(*_APART) * width
+    length = 2 * int(np.ceil((width + peak_distance) / 2))
     fewest, most = (max(count, length + 8) for count in recipe.frames)  # the whole movement is in the clip
     frames = int(rng.integers(fewest, most + 1))
     onset = int(rng.integers(3, frames - length - 3))
@@ -83,8 +83,8 @@ def _clip(
     ]
     pulses = []
     for unit, strength, sign in played:
-        apex, lean = middle - sign * apart / 2, rng.normal(0, 0.10)
-        for side, height in (("L", strength * (1 + lean)), ("R", strength * (1 - lean))):
+        apex, asymmetry = middle - sign * peak_distance / 2, rng.normal(0, 0.10)
+        for side, height in (("L", strength * (1 + asymmetry)), ("R", strength * (1 - asymmetry))):
             pulses.append(Pulse(unit, side, float(height), apex - width / 2, apex, apex + width / 2, power))
     spec = ClipSpec(
         subject=f"s{subject + 1:02d}",

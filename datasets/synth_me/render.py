@@ -64,10 +64,10 @@ class Rendered(NamedTuple):
         It is the flow of the face and what moves with it. Rims of glasses, which move with the head only, are ignored.
         """
         size = self.spec.size
-        place = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
+        start = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1)
         matrix = self.head_motion(f)
-        after = np.einsum("ij,yxj->yxi", matrix[:, :2], place + self.muscle_flow(f)) + matrix[:, 2]
-        return (after - place).astype(np.float32)
+        end = np.einsum("ij,yxj->yxi", matrix[:, :2], start + self.muscle_flow(f)) + matrix[:, 2]
+        return (end - start).astype(np.float32)
 
 
 def set_stage(who: Identity, size: int = 256) -> Stage:
@@ -183,8 +183,8 @@ def picture(
 def _look_up(canvas: np.ndarray, x: Float[np.ndarray, "y x"], y: Float[np.ndarray, "y x"]) -> np.ndarray:
     """Sample the canvas at places of the stage, aligning the centres of its finer pixels."""
     shift = (OVERSAMPLE - 1) / 2
-    at = x * OVERSAMPLE + shift, y * OVERSAMPLE + shift
-    return cv2.remap(canvas, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    canvas_xy = x * OVERSAMPLE + shift, y * OVERSAMPLE + shift
+    return cv2.remap(canvas, *canvas_xy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def expose(

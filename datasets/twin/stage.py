@@ -37,15 +37,15 @@ def orders(clips: Sequence[Said], units: Units) -> list[Order]:
 
     Raises CorpusError for a corpus whose layout is not known.
     """
-    for said in clips:
-        if said.dataset not in layouts.LAYOUTS:
-            raise CorpusError(f"no twin of {said.dataset} can be made; there are {', '.join(layouts.LAYOUTS)}")
-    subject_index = {subject: index for index, subject in enumerate(sorted({said.subject for said in clips}))}
+    for clip in clips:
+        if clip.dataset not in layouts.LAYOUTS:
+            raise CorpusError(f"no twin of {clip.dataset} can be made; there are {', '.join(layouts.LAYOUTS)}")
+    subject_index = {subject: index for index, subject in enumerate(sorted({clip.subject for clip in clips}))}
     count = dict.fromkeys(subject_index, 0)
     numbered = []
-    for said in clips:
-        numbered.append(Order(said, units[name(said)], subject_index[said.subject], count[said.subject]))
-        count[said.subject] += 1
+    for clip in clips:
+        numbered.append(Order(clip, units[name(clip)], subject_index[clip.subject], count[clip.subject]))
+        count[clip.subject] += 1
     return numbered
 
 

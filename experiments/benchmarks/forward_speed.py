@@ -62,16 +62,16 @@ def define_flags() -> None:
 
 def main() -> None:
     """Measure the networks and print the table; keep the exported files if --out is given."""
-    folder, kept = cli.read_workdir(flags.FLAGS["workdir"]), output.out_folder()
+    folder, out = cli.read_workdir(flags.FLAGS["workdir"]), output.out_folder()
     config = workdir.read_config(folder)
     corpora = cli.build(config)
     with tempfile.TemporaryDirectory() as temporary:
-        table = measure(folder, corpora, config, kept or Path(temporary))
+        table = measure(folder, corpora, config, out or Path(temporary))
     print(comparison.markdown(HEADER, table.rows))
     for line in table.left_out:
         print(line)
-    if kept:
-        print(files.write_table(kept / "forward.csv", HEADER, table.rows))
+    if out:
+        print(files.write_table(out / "forward.csv", HEADER, table.rows))
 
 
 def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> ForwardTable:
@@ -121,25 +121,25 @@ def pooled(
     folder: Path, format: str, precision: str, corpus: Corpus, splits: Splits, out: Path
 ) -> Float[np.ndarray, "b k"]:
     """Return the probabilities of each clip from the exported network of its test fold; NaN where untested."""
-    said = np.full((len(corpus.ids), len(workdir.read_config(folder).data.classes)), np.nan, np.float32)
+    probabilities = np.full((len(corpus.ids), len(workdir.read_config(folder).data.classes)), np.nan, np.float32)
     program, ask = None, None
     folds = zip(splits.names, splits.test_mask, strict=True)
     for name, test in tqdm(list(folds), desc=f"{format} {precision}", unit="fold"):
-        made = exporting.load(folder, format, precision, [name])
-        program = program or exporting.program(made, format)
-        own = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
+        exported = exporting.load(folder, format, precision, [name])
+        program = program or exporting.program(exported, format)
+        held_out = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
         if format == "stablehlo":
             # Same program and stored weights as in a file, but compiled only once for all folds.
             ask = ask or jax.jit(jax_export.deserialize(bytearray(program)).call)
-            weights = artefact.restored(artefact.unpack(*artefact.pack(made.weights))).values()
-            arrays = [np.asarray(getattr(own, field)) for field in artefact.INPUTS]
-            each = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
-            said[test] = np.concatenate(each)
+            weights = artefact.restored(artefact.unpack(*artefact.pack(exported.weights))).values()
+            arrays = [np.asarray(getattr(held_out, field)) for field in artefact.INPUTS]
+            outputs = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
+            probabilities[test] = np.concatenate(outputs)
         else:
-            path = exporting.write(out / ".fold.stag", folder, made, format, precision, program)
-            said[test] = artefact.load_export(path).forward(own).probability
+            path = exporting.write(out / ".fold.stag", folder, exported, format, precision, program)
+            probabilities[test] = artefact.load_export(path).forward(held_out).probability
             path.unlink()
-    return said
+    return probabilities
 
 
 def _apart(model: Path, fold: str, clip: ClipBatch) -> Cost:
@@ -160,8 +160,8 @@ def _cost(model: Path, fold: str, clip: ClipBatch) -> Cost:
         recogniser.forward(clip)
         times.append(1e3 * (time.perf_counter() - begin))
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kept = times[WARM:]
-    return Cost(float(np.median(kept)), float(np.percentile(kept, 99)), (peak - memory_before) / 1e6)
+    timed = times[WARM:]
+    return Cost(float(np.median(timed)), float(np.percentile(timed, 99)), (peak - memory_before) / 1e6)
 
 
 def _row(

@@ -220,7 +220,7 @@ def _node_norms(
 def _node_rows(norms: Sequence[dict[str, float]]) -> list[Row]:
     per_clip = {name: [np.sqrt(clip[name] / clip["truth"]) for clip in norms] for name in ("default", "dis", "head")}
     overall = {name: np.sqrt(sum(c[name] for c in norms) / sum(c["truth"] for c in norms)) for name in per_clip}
-    below = sum(share < 0.1 for share in per_clip["head"])
+    below = sum(fraction < 0.1 for fraction in per_clip["head"])
     return [
         (
             "node features less those of the true muscle movement, as shares of the latter (2-norm over clips, frames "
@@ -257,10 +257,10 @@ def _speed_rows(config: Config) -> list[Row]:
         with processes.pool(workers) as pool:
             results = list(pool.map(_work, range(workers), [speed_config] * workers))
         rate = sum(frames / seconds for frames, seconds, _ in results)
-        share = 100 * np.mean([tracking for _, _, tracking in results])
+        percent = 100 * np.mean([tracking for _, _, tracking in results])
         looks = f"`{optical_flow.resolve(speed_config.motion.first_look)}` for all, `{name}` for those kept"
         title = f"640x480 frames to node features, {looks}, {workers} processes"
-        rows.append((title, f"{rate:.0f} frames/s (tracking takes {share:.0f}% of the time)"))
+        rows.append((title, f"{rate:.0f} frames/s (tracking takes {percent:.0f}% of the time)"))
     return rows
 
 

@@ -34,12 +34,12 @@ def define_flags() -> None:
 
 def main() -> None:
     """Run the requested checks and print the tables."""
-    out, given = output.required_out("the runs are"), flags.FLAGS
-    if given.kills:
-        cli.read_settings(given["config"], "configs/sweeps/recipe.py:synth_me")
-        output.show_figures(measure(cli.given_config(), out, given.kills, seed=given.seed))
-    if given.signals:
-        rows = signal_safety.measure(out / "signals", given.signals, given.seed)
+    out, values = output.required_out("the runs are"), flags.FLAGS
+    if values.kills:
+        cli.read_settings(values["config"], "configs/sweeps/recipe.py:synth_me")
+        output.show_figures(measure(cli.given_config(), out, values.kills, seed=values.seed))
+    if values.signals:
+        rows = signal_safety.measure(out / "signals", values.signals, values.seed)
         print(comparison.markdown(signal_safety.HEADER, rows))
 
 

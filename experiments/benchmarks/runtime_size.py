@@ -75,7 +75,7 @@ def _size(entry: Path) -> int:
 
 
 def _run(command: list, cwd: Path | None = None) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
-    if done.returncode:
-        raise UserError(f"{' '.join(map(str, command[1:5]))} failed: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
+    if finished.returncode:
+        raise UserError(f"{' '.join(map(str, command[1:5]))} failed: {finished.stderr.strip().splitlines()[-1]}")
+    return finished.stdout

@@ -61,7 +61,9 @@ def jobs(folder: Path) -> list[SignalJob]:
         return [sys.executable, str(scripts / f"{script}.py"), *flags]
 
     def study(name: str, prefix: str = "--config.") -> list[str]:
-        return [f"{prefix}{each}" for each in (*SMALL, "data.dataset=synth_me/tiny", f"data.data_dir={folder / name}")]
+        return [
+            f"{prefix}{setting}" for setting in (*SMALL, "data.dataset=synth_me/tiny", f"data.data_dir={folder / name}")
+        ]
 
     config = f"--config={configs / 'synth_me.py'}"
     space = folder / "space.py"

@@ -75,18 +75,18 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
     with processes.pool(min(processes.cores(), len(names))) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
     makers = [recognition.from_run(run, names[:1]) for run in runs]
-    found = {
-        FIRST: _chosen([_sized(one, makers[0], 0.0) for one in watched], THRESHOLDS),
+    detections = {
+        FIRST: _chosen([_sized(recording, makers[0], 0.0) for recording in watched], THRESHOLDS),
         "size less what the head leaves": _chosen(
-            [_sized(one, makers[0], stream.TURNING) for one in watched], THRESHOLDS
+            [_sized(recording, makers[0], stream.TURNING) for recording in watched], THRESHOLDS
         ),
     }
     for index, run in enumerate(learned, start=1):
-        each = [functools.partial(_learned, one, index, makers[index]) for one in watched]
-        found[f"{run.name}, score of {intervals.LEAST}"] = [find(intervals.LEAST) for find in each]
-        found[f"{run.name}, score from the others"] = _chosen(each, SCORES)
+        spotters = [functools.partial(_learned, recording, index, makers[index]) for recording in watched]
+        detections[f"{run.name}, score of {intervals.LEAST}"] = [find(intervals.LEAST) for find in spotters]
+        detections[f"{run.name}, score from the others"] = _chosen(spotters, SCORES)
     classes = makers[0].emotions
-    return [_row(name, each, found[FIRST], classes) for name, each in found.items()]
+    return [_row(name, detected, detections[FIRST], classes) for name, detected in detections.items()]
 
 
 def _folds(folder: Path) -> list[str]:
@@ -125,12 +125,12 @@ Find = Callable[[float], spotting.SpottedRecording]  # threshold -> expressions 
 
 def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.SpottedRecording]:
     """Return the result of each recording at the threshold that is best on the others."""
-    found = {t: [find(t) for find in each] for t in thresholds}
+    results = {t: [find(t) for find in each] for t in thresholds}
     chosen = []
     for index in range(len(each)):
-        others = {t: [r for i, r in enumerate(row) if i != index] for t, row in found.items()}
+        others = {t: [r for i, r in enumerate(row) if i != index] for t, row in results.items()}
         best = max(thresholds, key=lambda t: spotting.spotting(others[t]).f1)
-        chosen.append(found[best][index])
+        chosen.append(results[best][index])
     return chosen
 
 

@@ -34,11 +34,11 @@ def define_flags() -> None:
 
 def main() -> None:
     """Run the soak and kill tests and print the table."""
-    given, out, recogniser = flags.FLAGS, output.required_out("the films are"), network_flags.read()
-    rows = soak(recogniser, out, given.minutes) if given.minutes else []
-    if given.kills:
-        network = f"--model={given.model}" if given.model else f"--workdir={given.workdir}"
-        rows += kills([network, *(f"--fold={name}" for name in given.fold)], out, given.kills, FILES)
+    values, out, recogniser = flags.FLAGS, output.required_out("the films are"), network_flags.read()
+    rows = soak(recogniser, out, values.minutes) if values.minutes else []
+    if values.kills:
+        network = f"--model={values.model}" if values.model else f"--workdir={values.workdir}"
+        rows += kills([network, *(f"--fold={name}" for name in values.fold)], out, values.kills, FILES)
     output.show_figures(rows)
 
 
@@ -55,19 +55,19 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
     passes = int(minutes * MINUTE / length)
     if passes < 3:
         raise UserError(f"--minutes={minutes:g} is less than three times the film of {length / 1000:.0f} s")
-    whole = source.open_path(repeated(path, passes, folder / "long.mp4"))
+    long_film = source.open_path(repeated(path, passes, folder / "long.mp4"))
     process, tracks, memory, stamps = psutil.Process(), set(), [], [time.perf_counter()]
-    told: dict[int, list[tuple[int, Score]]] = {1: [], passes - 1: []}  # of the second pass and the last
-    with contextlib.closing(stream.results(recogniser, settings, whole.frames())) as found:
-        for frame, result in tqdm(found, total=passes * len(once), unit="frame"):
+    scores_by_pass: dict[int, list[tuple[int, Score]]] = {1: [], passes - 1: []}  # of the second pass and the last
+    with contextlib.closing(stream.results(recogniser, settings, long_film.frames())) as results:
+        for frame, result in tqdm(results, total=passes * len(once), unit="frame"):
             scores = [(face.track, face.score) for face in result.faces if face.score]
             tracks.update(track for track, _ in scores)
-            told.get(int(frame.time_ms / length), []).extend(scores)
+            scores_by_pass.get(int(frame.time_ms / length), []).extend(scores)
             if frame.time_ms >= len(memory) * MINUTE:
                 memory.append(process.memory_info().rss / 2**20)
                 stamps.append(time.perf_counter())
     seconds = np.diff(stamps)
-    each = [_of_pass(scores, recogniser, index * length) for index, scores in told.items()]
+    times_by_pass = [_of_pass(scores, recogniser, index * length) for index, scores in scores_by_pass.items()]
     # During the first minute memory still grows, among others for compiled programs.
     settled = memory[2:] or memory
     slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0]) if len(settled) > 1 else 0.0
@@ -81,8 +81,8 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
         ("memory after 2 minutes, at the end", f"{settled[0]:.0f} MB, {settled[-1]:.0f} MB"),
         ("growth", f"{slope:+.3f} MB a minute"),
         ("faces that were numbered", str(len(tracks))),
-        ("expressions in the second pass and the last", f"{len(each[0])} and {len(each[1])}"),
-        ("largest difference of their times", f"{_apart(*each):.0f} ms"),
+        ("expressions in the second pass and the last", f"{len(times_by_pass[0])} and {len(times_by_pass[1])}"),
+        ("largest difference of their times", f"{_apart(*times_by_pass):.0f} ms"),
     ]
 
 

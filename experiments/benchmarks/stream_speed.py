@@ -120,8 +120,8 @@ def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
 def _throughput(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) -> str:
     """Return the median rate over thirds of three passes, so that one interruption does not matter."""
     stamps = []
-    with contextlib.closing(stream.results(recogniser, settings, looped(path, 3))) as found:
-        for frame, _ in found:
+    with contextlib.closing(stream.results(recogniser, settings, looped(path, 3))) as results:
+        for frame, _ in results:
             if len(stamps) >= WARM or frame.time_ms > WARM_MS:
                 stamps.append(time.perf_counter())
     parts = [part for part in np.array_split(np.asarray(stamps), 9) if len(part) > 1]
@@ -156,9 +156,9 @@ def _parts(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) 
         if frame is None:
             break
         marks = [begin, time.perf_counter()]
-        people, found = crowd.step(people, frame.pixels, frame.time_ms, config.face, settings.faces)
+        people, faces = crowd.step(people, frame.pixels, frame.time_ms, config.face, settings.faces)
         marks.append(time.perf_counter())
-        following, watched = watch.measure(following, found, frame.pixels, frame.time_ms, config)
+        following, watched = watch.measure(following, faces, frame.pixels, frame.time_ms, config)
         marks.append(time.perf_counter())
         for name, start, end in zip(spent, marks, marks[1:], strict=False):
             spent[name].append(end - start)
@@ -168,6 +168,6 @@ def _parts(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) 
                 stream.score(face.window, recogniser, settings.threshold)
                 spent["network, a window"].append(time.perf_counter() - begin)
     return [
-        (f"{name}: one thread", "p50 {:.2f} ms, p99 {:.2f} ms".format(*1000 * np.quantile(each[WARM:], (0.5, 0.99))))
-        for name, each in spent.items()
+        (f"{name}: one thread", "p50 {:.2f} ms, p99 {:.2f} ms".format(*1000 * np.quantile(seconds[WARM:], (0.5, 0.99))))
+        for name, seconds in spent.items()
     ]

@@ -198,17 +198,17 @@ def augment(clips: ClipBatch, mean: Tensor, scale: Tensor, graph: FaceGraph, con
     if config.mixup <= 0:
         return clips, clips.label, torch.ones(b, device=device)
     alpha = torch.full((b,), float(config.mixup), device=device)
-    share = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
-    share = torch.maximum(share, 1 - share)
+    weight = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
+    weight = torch.maximum(weight, 1 - weight)
     nodes, au, au_mask, label = (x.roll(1, dims=0) for x in (clips.nodes, clips.au, clips.au_mask, clips.label))
-    nodes = nodes.lerp(clips.nodes, share[:, None, None, None])
-    clips = clips._replace(nodes=nodes, au=au.lerp(clips.au, share[:, None]), au_mask=clips.au_mask & au_mask)
-    return clips, label, share
+    nodes = nodes.lerp(clips.nodes, weight[:, None, None, None])
+    clips = clips._replace(nodes=nodes, au=au.lerp(clips.au, weight[:, None]), au_mask=clips.au_mask & au_mask)
+    return clips, label, weight
 
 
 def loss_of(model: torch.nn.Module, mixed: Mixed, class_weight: Tensor, config: LossConfig) -> Tensor:
     """Return the loss of a step, a scalar: focal loss over classes plus lambda_au times that over action units."""
-    clips, other_label, share = mixed
+    clips, other_label, weight = mixed
     gamma, smoothing = float(config.gamma), float(config.label_smoothing)
     logits, au_logits = model(clips.nodes, clips.times_ms, clips.frame_mask)
     log_prob = logits.log_softmax(dim=-1)
@@ -219,7 +219,7 @@ def loss_of(model: torch.nn.Module, mixed: Mixed, class_weight: Tensor, config: 
         cross = -(log_prob * (hot * (1 - smoothing) + smoothing / hot.shape[-1])).sum(dim=-1)
         return class_weight[label] * (miss + 1e-8) ** gamma * cross
 
-    class_loss = torch.lerp(focal(other_label), focal(clips.label), share)
+    class_loss = torch.lerp(focal(other_label), focal(clips.label), weight)
     log_p, log_not = F.logsigmoid(au_logits), F.logsigmoid(-au_logits)
     unit_loss = -clips.au * (gamma * log_not).exp() * log_p - (1 - clips.au) * (gamma * log_p).exp() * log_not
     au_loss = (unit_loss * clips.au_mask).sum() / clips.au_mask.sum().clamp_min(1)
@@ -270,19 +270,19 @@ class TorchStag(Module):
             if self.to_time:
                 time = self.to_time[index](time_before, space_before)
         read = torch.cat([self.readout(space).flatten(1), self.pool(time, frame_mask)], dim=-1)
-        shown = frame_logits.masked_fill(~frame_mask[..., None], -math.inf)
-        au_logits = shown.logsumexp(dim=1) - frame_mask.sum(dim=1, keepdim=True).log()
+        masked_logits = frame_logits.masked_fill(~frame_mask[..., None], -math.inf)
+        au_logits = masked_logits.logsumexp(dim=1) - frame_mask.sum(dim=1, keepdim=True).log()
         return self.logits(self.drop(read)), au_logits
 
 
 class TorchActionUnitHead(Module):
     def __init__(self, width: int, graph: FaceGraph) -> None:
         super().__init__()
-        share = torch.from_numpy(graph.incidence / graph.incidence.sum(axis=1, keepdims=True))
-        self.register_buffer("share", share, persistent=False)
+        node_weights = torch.from_numpy(graph.incidence / graph.incidence.sum(axis=1, keepdims=True))
+        self.register_buffer("share", node_weights, persistent=False)
         self.norm = nn.LayerNorm(width, EPSILON)
-        self.weight = linear(width, len(share)).weight
-        self.bias = nn.Parameter(torch.full((len(share),), -2.0))
+        self.weight = linear(width, len(node_weights)).weight
+        self.bias = nn.Parameter(torch.full((len(node_weights),), -2.0))
 
     def forward(self, h: Tensor) -> Tensor:
         pooled = self.share @ F.gelu(self.norm(h), approximate="tanh")  # b t u d
@@ -337,9 +337,9 @@ class TorchGraphAttention(Module):
             scores = torch.cat([scores, in_time.permute(0, 1, 4, 3, 2)], dim=-1)
             mask = torch.cat([mask, around(frame_mask, reach)[:, :, None].expand(b, t, n, -1)], dim=-1)
         if self.training and self.edge_dropout > 0:
-            kept = torch.rand(mask.shape, device=h.device) >= self.edge_dropout
-            kept.diagonal(dim1=-2, dim2=-1).fill_(True)  # a node always attends to itself
-            mask = mask & kept
+            kept_edges = torch.rand(mask.shape, device=h.device) >= self.edge_dropout
+            kept_edges.diagonal(dim1=-2, dim2=-1).fill_(True)  # a node always attends to itself
+            mask = mask & kept_edges
         weights = masked_softmax(scores, mask[:, :, None])
         message = torch.einsum("bthnm,btmhd->btnhd", weights[..., :n], value)
         if reach > 0:
@@ -386,8 +386,8 @@ def locked(drop: torch.nn.Dropout, x: Tensor) -> Tensor:
 
 def around(x: Tensor, reach: int) -> Tensor:
     """Gather the neighbouring frames of each frame, without itself: [b, t, ...] to [b, t, w, ...], zero-padded."""
-    ends = x.new_zeros(len(x), reach, *x.shape[2:])
-    padded = torch.cat([ends, x, ends], dim=1)
+    padding = x.new_zeros(len(x), reach, *x.shape[2:])
+    padded = torch.cat([padding, x, padding], dim=1)
     return torch.stack([padded[:, i : i + x.shape[1]] for i in range(2 * reach + 1) if i != reach], dim=2)
 
 

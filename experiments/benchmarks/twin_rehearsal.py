@@ -79,8 +79,8 @@ def measure(out: Path) -> tuple[accuracy.AccuracyTable, str]:
     cli.connect(config)
     run = cli.set_up(config, out / "run")
     table = accuracy.measure(*run)
-    done = time.perf_counter()
+    finished = time.perf_counter()
     return (
         table,
-        f"rendered in {rendered - start:.0f} s; built, looked at, trained and scored in {done - rendered:.0f} s",
+        f"rendered in {rendered - start:.0f} s; built, looked at, trained and scored in {finished - rendered:.0f} s",
     )
