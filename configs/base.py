@@ -1,13 +1,13 @@
-"""Every setting with its default. The other files of this folder start from here and change what they must.
+"""Every setting with its default. The other files of this folder start from here and change only what they need.
 
-What each key means stands beside its field in stag_jax/config.py.
+The meaning of each key is given next to its field in stag_jax/config.py.
 """
 
 
 def settings(changes: dict | None = None) -> dict:
-    """Return all settings as plain nested dicts. `changes` has other values by dotted key, e.g. {"model.width": 64}.
+    """Return all settings as plain nested dicts. `changes` gives new values by dotted key, e.g. {"model.width": 64}.
 
-    Raises KeyError for a key that there is not.
+    Raises KeyError for an unknown key.
     """
     tree = {
         "seeds": (0,),
@@ -93,7 +93,7 @@ def settings(changes: dict | None = None) -> dict:
 
 
 def config_dict(changes: dict | None = None) -> "ConfigDict":
-    """Return the same for the flag --config, whose overrides need ml_collections."""
+    """Return the settings as a ConfigDict, for the flag --config, whose overrides need ml_collections."""
     from ml_collections import ConfigDict
 
     return ConfigDict(settings(changes))

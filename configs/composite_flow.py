@@ -19,5 +19,5 @@ CHANGES = {
 
 
 def get_config() -> "ConfigDict":
-    """Settings of this study."""
+    """Return the settings of this study."""
     return base.config_dict(CHANGES)

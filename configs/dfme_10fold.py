@@ -1,8 +1,8 @@
-"""DFME, seven classes, ten folds of subjects, classes shared out alike.
+"""DFME, seven classes, ten folds of subjects, stratified by class.
 
     python experiments/train.py --config=configs/dfme_10fold.py --workdir=runs/dfme_10fold --config.data.manual_dir=DIR
 
-Expected: as many clips as were put into DIR (7526 in all); no subject is in two folds.
+Expected: as many clips as DIR holds (7526 in all); no subject is in two folds.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.data.dataset = "dfme"
     config.data.labels = "7class"

@@ -1,8 +1,8 @@
-"""4DME, clips of a single class of its five, leave one subject out.
+"""4DME, five classes, only clips with a single class, leave one subject out.
 
     python experiments/train.py --config=configs/fourd_me.py --workdir=runs/fourd_me --config.data.manual_dir=DIR
 
-Clips with several emotions are left out; how many there are is printed.
+Clips with several emotions are left out; their number is printed.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.data.dataset = "fourd_me"
     config.data.classes = ("negative", "positive", "repression", "surprise", "others")

@@ -11,7 +11,7 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.data.dataset = "manifest"
     config.train.steps = 300

@@ -2,7 +2,7 @@
 
     python experiments/train.py --config=configs/samm_3class.py --workdir=runs/samm_3class --config.data.manual_dir=DIR
 
-Expected: 133 clips of 28 subjects (negative 92, positive 26, surprise 15): all that is not "other". 28 folds.
+Expected: 133 clips of 28 subjects (negative 92, positive 26, surprise 15): all that are not "other". 28 folds.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.data.dataset = "samm"
     config.data.labels = "3class"

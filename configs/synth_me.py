@@ -1,4 +1,4 @@
-"""The embedded corpus of rendered clips; three classes, leave one subject out.
+"""The built-in corpus of rendered clips; three classes, leave one subject out.
 
 python experiments/train.py --config=configs/synth_me.py --workdir=runs/synth_me
 """
@@ -9,7 +9,7 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.train.steps = 300
     return config

@@ -1,4 +1,4 @@
-"""The order experiment: only which of brows and lips moves first tells the classes; leave one subject out.
+"""The order experiment: the classes differ only in whether brows or lips move first; leave one subject out.
 
 python experiments/train.py --config=configs/synth_me_order.py --workdir=runs/order
 """
@@ -13,5 +13,5 @@ CHANGES = {
 
 
 def get_config() -> "ConfigDict":
-    """Settings of this study."""
+    """Return the settings of this study."""
     return base.config_dict(CHANGES)

@@ -1,4 +1,4 @@
-"""Spotting and recognition in one network: windows of long rendered recordings, with a class for those without any.
+"""Spotting and recognition in one network: windows of long rendered recordings, with a class for no expression.
 
 python experiments/train.py --config=configs/synth_me_spotting.py --workdir=runs/spotting
 """
@@ -9,9 +9,9 @@ from stag_configs import base
 
 
 def get_config() -> ConfigDict:
-    """Settings of this study."""
+    """Return the settings of this study."""
     config = base.get_config()
     config.data.dataset = "synth_me/spotting"
-    # A network that has the class "none" is one that spots: see stag_jax/corpora/windows.py.
+    # A network with the class "none" is trained to spot: see stag_jax/corpora/windows.py.
     config.data.classes = ("none", "negative", "positive", "surprise")
     return config

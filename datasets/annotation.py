@@ -1,4 +1,4 @@
-"""What the sheets of several corpora have in common: titles of columns, cells read with care, versions told apart."""
+"""Read the annotation sheets of several corpora: column titles, checked cells, versions of a sheet."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 }
 ROMAN = {str(number): numeral for number, numeral in enumerate(("I", "II", "III", "IV", "V", "VI", "VII"), start=1)}
 
-# Known errata of one clip: column -> (what the sheet says, what it should say). None stands for whatever it says.
+# Known errata by clip: column -> (value in the sheet, correct value). None stands for any value.
 Errata = Mapping[tuple[str, ...], Mapping[str, tuple[int | None, int]]]
 
 
@@ -34,58 +34,58 @@ def sheet(
     columns: Mapping[str, Sequence[str]] = COLUMNS,
     best: Callable[[Sheet], Any] | None = None,
 ) -> Sheet:
-    """The annotation sheet of an archive. Of several, the one for which `best` is largest.
+    """Return the annotation sheet of an archive; of several, the one for which `best` is largest.
 
     Raises:
-      CorpusError: none, several without a reason to prefer one, or one that cannot be read.
+      CorpusError: there is none, `best` does not decide between several, or one cannot be read.
     """
     needed = tuple(needed)
-    found = sheets.find(tree.tables, columns, needed)
+    candidates = sheets.find(tree.tables, columns, needed)
     titles = ", ".join(columns[name][0] for name in needed)
-    if not found:
-        there = ", ".join(path.name for path in tree.tables) or "no table at all"
-        raise CorpusError(f"no sheet with the columns {titles} below {tree.root}: found {there}")
-    ranks = [best(each) if best else 0 for each in found]
+    if not candidates:
+        table_names = ", ".join(path.name for path in tree.tables) or "no table at all"
+        raise CorpusError(f"no sheet with the columns {titles} below {tree.root}: found {table_names}")
+    ranks = [best(candidate) if best else 0 for candidate in candidates]
     if ranks.count(max(ranks)) > 1:
-        # The same table in two formats is no choice to make.
-        tied = [each for each, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
-        if any([row.cells for row in each.rows] != [row.cells for row in tied[0].rows] for each in tied):
-            names = ", ".join(str(each.path) for each in tied)
+        # The same table in two formats is not ambiguous.
+        tied = [candidate for candidate, rank in zip(candidates, ranks, strict=True) if rank == max(ranks)]
+        if any([row.cells for row in candidate.rows] != [row.cells for row in tied[0].rows] for candidate in tied):
+            names = ", ".join(str(candidate.path) for candidate in tied)
             raise CorpusError(f"several sheets with the columns {titles}: {names}; leave one")
-    return found[ranks.index(max(ranks))]
+    return candidates[ranks.index(max(ranks))]
 
 
 def describe(
     found: Sheet,
     make: Callable[[Row, str], Said | None],
 ) -> tuple[list[Said], list[str]]:
-    """What `make` reads out of each row (None: no clip), and the rows that it could not read, one line each."""
-    said, problems = [], []
+    """Return the clips that `make` reads from the rows (None: no clip), and one line per row that it cannot read."""
+    clips, problems = [], []
     for row in found.rows:
-        where = f"{found} row {row.number}"
+        source = f"{found} row {row.number}"
         try:
-            each = make(row, where)
+            parsed = make(row, source)
         except (ValueError, CorpusError) as error:
-            problems.append(f"{where}: {error}")
+            problems.append(f"{source}: {error}")
             continue
-        if each is not None:
-            said.append(each)
-    return said, problems
+        if parsed is not None:
+            clips.append(parsed)
+    return clips, problems
 
 
 def marks(row: Row, names: Iterable[str] = ("onset", "apex", "offset")) -> dict[str, int | None]:
-    """The numbers of frames in a row; None where nothing, `/` or `?` stands. Raises ValueError for anything else."""
-    found = {}
+    """Return the frame numbers of a row; None for an empty cell, `/` or `?`. Raises ValueError for anything else."""
+    numbers = {}
     for name in names:
         try:
-            found[name] = sheets.integer(row.cells.get(name, ""))
+            numbers[name] = sheets.integer(row.cells.get(name, ""))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return found
+    return numbers
 
 
 def required(row: Row, *names: str) -> list[str]:
-    """The cells, none of them empty. Raises ValueError naming the first that is."""
+    """Return the named cells. Raises ValueError naming the first empty one."""
     for name in names:
         if not row.cells.get(name):
             raise ValueError(f"no {name} given")
@@ -93,19 +93,19 @@ def required(row: Row, *names: str) -> list[str]:
 
 
 def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
-    """The clip of a row, in a folder of its own below its subject's.
+    """Return the clip of a row, with a folder of its own below its subject's.
 
-    `subject` has a place for the subject's number, e.g. `sub{:02d}`. Raises ValueError for a row that cannot be used.
+    `subject` is a format for the subject's number, e.g. `sub{:02d}`. Raises ValueError for a row that cannot be used.
     """
-    who, name, emotion = required(row, "subject", "clip", "emotion")
-    person = subject.format(number(who))
+    subject_cell, name, emotion = required(row, "subject", "clip", "emotion")
+    subject_name = subject.format(number(subject_cell))
     return Said(
-        subject=person,
+        subject=subject_name,
         clip=name,
         emotion=emotion,
         fps=fps,
         where=where,
-        folder=(person, name),
+        folder=(subject_name, name),
         action_units=row.cells.get("units"),
         objective=roman(row.cells.get("objective", "")),
         **marks(row),
@@ -113,20 +113,20 @@ def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
 
 
 def amend(said: Said, errata: Errata) -> Said:
-    """With the known errata of the clip put right, and noted."""
+    """Return the clip with its known errata corrected and listed in `repairs`."""
     for name, (wrong, right) in errata.get((said.subject, said.clip), {}).items():
-        now = getattr(said, name)
-        # In another version of the sheet the clip may lie elsewhere, and nothing is to be repaired.
-        fits = said.onset is None or said.onset <= right
-        if now != right and wrong in (None, now) and fits:
-            repair = f"{name} {'missing' if now is None else now} -> {right}"
+        current = getattr(said, name)
+        # In another version of the sheet the clip may have other frame numbers; then there is nothing to correct.
+        in_range = said.onset is None or said.onset <= right
+        if current != right and wrong in (None, current) and in_range:
+            repair = f"{name} {'missing' if current is None else current} -> {right}"
             said = said._replace(repairs=(*said.repairs, repair), **{name: right})
     return said
 
 
 def version(said: Iterable[Said], known: Mapping[str, Mapping[str, int]]) -> str:
-    """Which known version of a sheet has these clips by emotion; otherwise the nearest, and in what it differs."""
-    counts = Counter(each.emotion.casefold() for each in said)
+    """Return the known version of a sheet with these counts by emotion; else the nearest, with its differences."""
+    counts = Counter(clip.emotion.casefold() for clip in said)
 
     def distance(name: str) -> int:
         return sum((Counter(known[name]) - counts).values()) + sum((counts - Counter(known[name])).values())
@@ -141,13 +141,13 @@ def version(said: Iterable[Said], known: Mapping[str, Mapping[str, int]]) -> str
 
 
 def number(text: str) -> int:
-    """The last whole number in a name: 7 of `sub07`, `s7`, `spNO.7`. Raises ValueError where there is none."""
-    found = re.findall(r"\d+", text)
-    if not found:
+    """Return the last whole number in a name: 7 of `sub07`, `s7`, `spNO.7`. Raises ValueError if there is none."""
+    numbers = re.findall(r"\d+", text)
+    if not numbers:
         raise ValueError(f"no number in {text!r}")
-    return int(found[-1])
+    return int(numbers[-1])
 
 
 def roman(text: str) -> str:
-    """An objective class as a Roman numeral, however written; empty where there is none."""
+    """Return an objective class as a Roman numeral, from any spelling; empty if there is none."""
     return ROMAN.get(text, text.upper())

@@ -1,4 +1,4 @@
-"""From what a sheet says to what lies in the archive: clips with their frames, and all that is odd about them."""
+"""Match the clips of a sheet with their frames on disk, and collect all problems and irregularities."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,35 +9,35 @@ from stag_datasets import tree as tree_lib
 from stag_datasets.corpus import CorpusError
 from stag_datasets.tree import Tree
 
-AHEAD = 4  # clips that are read before they are asked for; bounds memory
+AHEAD = 4  # clips that are read in advance; limits memory
 
 
 class MissingError(CorpusError):
-    """There are no frames of a clip."""
+    """The frames of a clip are missing."""
 
 
 class Said(NamedTuple):
-    """A clip as its annotators describe it. Onset, apex, offset are numbers of frames as in the frames' names."""
+    """A clip as annotated. Onset, apex, offset are frame numbers as in the names of the frames."""
 
-    subject: str  # as the corpus writes it, always in one way
+    subject: str  # as the corpus writes it, always in the same form
     clip: str
     emotion: str
     fps: float
-    where: str  # sheet and row, or folder: what a message about it names
-    folder: tuple[str, ...]  # the last names of the path to its frames
+    where: str  # sheet and row, or folder, for messages
+    folder: tuple[str, ...]  # the last folder names of the path to its frames
     action_units: str | None = None  # None where the corpus has none
     onset: int | None = None
     apex: int | None = None
     offset: int | None = None
     objective: str = ""  # objective class, I to VII
-    part: str = ""  # of the corpus, where its owners divide it (train, testA ...)
-    group: str = ""  # clips that must not be separated, where that is more than the subject
-    repairs: tuple[str, ...] = ()  # what was changed of the sheet's own words
+    part: str = ""  # of the corpus, if its owners divide it (train, testA ...)
+    group: str = ""  # clips that no split may separate, if larger than the subject
+    repairs: tuple[str, ...] = ()  # corrections of what the sheet says
     dataset: str = ""  # set by `gather`
 
 
 class Entry(NamedTuple):
-    """A clip that was found. Onset, apex, offset are indices into its frames, -1 where not known."""
+    """A clip found on disk. Onset, apex, offset are indices into its frames, -1 if not known."""
 
     said: Said
     files: tuple[Path, ...]
@@ -45,52 +45,54 @@ class Entry(NamedTuple):
     onset: int
     apex: int
     offset: int
-    video: bool = False  # the one file is a film; then the indices are those of its frames, and it has no numbers
+    video: bool = False  # the single file is a film; indices count its frames, and `numbers` is empty
 
 
 class Archive(NamedTuple):
-    """All that was found below one manual_dir."""
+    """Everything found below one manual_dir."""
 
     dataset: str
     entries: list[Entry]
-    problems: list[str]  # each costs a clip, or more
-    remarks: list[str]  # oddities that a clip survives
-    repairs: list[str]  # known errata that were applied
+    problems: list[str]  # each makes one clip or more unusable
+    remarks: list[str]  # irregularities of clips that stay usable
+    repairs: list[str]  # known errata that were corrected
     about: dict[str, str]  # which sheet, which version of it ...
-    missing: list[Said]  # clips whose frames are not there, each one of the problems
+    missing: list[Said]  # clips without frames; each is also one of the problems
 
 
-# Gives the frames of a clip, adds what is odd about them to the list, raises CorpusError where there are none.
+# Returns the clip with its frames, adds irregularities to the list, raises CorpusError if there are no frames.
 Finder = Callable[[Said, list[str]], Entry]
 
 
 def gather(
     dataset: str, said: Iterable[Said], find: Finder, *, problems: Iterable[str] = (), about: Mapping[str, str]
 ) -> Archive:
-    """The clips that are described, each with its frames; `problems` is what was wrong before."""
-    made = Archive(dataset, [], list(problems), [], [], dict(about), [])
-    seen: dict[tuple[str, str], str] = {}
-    for each in said:
-        each = each._replace(dataset=dataset)
-        clip = name(each)
-        if (each.subject, each.clip) in seen:
-            made.problems.append(f"{clip}: listed twice, {seen[each.subject, each.clip]} and {each.where}")
+    """Return the described clips with their frames; `problems` are those found before."""
+    result = Archive(dataset, [], list(problems), [], [], dict(about), [])
+    first_listed: dict[tuple[str, str], str] = {}
+    for described in said:
+        described = described._replace(dataset=dataset)
+        clip_id = name(described)
+        if (described.subject, described.clip) in first_listed:
+            result.problems.append(
+                f"{clip_id}: listed twice, {first_listed[described.subject, described.clip]} and {described.where}"
+            )
             continue
-        seen[each.subject, each.clip] = each.where
-        made.repairs.extend(f"{clip}: {repair}" for repair in each.repairs)
+        first_listed[described.subject, described.clip] = described.where
+        result.repairs.extend(f"{clip_id}: {repair}" for repair in described.repairs)
         remarks: list[str] = []
         try:
-            made.entries.append(find(each, remarks))
+            result.entries.append(find(described, remarks))
         except MissingError as error:
-            made.missing.append(each)
-            made.problems.append(f"{clip}: {error}")
+            result.missing.append(described)
+            result.problems.append(f"{clip_id}: {error}")
         except CorpusError as error:
-            made.problems.append(f"{clip}: {error}")
-        made.remarks.extend(f"{clip}: {remark}" for remark in remarks)
-    if not made.entries and not made.problems:
-        made.problems.append(f"no clip of {dataset} is listed")
-    made.about["clips"] = str(len(made.entries))
-    return made
+            result.problems.append(f"{clip_id}: {error}")
+        result.remarks.extend(f"{clip_id}: {remark}" for remark in remarks)
+    if not result.entries and not result.problems:
+        result.problems.append(f"no clip of {dataset} is listed")
+    result.about["clips"] = str(len(result.entries))
+    return result
 
 
 def gather_folders(
@@ -102,7 +104,7 @@ def gather_folders(
     problems: Iterable[str] = (),
     about: Mapping[str, str],
 ) -> Archive:
-    """The same of clips that each have a folder somewhere in the tree; of several, as recorded or `cropped`."""
+    """Do the same for clips with one folder each in the tree; of several, take the recorded or the `cropped` one."""
     prefer = tree_lib.cropped_first if cropped else tree_lib.raw_first
 
     def find(said: Said, remarks: list[str]) -> Entry:
@@ -115,15 +117,15 @@ def gather_folders(
 
 
 def cut(said: Said, folder: Path, images: Iterable[Path], remarks: list[str]) -> Entry:
-    """The clip from onset to offset out of the pictures of a folder, as a `Finder` does."""
+    """Return the clip from onset to offset from the pictures of a folder, as a `Finder` does."""
     if said.onset is not None and said.offset is not None and said.onset > said.offset:
         raise CorpusError(f"onset {said.onset} comes after offset {said.offset} ({said.where})")
     frames = tree_lib.numbered(images)
     first, last = _span(said, frames, folder, remarks)
     numbers = tuple(number for number in frames if first <= number <= last)
     if missing := last - first + 1 - len(numbers):
-        # The first place where numbers do not follow each other; a sheet may ask for any number, so none is counted to.
-        gap = next((first + at for at, number in enumerate(numbers) if number != first + at), numbers[-1] + 1)
+        # The first gap between numbers. The sheet's own numbers may be arbitrarily large, so do not count up to them.
+        gap = next((first + index for index, n in enumerate(numbers) if n != first + index), numbers[-1] + 1)
         more = f" and {missing - 1} more" if missing > 1 else ""
         remarks.append(f"frame {gap}{more} missing in {folder}")
     shift = first - said.onset if said.onset is not None else 0
@@ -138,20 +140,20 @@ def cut(said: Said, folder: Path, images: Iterable[Path], remarks: list[str]) ->
 
 
 def name(said: Said) -> str:
-    """The id of a clip."""
+    """Return the id of a clip."""
     return f"{said.dataset}/{said.subject}/{said.clip}"
 
 
 def read_all(archive: Archive, workers: int) -> Iterator[tuple[Entry, list[bytes] | CorpusError]]:
-    """The encoded frames of each clip, in order, or what is wrong with them; at most a few clips wait in memory."""
+    """Yield the encoded frames of each clip in order, or the error of reading them; few clips wait in memory."""
     with ThreadPoolExecutor(workers) as pool:
-        waiting = []
+        pending = []
         for entry in archive.entries:
-            waiting.append((entry, pool.submit(_frames, entry)))
-            if len(waiting) >= workers + AHEAD:
-                first, future = waiting.pop(0)
+            pending.append((entry, pool.submit(_frames, entry)))
+            if len(pending) >= workers + AHEAD:
+                first, future = pending.pop(0)
                 yield first, future.result()
-        for entry, future in waiting:
+        for entry, future in pending:
             yield entry, future.result()
 
 
@@ -180,16 +182,18 @@ def _film(path: Path) -> bytes:
 
 
 def _span(said: Said, frames: Mapping[int, Path], folder: Path, remarks: list[str]) -> tuple[int, int]:
-    """Numbers of the first and last frame of the clip: those annotated, or all there are."""
-    there = list(frames)
-    first = there[0] if said.onset is None else said.onset
-    last = there[-1] if said.offset is None else said.offset
-    if any(first <= number <= last for number in there):
+    """Return the numbers of the first and last frame of the clip: as annotated, else of all frames."""
+    present = list(frames)
+    first = present[0] if said.onset is None else said.onset
+    last = present[-1] if said.offset is None else said.offset
+    if any(first <= number <= last for number in present):
         return first, last
-    if len(there) == last - first + 1:
-        remarks.append(f"frames {there[0]} to {there[-1]} of {folder} are taken for {first} to {last}, as many")
-        return there[0], there[-1]
-    raise MissingError(f"frames {first} to {last} are asked for ({said.where}), {folder} has {there[0]} to {there[-1]}")
+    if len(present) == last - first + 1:
+        remarks.append(f"frames {present[0]} to {present[-1]} of {folder} are taken for {first} to {last}, as many")
+        return present[0], present[-1]
+    raise MissingError(
+        f"frames {first} to {last} are asked for ({said.where}), {folder} has {present[0]} to {present[-1]}"
+    )
 
 
 def _apex(said: Said, numbers: tuple[int, ...], shift: int, remarks: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The builder that all corpora of frames share: what a scan found becomes records, frames as they are."""
+"""The base builder of all corpora of frames: write scanned clips as records, with the frames unchanged."""
 
 import hashlib
 import os
@@ -17,15 +17,15 @@ from stag_datasets.archive import Archive, Entry
 
 REMARKS_SHOWN = 10
 SHARD_BYTES = 128 << 20
-KEPT = "finished"  # folder of the shards of a build that is not done yet
+KEPT = "finished"  # folder for the finished shards of an unfinished build
 
 
 @dataclass
 class Variant(tfds.core.BuilderConfig):
-    """How a corpus is read."""
+    """A way of reading a corpus."""
 
-    errata: bool = True  # known errors of its sheet are put right
-    cropped: bool = False  # the owners' crops of the faces, where they ship some
+    errata: bool = True  # correct known errors of its sheet
+    cropped: bool = False  # use the owners' crops of the faces, if they ship some
     part: str = ""  # which of several sub-corpora
 
 
@@ -35,11 +35,11 @@ CROPPED = Variant(name="cropped", description="The owners' own crops of the face
 
 
 class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Base of the builders; a subclass says how an archive is scanned.
+    """Base of the builders; a subclass implements `scan`.
 
     Records are written in the order of the archive, shard by shard: nothing is shuffled, so that a corpus of any size
-    needs no more memory than a few clips. Shards that a stopped build has finished are kept beside the corpus and used
-    by the next. With a Beam runner in the download config shards are built by Beam, all of them.
+    needs memory for a few clips only. Finished shards of a stopped build are kept next to the corpus and reused by the
+    next build. With a Beam runner in the download config Beam builds all shards.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -48,7 +48,7 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     skip_damaged = False  # leave out clips that cannot be used, instead of stopping
 
     def scan(self, root: Path) -> Archive:
-        """What lies below `root`. Raises CorpusError where not even a list of clips can be had."""
+        """Scan the archive below `root`. Raises CorpusError if it gives no list of clips."""
         raise NotImplementedError
 
     def _download_and_prepare(
@@ -59,24 +59,24 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             return
         shards = self._shard_iterators_per_split(dl_manager)[corpus.SPLIT]
         template = self._get_filename_template(split_name=corpus.SPLIT)
-        # TFDS has set data_dir to a temporary folder, which it removes when the build fails.
-        kept = Path(self.data_dir).parent / KEPT
-        done = [self._finished(shard, kept) for shard in shards]
+        # TFDS has set data_dir to a temporary folder, which it removes if the build fails.
+        finished_folder = Path(self.data_dir).parent / KEPT
+        finished = [self._finished(shard, finished_folder) for shard in shards]
         lengths, size = [], 0
-        for index, part in enumerate(done):
+        for index, part in enumerate(finished):
             size += part.stat().st_size
             lengths.append(int(part.name.split("-")[1]))
             os.replace(part, template.sharded_filepath(shard_index=index, num_shards=len(shards)))
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(finished_folder, ignore_errors=True)
         info = tfds.core.SplitInfo(name=corpus.SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
         self.info.set_splits(tfds.core.SplitDict([info]))
 
     def _finished(self, shard: "Shard", kept: Path) -> Path:
-        """The shard as a file `<what it is made of>-<records>-.`, written unless it is there."""
-        of = [
+        """Return the shard as a file `<hash of its sources>-<number of records>-`, written unless it exists."""
+        sources = [
             (entry, [path.stat().st_mtime_ns for path in entry.files if path.exists()]) for entry in shard.found.entries
         ]
-        digest = hashlib.sha256(repr((self.VERSION, of, shard.skip_damaged)).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(repr((self.VERSION, sources, shard.skip_damaged)).encode()).hexdigest()[:32]
         for path in kept.glob(f"{digest}-*"):
             return path
         kept.mkdir(parents=True, exist_ok=True)
@@ -88,38 +88,38 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 count += 1
                 yield key, self.info.features.serialize_example(record)
 
-        waiting = kept / f".{uuid.uuid4().hex}"
+        temporary = kept / f".{uuid.uuid4().hex}"
         try:
-            self._example_writer().write(waiting, serialized())
-            os.replace(waiting, kept / f"{digest}-{count}-")
+            self._example_writer().write(temporary, serialized())
+            os.replace(temporary, kept / f"{digest}-{count}-")
         finally:
-            waiting.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return kept / f"{digest}-{count}-"
 
     @staticmethod
     def record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
-        """The record of a clip, given what was read of its files."""
+        """Return the record of a clip, given its encoded frames."""
         return to_record(entry, frames)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(features=corpus.frame_features(), metadata=tfds.core.MetadataDict())
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list["Shard"]]:
-        found = self.scan(Path(dl_manager.manual_dir))
-        _object(found.problems, self.skip_damaged)
-        _tell(found)
-        self.info.metadata.update({**found.about, "repairs": found.repairs, "remarks": found.remarks})
-        chunks = list(_chunks(found.entries))
+        scanned = self.scan(Path(dl_manager.manual_dir))
+        _object(scanned.problems, self.skip_damaged)
+        _tell(scanned)
+        self.info.metadata.update({**scanned.about, "repairs": scanned.repairs, "remarks": scanned.remarks})
+        chunks = list(_chunks(scanned.entries))
         return {
             corpus.SPLIT: [
-                Shard(found._replace(entries=chunk), self.record, self.skip_damaged, f"building {n}/{len(chunks)}")
+                Shard(scanned._replace(entries=chunk), self.record, self.skip_damaged, f"building {n}/{len(chunks)}")
                 for n, chunk in enumerate(chunks, start=1)
             ]
         }
 
 
 class Shard(NamedTuple):
-    """The records of some of the clips. Another process may be asked for them, so it holds all that they need."""
+    """The records of some of the clips. It may be sent to another process, so it holds all that it needs."""
 
     found: Archive
     record: Callable[[Entry, list[bytes]], dict[str, Any]]
@@ -127,9 +127,9 @@ class Shard(NamedTuple):
     title: str
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Raises CorpusError for a clip whose frames cannot be used, unless these are to be skipped."""
-        read = archive.read_all(self.found, processes.cores())
-        for entry, frames in tqdm(read, total=len(self.found.entries), desc=self.title, unit="clip"):
+        """Yield (id, record) of each clip. Raises CorpusError for unusable frames, unless they are to be skipped."""
+        clips = archive.read_all(self.found, processes.cores())
+        for entry, frames in tqdm(clips, total=len(self.found.entries), desc=self.title, unit="clip"):
             if isinstance(frames, corpus.CorpusError):
                 _object([f"{archive.name(entry.said)}: {frames}"], self.skip_damaged)
                 continue
@@ -138,7 +138,7 @@ class Shard(NamedTuple):
 
 
 def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """Entries in order, so many at a time as have `SHARD_BYTES`."""
+    """Split the entries, in order, into chunks of at least `SHARD_BYTES`, the last one smaller."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:
@@ -152,7 +152,7 @@ def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
 
 
 def _object(problems: list[str], skip: bool) -> None:
-    """Raises CorpusError where there are problems, unless they are to be skipped."""
+    """Raise CorpusError if there are problems, unless they are to be skipped."""
     if not problems:
         return
     if skip:
@@ -164,27 +164,27 @@ def _object(problems: list[str], skip: bool) -> None:
 
 
 def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
-    """The record of a clip."""
-    said = entry.said
+    """Return the record of a clip."""
+    annotated = entry.said
     labels = corpus.labels(
-        dataset=said.dataset,
-        subject=said.subject,
-        clip=said.clip,
-        emotion=said.emotion,
-        action_units=said.action_units,
-        objective=said.objective,
-        part=said.part,
-        group=said.group,
+        dataset=annotated.dataset,
+        subject=annotated.subject,
+        clip=annotated.clip,
+        emotion=annotated.emotion,
+        action_units=annotated.action_units,
+        objective=annotated.objective,
+        part=annotated.part,
+        group=annotated.group,
     )
     recording = corpus.recording(
         frames,
-        fps=said.fps,
+        fps=annotated.fps,
         onset=entry.onset,
         apex=entry.apex,
         offset=entry.offset,
         numbers=entry.numbers,
-        source=said.where,
-        repairs="; ".join(said.repairs),
+        source=annotated.where,
+        repairs="; ".join(annotated.repairs),
     )
     return {**labels, **recording}
 

@@ -1,6 +1,6 @@
-"""What the builders share: the two record layouts, subject and clip names, and one call that builds by name.
+"""Shared parts of the builders: the record layouts, subject and clip names, and building a corpus by its name.
 
-Builders are faithful and do no vision: encoded frames and the annotators' own words go in as they are.
+Builders do no image processing: encoded frames and the annotators' own words are stored unchanged.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 SPLIT = "clips"  # one split: folds are masks over it
-LEASE_S = 30.0  # a builder on another machine that has shown no sign of life for so long is taken to be dead
-SOURCE = "source.sha256"  # beside a built corpus: what its manual_dir held
+LEASE_S = 30.0  # seconds without a sign of life after which a builder on another machine counts as dead
+SOURCE = "source.sha256"  # in the folder of a built corpus: hash of what its manual_dir held
 
 _LABELS = {
     "id": tfds.features.Text(),
@@ -25,22 +25,22 @@ _LABELS = {
     "dataset": tfds.features.Text(),
     "emotion": tfds.features.Text(),
     "action_units": tfds.features.Text(),
-    "au_annotated": np.bool_,  # False where the corpus has no AU labels for the clip
-    "objective": tfds.features.Text(),  # objective class, I to VII; empty where the corpus has none
-    "part": tfds.features.Text(),  # of the corpus, where its owners divide it (train, testA ...)
+    "au_annotated": np.bool_,  # False if the corpus has no AU labels for the clip
+    "objective": tfds.features.Text(),  # objective class, I to VII; empty if the corpus has none
+    "part": tfds.features.Text(),  # of the corpus, if its owners divide it (train, testA ...)
     "group": tfds.features.Text(),  # clips that no split may separate; the subject, if nothing larger
 }
 
 
 class CorpusError(Exception):
-    """The corpus on disk is not what the builder needs; one line that names the file or clip at fault."""
+    """The corpus on disk is not what the builder needs; the message is one line naming the file or clip at fault."""
 
 
 def frame_features() -> tfds.features.FeaturesDict:
-    """Layout of a corpus of frames.
+    """Return the layout of a corpus of frames.
 
-    Encoded images with the numbers that they have in the recording, fps, and onset, apex, offset as indices into the
-    images (-1: unknown). Beside them where the annotation stands, and what was repaired of it.
+    Encoded images with their numbers in the recording, fps, and onset, apex, offset as indices into the images (-1:
+    unknown); also the place of the annotation, and the corrections made to it.
     """
     return tfds.features.FeaturesDict(
         {
@@ -58,10 +58,10 @@ def frame_features() -> tfds.features.FeaturesDict:
 
 
 def long_features() -> tfds.features.FeaturesDict:
-    """Layout of a corpus of long recordings: frames as `frame_features` has them, and what happens in them.
+    """Return the layout of a corpus of long recordings: frames as in `frame_features`, and the events in them.
 
-    Each event has onset (the last frame before anything of it moves), apex and offset (the first frame at which all of
-    it is over) as indices into the images, -1 where unknown, with its emotion and action units in the annotators' own
+    Each event has onset (the last frame before any of its movement), apex and offset (the first frame after all of its
+    movement) as indices into the images, -1 if unknown, with its emotion and action units in the annotators' own
     words. The recording itself has no phases (-1) and no action units. Records hold `events` as a list of dicts; read
     back, it is one dict of arrays.
     """
@@ -73,7 +73,7 @@ def long_features() -> tfds.features.FeaturesDict:
 
 
 def flow_features() -> tfds.features.FeaturesDict:
-    """Layout of a corpus that exists only as onset-to-apex flow images: u, v, strain in 8 bit."""
+    """Return the layout of a corpus that exists only as onset-to-apex flow images: u, v, strain in 8 bit."""
     return tfds.features.FeaturesDict({**_LABELS, "flow": tfds.features.Image(shape=(None, None, 3))})
 
 
@@ -88,9 +88,9 @@ def labels(
     part: str = "",
     group: str = "",
 ) -> dict[str, Any]:
-    """The part of a record that both layouts have.
+    """Return the part of a record that all layouts have.
 
-    The subject is prefixed with its corpus, so that `sub01` of one corpus never meets `sub01` of another.
+    The subject is prefixed with its corpus, so that `sub01` of two corpora are different subjects.
     """
     return {
         "id": f"{dataset}/{subject}/{clip}",
@@ -116,7 +116,7 @@ def recording(
     source: str = "",
     repairs: str = "",
 ) -> dict[str, Any]:
-    """The part of a record that only corpora of frames have. Without `numbers` no frame is missing."""
+    """Return the part of a record that only corpora of frames have. Without `numbers` no frame is missing."""
     return {
         "fps": fps,
         "onset": onset,
@@ -130,15 +130,15 @@ def recording(
 
 
 def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """The builder of a corpus in this folder, without building it.
+    """Return the builder of a corpus in this folder, without building it.
 
-    `name` may carry a variant of the corpus, as in `synth_me/tiny`. Raises CorpusError for a name or variant unknown.
+    `name` may include a variant of the corpus, as in `synth_me/tiny`. Raises CorpusError for an unknown one.
     """
     name, _, variant = name.partition("/")
-    here = Path(__file__).parent
-    known = sorted(path.parent.name for path in here.glob("*/*_dataset_builder.py"))
-    if name not in known:
-        raise CorpusError(f"no corpus named {name!r}; there are: {', '.join(known)}")
+    folder = Path(__file__).parent
+    names = sorted(path.parent.name for path in folder.glob("*/*_dataset_builder.py"))
+    if name not in names:
+        raise CorpusError(f"no corpus named {name!r}; there are: {', '.join(names)}")
     module = importlib.import_module(f"{__package__}.{name}.{name}_dataset_builder")
     variants = module.Builder.builder_configs
     if variant and variant not in variants:
@@ -147,12 +147,12 @@ def builder(name: str, *, data_dir: str | Path) -> tfds.core.DatasetBuilder:
 
 
 def prepared(name: str, *, data_dir: str | Path) -> Path | None:
-    """Return the folder of the corpus `name` below `data_dir`; None where it was not built there.
+    """Return the folder of the corpus `name` below `data_dir`; None if it was not built there.
 
     Raises CorpusError for an unknown name.
     """
-    made = builder(name, data_dir=data_dir)
-    return Path(made.data_dir) if made.is_prepared() else None
+    corpus_builder = builder(name, data_dir=data_dir)
+    return Path(corpus_builder.data_dir) if corpus_builder.is_prepared() else None
 
 
 def build(
@@ -163,46 +163,51 @@ def build(
     skip_damaged: bool = False,
     beam_runner: str | None = None,
 ) -> Path:
-    """Builds the corpus `name` below `data_dir`, unless it is there, and returns its folder.
+    """Build the corpus `name` below `data_dir`, unless it exists, and return its folder.
 
-    TFDS writes into a temporary folder and renames it at the end, so nothing half-written is left. Clips that cannot be
-    used are an error, unless they are to be skipped. `beam_runner` names one of Apache Beam's, e.g. DirectRunner; then
-    shards are built by it.
+    TFDS writes into a temporary folder and renames it at the end, so no partial corpus is left. Clips that cannot be
+    used are an error, unless `skip_damaged`. `beam_runner` names a runner of Apache Beam, e.g. DirectRunner, which then
+    builds the shards.
 
     Raises:
       CorpusError: the builder needs a manual_dir that is missing or empty, or finds the corpus unusable; or the corpus
-        that is there was built from other files than manual_dir now holds.
+        exists and was built from other files than manual_dir now holds.
     """
-    made = builder(name, data_dir=data_dir)
-    folder = Path(made.data_dir)
-    note = folder / SOURCE
-    by_hand = bool(made.MANUAL_DOWNLOAD_INSTRUCTIONS)
-    if made.is_prepared():
-        if by_hand and manual_dir and note.exists() and note.read_text() != _listing(_manual_dir(name, manual_dir)):
+    corpus_builder = builder(name, data_dir=data_dir)
+    folder = Path(corpus_builder.data_dir)
+    hash_file = folder / SOURCE
+    needs_manual_dir = bool(corpus_builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+    if corpus_builder.is_prepared():
+        if (
+            needs_manual_dir
+            and manual_dir
+            and hash_file.exists()
+            and hash_file.read_text() != _listing(_manual_dir(name, manual_dir))
+        ):
             raise CorpusError(
                 f"{folder} was built from other files than {manual_dir} holds; remove it, or use another data_dir"
             )
         return folder
-    source = _manual_dir(name, manual_dir) if by_hand else None
+    source = _manual_dir(name, manual_dir) if needs_manual_dir else None
     listing = _listing(source) if source else ""
     if beam_runner and not importlib.util.find_spec("apache_beam"):
         raise CorpusError('a Beam runner needs Apache Beam, which the extra "beam" brings: pip install -e ".[beam]"')
     config = tfds.download.DownloadConfig(manual_dir=source and str(source), beam_runner=beam_runner)
     with _only_builder(folder):
-        made = builder(name, data_dir=data_dir)
-        if not made.is_prepared():  # by another process, while this one waited
-            made.skip_damaged = skip_damaged
-            for left in folder.parent.glob(f"incomplete.*_{folder.name}"):  # by a build that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            made.download_and_prepare(download_config=config)
+        corpus_builder = builder(name, data_dir=data_dir)
+        if not corpus_builder.is_prepared():  # another process may have built it while this one waited
+            corpus_builder.skip_damaged = skip_damaged
+            for leftover in folder.parent.glob(f"incomplete.*_{folder.name}"):  # of a killed build
+                shutil.rmtree(leftover, ignore_errors=True)
+            corpus_builder.download_and_prepare(download_config=config)
             if source:
-                note.write_text(listing)
+                hash_file.write_text(listing)
     return folder
 
 
 @contextlib.contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds this corpus; one that has died is not waited for."""
+    """Wait until no other process builds this corpus, and keep others out; a dead process is not waited for."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.SoftFileLease(folder.with_name(f".{folder.name}.lock"), lease_duration=LEASE_S)
     try:
@@ -217,34 +222,38 @@ def _only_builder(folder: Path) -> Iterator[None]:
 
 
 def build_all(names: str, *, data_dir: str | Path, manual_dir: str | Path | None = None, **options: Any) -> list[Path]:
-    """Builds one corpus, or several whose names are joined by `+`; then manual_dir holds a folder named as each.
+    """Build one corpus, or several with names joined by `+`; then manual_dir holds one folder of each name.
 
     `options` are those of `build`. Raises CorpusError as `build` does.
     """
-    each = names.split("+")
+    dataset_names = names.split("+")
 
     def source(name: str) -> str | Path | None:
-        alone = len(each) == 1 or not manual_dir or not builder(name, data_dir=data_dir).MANUAL_DOWNLOAD_INSTRUCTIONS
+        alone = (
+            len(dataset_names) == 1
+            or not manual_dir
+            or not builder(name, data_dir=data_dir).MANUAL_DOWNLOAD_INSTRUCTIONS
+        )
         return manual_dir if alone else Path(manual_dir) / name.partition("/")[0]
 
-    return [build(n, data_dir=data_dir, manual_dir=source(n), **options) for n in each]
+    return [build(n, data_dir=data_dir, manual_dir=source(n), **options) for n in dataset_names]
 
 
 def scan(name: str, *, manual_dir: str | Path | None) -> Any:
-    """What the builder of `name` finds in an archive (an `archive.Archive`), without building anything.
+    """Scan the archive of the corpus `name` into an `archive.Archive`, without building anything.
 
     Raises:
-      CorpusError: manual_dir is missing or empty, there is no list of clips to be had, or the corpus is made and not
-        found.
+      CorpusError: manual_dir is missing or empty, the archive gives no list of clips, or the corpus is rendered and has
+        no archive.
     """
-    made = builder(name, data_dir="")
-    if not hasattr(made, "scan"):
+    corpus_builder = builder(name, data_dir="")
+    if not hasattr(corpus_builder, "scan"):
         raise CorpusError(f"corpus {name} has no archive to be checked")
-    return made.scan(_manual_dir(name, manual_dir))
+    return corpus_builder.scan(_manual_dir(name, manual_dir))
 
 
 def _listing(folder: Path) -> str:
-    """Hash of the names and sizes of all files below `folder`."""
+    """Return a hash of the names and sizes of all files below `folder`."""
     files = sorted(
         (path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
     )

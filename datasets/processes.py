@@ -1,6 +1,6 @@
-"""Worker processes, and how many of them this process may use: as in stag_jax, which nothing here imports.
+"""Worker processes, and the number of usable cores: as in stag_jax, which nothing in this package imports.
 
-Signals are the business of the main process: workers do not hear them, and go when it is gone.
+Only the main process handles signals: workers block them, and end when the main process has ended.
 """
 
 import multiprocessing
@@ -22,15 +22,15 @@ def cores() -> int:
 
 
 class _Worker(SpawnProcess):
-    """A process that is started with `SIGNALS` blocked, so that not even its imports are interrupted."""
+    """A process started with `SIGNALS` blocked, so that not even its imports are interrupted."""
 
     def start(self) -> None:
-        """Start it; what it inherits is the mask of this moment."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        """Start the process; it inherits the current signal mask."""
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             super().start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 class _Context(SpawnContext):
@@ -38,7 +38,7 @@ class _Context(SpawnContext):
 
 
 def pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Make a pool of spawned processes; a forked one could hang in the threads that JAX has started.
+    """Make a pool of spawned processes; forked ones could hang because of the threads that JAX has started.
 
     `initializer` is called in each of them.
     """
@@ -52,7 +52,7 @@ def _begin(initializer: Callable[[], None] | None) -> None:
 
 
 def _follow() -> None:
-    """End this process when the one that started it has ended, however it did."""
+    """End this process when its parent has ended for any reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Annotation tables as their owners wrote them: Excel or CSV, header found by its titles, every cell as text."""
+"""Read annotation tables as their owners wrote them: Excel or CSV, header found by its titles, every cell as text."""
 
 import csv
 import math
@@ -12,20 +12,20 @@ import python_calamine as calamine
 from stag_datasets.corpus import CorpusError
 
 EXCEL, TEXT = (".xlsx", ".xls", ".xlsm", ".ods"), (".csv", ".tsv", ".txt")
-ENCODINGS = ("utf-8-sig", "gb18030")  # sheets that Excel wrote in China are often the latter
+ENCODINGS = ("utf-8-sig", "gb18030")  # sheets written by Excel in China often have the latter
 SEPARATORS = (",", ";", "\t")
-UNKNOWN = ("", "/", "?", "-", "nan", "none", "n/a")  # what stands in a cell of numbers that nobody could give
+UNKNOWN = ("", "/", "?", "-", "nan", "none", "n/a")  # contents of a number cell whose value is not known
 
 
 class Row(NamedTuple):
     """One line below the header."""
 
     number: int  # as spreadsheet programs count, from 1
-    cells: dict[str, str]  # by our own names of the columns; one that the sheet does not have is not in it
+    cells: dict[str, str]  # by our own column names, without columns that the sheet does not have
 
 
 class Sheet(NamedTuple):
-    """A table that was recognised."""
+    """A recognised annotation table."""
 
     path: Path
     name: str  # of the sheet in its workbook; empty for text files
@@ -36,42 +36,42 @@ class Sheet(NamedTuple):
 
 
 def fold(title: str) -> str:
-    """A title without what varies between versions of a sheet: case, spaces, punctuation, width of letters."""
+    """Return a title without what varies between versions of a sheet: case, spaces, punctuation, width of letters."""
     return "".join(c for c in unicodedata.normalize("NFKC", title).casefold() if c.isalnum())
 
 
 def read(path: Path, columns: Mapping[str, Sequence[str]], needed: Iterable[str]) -> Sheet | None:
-    """The first table of the file that has a row with titles for all of `needed`; None where there is none.
+    """Return the first table of the file with a header row for all of `needed`; None if there is none.
 
     Args:
-      columns: titles, however written, that stand for each of our own names, the likeliest first.
-      needed: names without which it is not the sheet that is looked for.
+      columns: accepted titles, in any spelling, of each of our own column names, the likeliest first.
+      needed: column names that the sheet must have.
 
     Raises:
       CorpusError: the file cannot be read.
     """
     wanted = {name: [fold(title) for title in titles] for name, titles in columns.items()}
     for name, table in _tables(path):
-        for at, line in enumerate(table):
+        for row_index, line in enumerate(table):
             titles = [fold(cell) for cell in line]
-            # A title that stands twice is that of its first column.
-            places = {
-                ours: next(titles.index(title) for title in accepted if title in titles)
-                for ours, accepted in wanted.items()
+            # A title that occurs twice means its first column.
+            column_indices = {
+                column: next(titles.index(title) for title in accepted if title in titles)
+                for column, accepted in wanted.items()
                 if any(title in titles for title in accepted)
             }
-            if set(needed) <= set(places):
-                return Sheet(path, name, list(_rows(table[at + 1 :], places, first=at + 2)))
+            if set(needed) <= set(column_indices):
+                return Sheet(path, name, list(_rows(table[row_index + 1 :], column_indices, first=row_index + 2)))
     return None
 
 
 def find(paths: Iterable[Path], columns: Mapping[str, Sequence[str]], needed: Iterable[str]) -> list[Sheet]:
-    """Every such table among the files, one a file. Raises CorpusError for a table file that cannot be read."""
+    """Return every such table among the files, one per file. Raises CorpusError for a file that cannot be read."""
     return [sheet for path in paths if (sheet := read(path, columns, needed))]
 
 
 def integer(cell: str) -> int | None:
-    """The whole number of a cell, None where it holds a sign that there is none. Raises ValueError for other text."""
+    """Return the whole number of a cell; None if its text is one of `UNKNOWN`. Raises ValueError for other text."""
     plain = unicodedata.normalize("NFKC", cell).strip().casefold()
     if plain in UNKNOWN:
         return None
@@ -86,18 +86,18 @@ def integer(cell: str) -> int | None:
 
 def _rows(lines: Sequence[Sequence[str]], places: Mapping[str, int], first: int) -> Iterator[Row]:
     for number, line in enumerate(lines, start=first):
-        cells = {name: line[at] if at < len(line) else "" for name, at in places.items()}
+        cells = {name: line[index] if index < len(line) else "" for name, index in places.items()}
         if any(cells.values()):
             yield Row(number, cells)
 
 
 def _tables(path: Path) -> Iterator[tuple[str, list[list[str]]]]:
-    """(name, rows of text) of each sheet of the file."""
+    """Yield (name, rows of text) of each sheet of the file."""
     try:
         if path.suffix.lower() in EXCEL:
             with calamine.load_workbook(str(path)) as book:
                 for name in book.sheet_names:
-                    # Rows are counted from the top of the sheet, as its reader sees them.
+                    # Row numbers count from the top of the sheet, as spreadsheet programs show them.
                     rows = book.get_sheet_by_name(name).to_python(skip_empty_area=False)
                     yield name, [[_text(cell) for cell in row] for row in rows]
             return
@@ -120,7 +120,7 @@ def _decoded(path: Path) -> str:
 
 
 def _text(cell: object) -> str:
-    """A cell as its reader would write it: numbers that are whole have no point."""
+    """Return a cell as text, whole numbers without a decimal point."""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()

@@ -1,4 +1,4 @@
-"""What lies in an unpacked archive: one walk over it, folders of frames found by name, pictures checked."""
+"""Walk an unpacked archive once, find folders of frames by name, and check pictures."""
 
 import io
 import os
@@ -15,56 +15,56 @@ from stag_datasets.sheets import EXCEL, TEXT
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 EIGHT_BIT = ("1", "L", "LA", "RGB", "RGBA", "P")
-PNG_DEPTH = 24  # where a PNG says how many bits a channel has
+PNG_DEPTH = 24  # offset of the byte with the bits per channel of a PNG
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
 class Tree(NamedTuple):
-    """One walk's outcome."""
+    """The result of one walk."""
 
     root: Path
     tables: list[Path]  # files that may be annotation sheets
     folders: dict[str, list[Path]]  # folders that hold pictures, by their case-folded name
     images: dict[Path, list[Path]]  # the pictures in each of them
-    problems: list[str]  # what could not be walked
+    problems: list[str]  # folders and links that could not be walked
 
     def find(self, *tail: str) -> list[Path]:
-        """The folders of pictures whose path ends in these names, however they are capitalised, in order."""
+        """Return the folders of pictures whose path ends in these names, ignoring case, in order."""
         ending = tuple(name.casefold() for name in tail)
-        found = self.folders.get(ending[-1], [])
-        return [path for path in found if _tail(path, len(ending)) == ending]
+        candidates = self.folders.get(ending[-1], [])
+        return [path for path in candidates if _tail(path, len(ending)) == ending]
 
 
 def walk(root: Path) -> Tree:
-    """Everything below `root` that matters; links are followed, except those that lead back up."""
+    """Collect all tables and pictures below `root`; links are followed, except those that lead back up."""
     tables, images, problems = [], {}, []
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             problems.append(f"{folder} cannot be read: {error.strerror}")
             continue
-        found = []
+        pictures = []
         for entry in entries:
             path, kind = folder / entry.name, os.path.splitext(entry.name)[1].lower()
-            # Locks of Excel and what macOS leaves beside every file are no files of the archive.
+            # Skip lock files of Excel and the side files of macOS.
             if entry.name.startswith((".", "~$", "__MACOSX")):
                 continue
             if kind in IMAGES:
-                found.append(path)
+                pictures.append(path)
             elif kind in EXCEL + TEXT:
                 tables.append(path)
             elif entry.is_symlink():
                 if problem := _misleads(path):
                     problems.append(f"{path} is a link {problem}")
                 elif path.is_dir():
-                    waiting.append(path)
+                    pending.append(path)
             elif entry.is_dir():
-                waiting.append(path)
-        if found:
-            images[folder] = found
+                pending.append(path)
+        if pictures:
+            images[folder] = pictures
     folders: dict[str, list[Path]] = {}
     for folder in sorted(images):
         folders.setdefault(folder.name.casefold(), []).append(folder)
@@ -72,36 +72,36 @@ def walk(root: Path) -> Tree:
 
 
 def numbered(paths: Iterable[Path]) -> dict[int, Path]:
-    """Frames by the last number of their names, in its order: img9 comes before img10.
+    """Return frames by the last number of their names, in numerical order: img9 comes before img10.
 
     Raises:
       CorpusError: a name without a number, or two with the same.
     """
-    found: dict[int, Path] = {}
+    frames: dict[int, Path] = {}
     for path in paths:
         match = _NUMBER.search(path.stem)
         if match is None:
             raise CorpusError(f"{path} has no number in its name")
         number = int(match[1])
-        if number in found:
-            raise CorpusError(f"{path} and {found[number].name} have the same number")
-        found[number] = path
-    return dict(sorted(found.items()))
+        if number in frames:
+            raise CorpusError(f"{path} and {frames[number].name} have the same number")
+        frames[number] = path
+    return dict(sorted(frames.items()))
 
 
 def raw_first(path: Path) -> tuple[bool, bool, bool, str]:
-    """Which of several folders of a clip is wanted: as recorded before cropped, the clip before the whole recording."""
+    """Return the sort key of a clip's folder: recorded before cropped, the clip before the whole recording."""
     name = str(path).casefold()
     return "crop" in name, "macro" in name, "select" not in name, name
 
 
 def cropped_first(path: Path) -> tuple[bool, str]:
-    """The same where the owners' crops are wanted."""
+    """Return the same with the owners' crops first."""
     return "crop" not in str(path).casefold(), str(path)
 
 
 def picture(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a picture file and its (width, height), its header and its end looked at but nothing decoded.
+    """Return the bytes of a picture file and its (width, height); header and end are checked, nothing is decoded.
 
     Raises:
       CorpusError: the file cannot be read, is no picture, is cut off, or has more than 8 bits a channel.
@@ -117,7 +117,7 @@ def picture(path: Path) -> tuple[bytes, tuple[int, int]]:
             kind, mode, size = image.format, image.mode, image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CorpusError(f"{path} is no picture: its header cannot be read") from error
-    # Pillow calls colour of 16 bits a channel RGB as well.
+    # Pillow also calls colour of 16 bits per channel RGB.
     if mode not in EIGHT_BIT or (kind == "PNG" and data[PNG_DEPTH] > 8):
         raise CorpusError(f"{path} is no 8-bit picture (mode {mode})")
     if not _whole(data, kind):
@@ -126,7 +126,7 @@ def picture(path: Path) -> tuple[bytes, tuple[int, int]]:
 
 
 def _whole(data: bytes, kind: str | None) -> bool:
-    """Whether the end of the file is there, which no decoder insists on."""
+    """Return whether the file has its end, which no decoder requires."""
     if kind == "JPEG":
         return b"\xff\xd9" in data[-1024:]  # some writers pad
     if kind == "PNG":
@@ -137,12 +137,12 @@ def _whole(data: bytes, kind: str | None) -> bool:
 
 
 def _misleads(link: Path) -> str:
-    """Why a link is not to be followed; empty where it can be."""
+    """Return why a link must not be followed; empty if it may be."""
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):
         return "that leads nowhere"
-    # Parents as they were walked: a loop may run through several links.
+    # Compare with the parents as walked, because a loop may run through several links.
     return "to a folder that it lies in" if any(target == parent.resolve() for parent in link.parents) else ""
 
 

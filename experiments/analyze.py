@@ -1,8 +1,8 @@
 """The report of a run: python experiments/analyze.py --workdir=DIR [--compare=DIR2].
 
-Nothing is trained. Each fold's networks are applied to the clips they held out; DIR/report/index.html is one page that
-needs no network, and beside it lie its figures as PNG and SVG and its tables as CSV and LaTeX. A run that is not
-finished is reported as far as it has come.
+Nothing is trained. Each fold's networks are applied to the clips they held out. DIR/report/index.html is one page that
+needs no internet connection; next to it are its figures as PNG and SVG and its tables as CSV and LaTeX. An unfinished
+run is reported with the folds it has so far.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -25,7 +25,7 @@ COMPARE = flags.DEFINE_string("compare", None, "Folder of another run on the sam
 
 
 def main() -> None:
-    """Loads, writes, names the page."""
+    """Load the run, write its report and print the path of the page."""
     if not WORKDIR.value:
         raise UserError("--workdir=DIR is missing")
     matplotlib.use("agg")

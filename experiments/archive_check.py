@@ -1,4 +1,4 @@
-"""What `prepare.py --check` says of an archive before anything is built from it."""
+"""Check an archive before anything is built from it, for `prepare.py --check`."""
 
 from collections import Counter
 
@@ -12,31 +12,31 @@ from stag_jax.types import UserError
 
 
 def check(name: str, manual_dir: str) -> list[str]:
-    """Prints what an archive holds and returns what is wrong with it, one line each; every file is read.
+    """Print what an archive holds and return its faults, one line each; every file is read.
 
-    Known errata that are put right are printed and not wrong.
+    Known errata that are corrected are printed but are not faults.
 
     Raises:
-      CorpusError: not even a list of clips can be had.
+      CorpusError: no list of clips can be read.
     """
-    found = corpus.scan(name, manual_dir=manual_dir)
-    entries = found.entries
-    for key, value in found.about.items():
+    scanned = corpus.scan(name, manual_dir=manual_dir)
+    entries = scanned.entries
+    for key, value in scanned.about.items():
         print(f"{key}: {value}")
     print(f"subjects: {len({entry.said.subject for entry in entries})}")
     print(f"frames: {sum(len(entry.files) for entry in entries)}")
     print(f"frames a second: {_counted(f'{entry.said.fps:g}' for entry in entries)}")
     print(f"emotions: {_counted(entry.said.emotion for entry in entries)}")
     print(f"action units: {sum(entry.said.action_units is not None for entry in entries)} clips annotated")
-    for repair in found.repairs:
+    for repair in scanned.repairs:
         print(f"repaired: {repair}")
     return [
-        *found.problems,
-        *found.remarks,
-        *_unknown_versions(found),
+        *scanned.problems,
+        *scanned.remarks,
+        *_unknown_versions(scanned),
         *_unreadable_units(entries),
-        *_classes(found),
-        *_unreadable_frames(found),
+        *_classes(scanned),
+        *_unreadable_frames(scanned),
     ]
 
 
@@ -59,30 +59,30 @@ def _unreadable_units(entries: list[Entry]) -> list[str]:
 
 
 def _classes(found: Archive) -> list[str]:
-    """Prints the classes under every scheme that knows the corpus, and returns where they are not as they must be."""
+    """Print the class counts of every scheme that covers the corpus; return a line for each unexpected count."""
     wrong = []
     for dataset in sorted({entry.said.dataset for entry in found.entries}):
         version = found.about.get(f"{dataset} version", found.about.get("version", ""))
-        own = [entry.said for entry in found.entries if entry.said.dataset == dataset]
+        clips = [entry.said for entry in found.entries if entry.said.dataset == dataset]
         for scheme in [name for name, corpora in labels.SCHEMES.items() if dataset in corpora]:
-            made = [
-                labels.label(scheme, dataset=dataset, emotion=said.emotion, objective=said.objective) for said in own
+            class_names = [
+                labels.label(scheme, dataset=dataset, emotion=clip.emotion, objective=clip.objective) for clip in clips
             ]
-            line = labels.miscounted(scheme, dataset=dataset, version=version, found=made)
-            known = (scheme, dataset, version) in labels.EXPECTED
-            share = sum(name is not None for name in made) / len(made)
-            if not share or (not known and share < 0.5):
-                continue  # a scheme for other sheets, or one that this sheet has no column for
-            verdict = "NOT as it must be" if line else "as it must be" if known else "nothing to compare with"
-            print(f"{dataset} {scheme}: {_counted(name for name in made if name)} ({verdict})")
-            wrong += [line] if line else []
+            fault = labels.miscounted(scheme, dataset=dataset, version=version, found=class_names)
+            has_expected = (scheme, dataset, version) in labels.EXPECTED
+            labelled = sum(name is not None for name in class_names) / len(class_names)
+            if not labelled or (not has_expected and labelled < 0.5):
+                continue  # the scheme is for other sheets, or needs a column that this sheet lacks
+            verdict = "NOT as it must be" if fault else "as it must be" if has_expected else "nothing to compare with"
+            print(f"{dataset} {scheme}: {_counted(name for name in class_names if name)} ({verdict})")
+            wrong += [fault] if fault else []
     return wrong
 
 
 def _unreadable_frames(found: Archive) -> list[str]:
     wrong = []
-    read = archive.read_all(found, processes.cores())
-    for entry, frames in tqdm(read, total=len(found.entries), desc="reading", unit="clip"):
+    results = archive.read_all(found, processes.cores())
+    for entry, frames in tqdm(results, total=len(found.entries), desc="reading", unit="clip"):
         if isinstance(frames, corpus.CorpusError):
             wrong.append(f"{archive.name(entry.said)}: {frames}")
     return wrong

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from stag_experiments import cli
 
 PACKAGE = "stag_experiments.benchmarks"
-# Part: its module in experiments/benchmarks/, imported only when it is asked for, and what it measures.
+# Part -> (its module in experiments/benchmarks/, imported only when the part is run; what it measures).
 PARTS: dict[str, tuple[str, str]] = {
     "accelerator": ("accelerator", "training, flow, prediction and their checks on any device, in minutes, no corpus"),
     "frontend": ("frontend", "face, landmarks, flow, head motion, frame selection against rendered truth; speed"),
@@ -33,7 +33,7 @@ PARTS: dict[str, tuple[str, str]] = {
 
 
 def listing() -> str:
-    """Describe every part in a line."""
+    """Return one line of description per part."""
     width = max(map(len, PARTS))
     return "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in PARTS.items())
 

@@ -1,7 +1,7 @@
-"""What every script does around its work: flags, one-line errors, exit codes.
+"""Code that all scripts share: flags, one-line errors, exit codes.
 
-ml_collections, TFDS and all that reads a corpus are imported by the functions that need them, so that a script that
-needs none of them runs where they are not installed.
+ml_collections, TFDS and everything that reads a corpus are imported inside the functions that need them, so that a
+script without that need runs where they are not installed.
 """
 
 import ast
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 2
 PLACES = ("data.data_dir", "data.manual_dir", "distil.teacher")
-# Of the disk rather than of the program: full, over a quota, not to be written, a name too long, too many files open.
+# Errors of the disk, not of the program: full, over quota, not writable, name too long, too many open files.
 DISK = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE),
     *(errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR),
@@ -42,22 +42,22 @@ flags.disclaim_key_flags()  # --help lists the flags that are defined here among
 
 
 def config_flag(default: str | None = None) -> flags.FlagHolder:
-    """Defines --config=FILE with --config.a.b=value overrides."""
+    """Define --config=FILE with --config.a.b=value overrides."""
     from ml_collections import config_flags
 
     return config_flags.DEFINE_config_file("config", default, "Settings; --config.a.b=value overrides one.")
 
 
 def read_settings(holder: flags.FlagHolder, example: str) -> "ConfigDict":
-    """Return what the file of the flag gives.
+    """Return the settings of the --config file.
 
-    Raises UserError where the flag is missing, and names `example`, or where the file cannot be used.
+    Raises UserError if the flag is missing (the message names `example`) or the file cannot be used.
     """
     if holder.value is None:
         raise UserError(f"--config=FILE is missing, e.g. --config={example}")
     try:
         holder.value.keys()
-    except OSError as error:  # a file that could not be loaded is told of only when it is asked for something
+    except OSError as error:  # ml_collections reports a file that failed to load only on first access
         raise UserError(f"--config: {_config_fault(str(error))}") from error
     return holder.value
 
@@ -65,13 +65,13 @@ def read_settings(holder: flags.FlagHolder, example: str) -> "ConfigDict":
 def read_config(holder: flags.FlagHolder) -> Config:
     """Return the config of the flag as frozen dataclasses, checked.
 
-    Raises UserError where it is missing, has an unknown key or a wrong setting (`validation.validate`).
+    Raises UserError if it is missing, has an unknown key or a wrong setting (`validation.validate`).
     """
     return checked(from_config_dict(read_settings(holder, "configs/synth_me.py")))
 
 
 def checked(config: Config) -> Config:
-    """Return the config after checking it as far as can be done without reading a corpus.
+    """Return the config after every check that does not need to read a corpus.
 
     Raises UserError for a wrong setting, CorpusError for a corpus that does not exist.
     """
@@ -85,12 +85,12 @@ def checked(config: Config) -> Config:
 
 
 def given_config() -> list[str]:
-    """Return the config and its overrides as they were given, to be handed on to another script."""
+    """Return the --config arguments of the command line, to pass on to another script."""
     return [arg for arg in sys.argv[1:] if arg.startswith("--config")]
 
 
 def named_config(dataset: str) -> "ConfigDict":
-    """The settings of a corpus: of configs/<name>_<variant>.py, of configs/<name>.py, or the defaults."""
+    """Return the settings of a corpus: configs/<name>_<variant>.py, else configs/<name>.py, else the defaults."""
     for name in (dataset.replace("/", "_"), dataset.partition("/")[0]):
         if importlib.util.find_spec(f"stag_configs.{name}"):
             return importlib.import_module(f"stag_configs.{name}").get_config()
@@ -98,19 +98,19 @@ def named_config(dataset: str) -> "ConfigDict":
 
 
 def workdir_flag() -> flags.FlagHolder:
-    """Defines --workdir=DIR."""
+    """Define --workdir=DIR."""
     return flags.DEFINE_string("workdir", None, "Folder of the run; created, or gone on with.")
 
 
 def read_workdir(holder: flags.FlagHolder) -> Path:
-    """The folder of the flag. Raises UserError where it is missing."""
+    """Return the folder of --workdir. Raises UserError if the flag is missing."""
     if not holder.value:
         raise UserError("--workdir=DIR is missing")
     return Path(holder.value)
 
 
 def host_flags() -> None:
-    """Defines --distributed and what it may need; `set_up` and `connect` read them."""
+    """Define --distributed and the flags it may need; `set_up` and `connect` read them."""
     flags.DEFINE_bool("distributed", False, "Several processes as one run; Slurm, Open MPI and TPU pods are found.")
     flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, where nothing tells of it.")
     flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
@@ -118,19 +118,19 @@ def host_flags() -> None:
 
 
 def connect(config: Config) -> None:
-    """Fixes the devices: those of this process and, with --distributed, of all of them. Before any other use of jax.
+    """Configure the devices of this process and, with --distributed, join all processes. Call before any use of jax.
 
     Raises:
-      UserError: the others cannot be found.
+      UserError: the other processes cannot be found.
     """
-    # XLA on one CPU device leaves cores idle between small operations; members share nothing, so each core gets some.
+    # With one CPU device XLA leaves cores idle between small operations; members are independent: each core gets some.
     jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or processes.cores())
     if "distributed" in flags.FLAGS and flags.FLAGS.distributed:
         hosts.connect(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
 
 
 def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
-    """Return what `loop.run` takes: the config, the workdir, and the folders of the corpora, built if missing.
+    """Return the arguments of `loop.run`: the config, the workdir, and the corpus folders, built if missing.
 
     Raises:
       UserError: the workdir belongs to another config, or is in use.
@@ -150,13 +150,13 @@ def set_up(config: Config, folder: Path) -> tuple[Config, Path, list[Path]]:
 
 
 def absolute(config: Config) -> Config:
-    """The config with its folders noted whole, so that the run can be analysed from any folder."""
+    """Return the config with absolute paths, so that the run can be analysed from any folder."""
     places = {key: str(Path(value).absolute()) for key in PLACES if (value := config_lib.get(config, key))}
     return config_lib.replace(config, places)
 
 
 def build(config: Config) -> list[Path]:
-    """Return the folders of the corpora of a config, built if missing. Raises CorpusError where that cannot be."""
+    """Return the corpus folders of a config, built if missing. Raises CorpusError if one cannot be built."""
     from stag_datasets import corpus
 
     data = config.data
@@ -164,13 +164,13 @@ def build(config: Config) -> list[Path]:
 
 
 def data_flags() -> None:
-    """Define --data_dir and --rebuild, for scripts that look at finished runs; `find` reads them."""
+    """Define --data_dir and --rebuild, for scripts that read finished runs; `find` reads them."""
     flags.DEFINE_string("data_dir", None, "Where the run's corpus and features are now, if they were moved.")
     flags.DEFINE_bool("rebuild", False, "Build the corpus and extract its features again where they are missing.")
 
 
 def find(config: Config) -> tuple[Config, list[Path]]:
-    """Return the config of a finished run with its corpora where they are now, and their folders.
+    """Return the config of a finished run with the current location of its corpora, and their folders.
 
     Raises:
       UserError: corpus or features are missing, and --rebuild was not given.
@@ -184,16 +184,16 @@ def find(config: Config) -> tuple[Config, list[Path]]:
         for name in config.data.dataset.split("+"):
             folder = corpus.prepared(name, data_dir=config.data.data_dir)
             if folder is None or not features.cache_path(folder, config).exists():
-                what = "is not" if folder is None else "has no features of this run"
+                fault = "is not" if folder is None else "has no features of this run"
                 raise UserError(
-                    f"corpus {name} {what} in {config.data.data_dir}; --data_dir=DIR says where it is now, --rebuild "
+                    f"corpus {name} {fault} in {config.data.data_dir}; --data_dir=DIR says where it is now, --rebuild "
                     "makes what is missing again"
                 )
     return config, build(config)
 
 
 def number_flag(name: str, default: float | None, help: str, rule: Rule) -> flags.FlagHolder:
-    """Define a flag for a number that a rule must accept."""
+    """Define a flag for a number that `rule` must accept."""
     holder = flags.DEFINE_float(name, default, help)
     flags.register_validator(name, lambda value: value is None or rule.accepts(value), message=f"must be {rule}")
     return holder
@@ -202,9 +202,10 @@ def number_flag(name: str, default: float | None, help: str, rule: Rule) -> flag
 def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | None = None) -> None:
     """Parse the flags and run `main`.
 
-    What the user can mend, a full disk among it, is one line and exit code 2; a workdir that went away is one line and
-    1; a signal is one line and 130 or 75 (`interrupts`). `main` gets the arguments that are no flags; more of them than
-    `arguments` are an error. --help shows the docstring and the flags of `about`, or of the script.
+    An error that the user can fix, such as a full disk, prints one line and exits with 2; a workdir that disappeared
+    prints one line and exits with 1; a signal prints one line and exits with 130 or 75 (`interrupts`). `main` gets the
+    positional arguments; more than `arguments` of them are an error. --help shows the docstring and the flags of
+    `about`, or of the script.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -219,10 +220,11 @@ def run(main: Callable[..., None], *, arguments: int = 0, about: ModuleType | No
     except KeyboardInterrupt:
         interrupts.leave()
     finally:
-        interrupts.end_at_once()  # nothing is left to be put away
+        interrupts.end_at_once()  # nothing is left to clean up
 
 
 def _told(work: Callable[[], None]) -> None:
+    # Turns expected errors into one line and an exit code.
     try:
         work()
     except _user_errors() as error:
@@ -239,28 +241,28 @@ def _told(work: Callable[[], None]) -> None:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Return the errors that the user can mend; those of a corpus only where the builders were imported."""
+    """Return the error types that the user can fix; CorpusError only if the builders were imported."""
     corpus = sys.modules.get("stag_datasets.corpus")
     return (UserError, corpus.CorpusError) if corpus else (UserError,)
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
-    """Print one line and leave."""
+    """Print one line and exit with `code`."""
     kind = "stopped" if code == interrupts.TRY_AGAIN else "error"
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
 def _disk_fault(error: BaseException) -> str | None:
-    """Describe the fault of the disk that an error comes from; None where it comes from something else."""
+    """Return a description of the disk fault that caused an error; None if it has another cause."""
     chain: list[BaseException] = [error]
-    for link in chain:  # grows on the way
+    for link in chain:  # grows during the loop
         if isinstance(link, OSError) and link.errno in DISK:
-            place = link.filename2 or link.filename
-            return f"{place}: {link.strerror}" if place else str(link.strerror)
+            path_text = link.filename2 or link.filename
+            return f"{path_text}: {link.strerror}" if path_text else str(link.strerror)
         inner = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
-        chain += [each for each in inner if each is not None and each not in chain]
-    # Orbax, TFDS and their writers tell of it in words only.
+        chain += [cause for cause in inner if cause is not None and cause not in chain]
+    # Orbax, TFDS and their writers report it only in the text of the message.
     for link in chain:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             if os.strerror(number) in str(link):
@@ -270,7 +272,7 @@ def _disk_fault(error: BaseException) -> str | None:
 
 
 def wants_help(argv: Sequence[str]) -> bool:
-    """Return whether the command line asks for help. absl looks for that only where it parses itself."""
+    """Return whether the command line asks for help. absl checks this only when it parses the flags itself."""
     return any(arg in ("-h", "-help", "--help") for arg in argv)
 
 
@@ -283,7 +285,7 @@ def _parse(argv: Sequence[str], about: ModuleType | None) -> list[str]:
         sys.exit(0)
     try:
         return flags.FLAGS(list(argv))
-    # A config file is Python and an override reaches into it, so anything can come up here.
+    # A config file is Python code and an override reaches into it, so any exception can be raised here.
     except Exception as error:
         message = str(error)
         if not isinstance(error, flags.Error | OSError | AttributeError | KeyError | TypeError | ValueError):
@@ -303,8 +305,8 @@ def _settings_help() -> str:
 
 
 def _flag_fault(message: str, argv: Sequence[str]) -> str:
-    """Say in one line which key of an override does not exist, or why a config file failed."""
-    if "Traceback" in message:  # of a config file that failed
+    """Return one line: which key of an override does not exist, or why a config file failed."""
+    if "Traceback" in message:  # a config file failed
         return f"{message.partition(':')[0]}: {message.strip().splitlines()[-1].strip()}"
     word = re.match(r"'?(\w+)'?(?:\s+Did you mean .*)?$", message)
     if word is None:
@@ -312,13 +314,13 @@ def _flag_fault(message: str, argv: Sequence[str]) -> str:
     for arg in argv:
         key = arg.lstrip("-").partition("=")[0]
         if key.startswith("config.") and word.group(1) in key.split("."):
-            known = [f"config.{setting.key}" for setting in config_lib.settings()]
-            close = difflib.get_close_matches(key, known, n=1)
-            return f"unknown config key {key}" + (f"; did you mean {close[0]}?" if close else "")
+            config_keys = [f"config.{setting.key}" for setting in config_lib.settings()]
+            matches = difflib.get_close_matches(key, config_keys, n=1)
+            return f"unknown config key {key}" + (f"; did you mean {matches[0]}?" if matches else "")
     return message
 
 
 def _config_fault(message: str) -> str:
-    """Say in one line why a config file could not be loaded."""
+    """Return one line: why a config file could not be loaded."""
     missing = re.search(r"No such file or directory: '(.*)'", message)
     return f"there is no file {missing.group(1)}" if missing else message.splitlines()[-1].strip()

@@ -1,8 +1,8 @@
 """A finished run as one file that runs without it: python experiments/export.py --workdir=DIR --out=DIR --format=...
 
 --format is stablehlo, onnx or tflite, --precision f32, bf16 (stablehlo only) or int8; what is written is
-OUT/<format>-<precision>.stag. --fold=NAME,.. takes some folds instead of the mean of all. A file is only there if its
-answers are those of the checkpoint. docs/deploy.md says what is in a file, and what its user must install.
+OUT/<format>-<precision>.stag. --fold=NAME,.. takes some folds instead of the mean of all. A file is written only if its
+predictions agree with the checkpoint's. docs/deploy.md says what is in a file, and what its user must install.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -23,7 +23,7 @@ FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are avera
 
 
 def main() -> None:
-    """Exports and names the file."""
+    """Export the run and print the path and size of the file."""
     if not OUT.value:
         raise UserError("--out=DIR is missing")
     folder = cli.read_workdir(WORKDIR)

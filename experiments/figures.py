@@ -24,7 +24,7 @@ SUBJECTS = 12
 
 
 def main() -> None:
-    """Draws and names what was drawn."""
+    """Draw the pictures, write the table and print their paths."""
     folder = Path(OUT.value)
     try:
         print(face_plot.draw_regions(folder / "regions.png"))
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def settings_page() -> str:
-    """Return docs/settings.md: every setting with its default, what it may be and what it means."""
+    """Return the text of docs/settings.md: every setting with its default, allowed values and meaning."""
     table = markdown(validation.HEADER, validation.rows(base.settings()))
     return (
         "# Settings\n\nEvery setting of `configs/base.py`. `--config.KEY=VALUE` changes one; `train.py --help` prints "
@@ -46,7 +46,7 @@ def settings_page() -> str:
 
 
 def _draw_sheet(path: Path) -> Path:
-    """What prepare.py shows of a corpus: a clip of each of some rendered people."""
+    """Draw the contact sheet that prepare.py makes, with one clip of each of `SUBJECTS` rendered subjects."""
     config = from_config_dict(base.get_config())
     reports, tiles = [], []
     for subject in range(SUBJECTS):
@@ -55,9 +55,9 @@ def _draw_sheet(path: Path) -> Path:
         frames = render.render_clip(spec).frames
         name = f"synth_me/{spec.subject}/{spec.clip}"
         clip = Clip(name, spec.subject, "synth_me", spec.emotion, None, spec.fps, frames, *marks)
-        seen = observe.observe(clip, config)
-        reports.append(quality.report(clip, seen, config.motion))
-        tiles.append(cv2.imencode(".png", quality.tile(clip, seen)[..., ::-1])[1].tobytes())
+        observation = observe.observe(clip, config)
+        reports.append(quality.report(clip, observation, config.motion))
+        tiles.append(cv2.imencode(".png", quality.tile(clip, observation)[..., ::-1])[1].tobytes())
     with write_atomically(path) as temporary:
         clip_reports.sheet(reports, tiles).save(temporary, quality=90)
     return path

@@ -1,13 +1,13 @@
 """Optical flow as arrays and images: python experiments/flow.py --input=FILM|FOLDER --out=DIR [--frames=largest].
 
-Of each clip the flow u, v and the optical strain as .npz, and as images of 8 bit in the form of the MEGC2019 composite,
-which STSTNet, HTNet and others read: red, green, blue are u, v, strain, each stretched to 0 to 255 on its own. FOLDER
-holds films, or folders of numbered pictures, at any depth; the output has the same folders. With --frames=largest there
-is one image a clip, from its first frame to that of its largest movement, and DIR/flow.csv is the label sheet: fill in
-its column `label`, and configs/composite_flow.py trains on DIR.
+For each clip, writes the flow u, v and the optical strain as .npz, and as 8-bit images in the format of the MEGC2019
+composite, which STSTNet, HTNet and others read: red, green, blue are u, v, strain, each stretched to 0 to 255
+separately. FOLDER holds films, or folders of numbered pictures, at any depth; the output has the same folders. With
+--frames=largest there is one image per clip, from its first frame to its frame of largest movement, and DIR/flow.csv is
+the label sheet: fill in its column `label`, and configs/composite_flow.py trains on DIR.
 
-Faces are found, aligned and freed of the head's movement as for training; --noalign takes pictures as they are, crops
-of faces. A stopped command goes on with the clips that are not done. See docs/flow.md.
+Faces are found, aligned and corrected for head movement as for training; --noalign takes the pictures as they are:
+crops of faces. If the command was stopped, run it again to process the remaining clips. See docs/flow.md.
 """
 
 import sys
@@ -44,7 +44,7 @@ SET = {
 
 
 def main() -> None:
-    """Finds the clips, measures each, writes the sheet."""
+    """Find the clips, measure the flow of each and write the sheet."""
     if not INPUT.value:
         raise UserError("--input=FILM or --input=FOLDER is missing")
     if not OUT.value:
@@ -67,12 +67,12 @@ def main() -> None:
         raise UserError(f"--input={root}: none of its {len(clips)} clips can be used")
     sheet = out / flow_files.SHEET
     flow_files.write_sheet(rows, sheet, root.resolve().name if root.is_dir() else root.stem)
-    more = f", {skipped} skipped" if skipped else ""
-    print(f"{len(rows)} clip{'s' * (len(rows) > 1)}{more}: {sheet}")
+    skipped_note = f", {skipped} skipped" if skipped else ""
+    print(f"{len(rows)} clip{'s' * (len(rows) > 1)}{skipped_note}: {sheet}")
 
 
 def _config() -> Config:
-    """The settings of --config, or the defaults, as the other flags change them. Raises UserError for wrong ones."""
+    """Return the settings of --config, or the defaults, changed by the other flags. Raises UserError for wrong ones."""
     config = from_config_dict(CONFIG.value if CONFIG.value is not None else base.get_config())
     changes = {key: flag.value for key, flag in SET.items() if flag.value is not None}
     for setting in settings():
@@ -82,7 +82,7 @@ def _config() -> Config:
 
 
 def _options() -> flow_files.Options:
-    """What is written. Raises UserError for flags that contradict each other."""
+    """Return the output options of the flags. Raises UserError for flags that contradict each other."""
     if not ALIGN.value:
         for flag, default in ((AVERAGE, 0.0), (STABILISE, None), (CROP, None)):
             if flag.value != default:

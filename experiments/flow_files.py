@@ -1,4 +1,4 @@
-"""Flow of many recordings as files: which clips a folder holds, what is written of each, and the sheet of all."""
+"""Flow of many recordings as files: find the clips of a folder, write the files of each, write the sheet of all."""
 
 import contextlib
 import csv
@@ -22,9 +22,9 @@ from stag_jax.motion import fields, times
 from stag_jax.motion import optical_flow as flows
 from stag_jax.types import UserError
 
-VERSION = 1  # of what is written; raise it when the same input gives other files
+VERSION = 1  # of the output files; increase it when the same input gives other files
 SHEET = "flow.csv"
-ARRAYS = "flow.npz"  # in the folder of a clip of which all frames are written
+ARRAYS = "flow.npz"  # in the folder of a clip, if all its frames are written
 LABELS = ("dataset", "label")  # columns that the user fills in, kept when the sheet is written again
 HEADER = (
     *("dataset", "sub", "filename_o", "label", "image", "arrays", "input", "frames", "fps"),
@@ -35,58 +35,58 @@ HEADER = (
 
 
 class Input(NamedTuple):
-    """A clip that was found."""
+    """A clip found on disk."""
 
     path: Path  # a film, or a folder of numbered pictures
-    parts: tuple[str, ...]  # of its place below the folder that was walked, without a suffix
+    parts: tuple[str, ...]  # of its path below the input folder, without a suffix
 
     @property
     def subject(self) -> str:
-        """The first folder below the one that was walked; of a clip that lies in none, its own name."""
+        """The first folder below the input folder; the clip's own name if it lies in no folder."""
         return self.parts[0]
 
     @property
     def clip(self) -> str:
-        """All that comes after the subject, joined."""
+        """All path parts after the subject, joined by `_`."""
         return "_".join(self.parts[1:]) or self.parts[0]
 
 
 class Options(NamedTuple):
-    """What is written of a clip."""
+    """Which files are written for a clip."""
 
     align: bool  # False: the pictures are crops already
-    largest: bool  # one image a clip instead of one a frame
+    largest: bool  # one image per clip instead of one per frame
     size: int  # of an image, pixels
     crop: str  # see `fields.encode`
     fps: float | None
 
 
 def find(root: Path, out: Path) -> list[Input]:
-    """Finds the clips in a film, or below a folder: films, and folders that hold pictures; in order of their names.
+    """List the clips of a path, by name: the film itself, or all films and folders of pictures below a folder.
 
-    `out` is not looked into, so that it may lie in the folder.
+    `out` is not searched, so that it may lie in the folder.
 
     Raises:
-      UserError: nothing there, or two clips that would get the same name.
+      UserError: no clip is found, or two clips would get the same name.
     """
     if root.is_file():
         return [Input(root, (root.stem,))]
     if not root.is_dir():
         raise UserError(f"--input={root}: no such file or folder")
     clips: list[Input] = []
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for name, folders, files in os.walk(root, followlinks=True):
-        place = Path(name)
-        if place.resolve() in seen or place.resolve() == out.resolve():
+        directory = Path(name)
+        if directory.resolve() in visited or directory.resolve() == out.resolve():
             folders.clear()
             continue
-        seen.add(place.resolve())
+        visited.add(directory.resolve())
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        shown = [place / file for file in sorted(files) if not file.startswith(".")]
-        inside = place.relative_to(root).parts
-        if any(file.suffix.lower() in media.PICTURES for file in shown):
-            clips.append(Input(place, inside or (place.resolve().name,)))
-        clips += [Input(file, (*inside, file.stem)) for file in shown if file.suffix.lower() in VIDEOS]
+        paths = [directory / file for file in sorted(files) if not file.startswith(".")]
+        below = directory.relative_to(root).parts
+        if any(file.suffix.lower() in media.PICTURES for file in paths):
+            clips.append(Input(directory, below or (directory.resolve().name,)))
+        clips += [Input(file, (*below, file.stem)) for file in paths if file.suffix.lower() in VIDEOS]
     if not clips:
         raise UserError(f"--input={root} holds neither films nor pictures")
     names: dict[tuple[str, str], Path] = {}
@@ -98,40 +98,40 @@ def find(root: Path, out: Path) -> list[Input]:
 
 
 def make(source: Input, config: Config, options: Options, out: Path) -> dict[str, object]:
-    """Writes what `options` ask of one clip, unless it is there already; returns its row of the sheet by `HEADER`.
+    """Write the files of one clip, unless they exist already; return its row of the sheet, with the keys of `HEADER`.
 
-    Of one image a clip, `<parents>/<subject>_<clip>.png` and `.npz`; else a folder of its own with an image a frame and
-    `flow.npz`. The arrays come last, and with them the clip is done: a folder appears whole.
+    With one image per clip: `<parents>/<subject>_<clip>.png` and `.npz`; else a folder with one image per frame and
+    `flow.npz`. The arrays are written last and mark the clip as done; a folder appears only when it is complete.
 
     Raises:
       UserError: the clip cannot be read, has no usable face or less than two frames, or the files cannot be written;
-        what is at fault is named.
+        the message names the file at fault.
     """
     stem = out.joinpath(*source.parts[:-1], f"{source.subject}_{source.clip}")
     folder = out.joinpath(*source.parts)
     arrays = stem.with_name(f"{stem.name}.npz") if options.largest else folder / ARRAYS
-    asked = _settings(source, config, options)
-    done = _read(arrays, asked)
-    if done is None:
-        images, done = _measure(source.path, config, options)
-        done["settings"] = np.asarray(asked)
+    settings = _settings(source, config, options)
+    clip_arrays = _read(arrays, settings)
+    if clip_arrays is None:
+        images, clip_arrays = _measure(source.path, config, options)
+        clip_arrays["settings"] = np.asarray(settings)
         try:
             if options.largest:
                 (picture,) = images.values()
                 _write_image(arrays.with_suffix(".png"), picture)
-                write_arrays(arrays, done)
+                write_arrays(arrays, clip_arrays)
             else:
-                with _whole_folder(folder) as place:
+                with _whole_folder(folder) as temporary:
                     for name, picture in images.items():
-                        _write_image(place / f"{name}.png", picture)
-                    write_arrays(place / ARRAYS, done)
+                        _write_image(temporary / f"{name}.png", picture)
+                    write_arrays(temporary / ARRAYS, clip_arrays)
         except OSError as error:
             raise UserError(f"{arrays} cannot be written: {error.strerror or error}") from error
-    return _row(source, options, done, arrays.relative_to(out))
+    return _row(source, options, clip_arrays, arrays.relative_to(out))
 
 
 def _settings(source: Input, config: Config, options: Options) -> str:
-    """All that the files of a clip follow from, as JSON: the input's hash, and the settings."""
+    """Return everything that determines the files of a clip, as JSON: the hash of the input, and the settings."""
     digest = hashlib.sha256()
     try:
         for file in media.numbered(source.path).values() if source.path.is_dir() else (source.path,):
@@ -147,37 +147,37 @@ def _settings(source: Input, config: Config, options: Options) -> str:
 
 
 def _read(arrays: Path, settings: str) -> dict[str, np.ndarray] | None:
-    """The arrays of a clip that is done by these very settings; None where there are none, or an image is gone."""
+    """Return the arrays of a clip written with the same settings; None if there are none or an image is missing."""
     try:
-        # Opened here, for numpy leaves a file open that is no archive.
+        # Opened here because numpy leaves a file open that is not an archive.
         with arrays.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            done = dict(file) if str(file["settings"]) == settings else None
-    except Exception:  # whatever a file that is no such archive raises: it is written anew
+            loaded = dict(file) if str(file["settings"]) == settings else None
+    except Exception:  # any error of a file that is not such an archive: it is written again
         return None
-    return done if done and all(path.exists() for path in _images(arrays, done)) else None
+    return loaded if loaded and all(path.exists() for path in _images(arrays, loaded)) else None
 
 
 def _images(arrays: Path, done: dict[str, np.ndarray]) -> list[Path]:
-    """The image of each frame measured."""
+    """Return the image path of each measured frame."""
     if arrays.name == ARRAYS:
         return [arrays.with_name(f"{name}.png") for name in done["names"].tolist()]
     return [arrays.with_suffix(".png")]
 
 
 def _measure(path: Path, config: Config, options: Options) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Images of a clip by name, and its arrays; docs/flow.md says the shape and unit of each."""
-    timed = not path.is_dir() or options.fps is not None  # a folder has no rate, and only averages need one
+    """Return the images of a clip by name, and its arrays; docs/flow.md has the shape and unit of each."""
+    timed = not path.is_dir() or options.fps is not None  # a folder has no frame rate, and only averages need one
     if not timed and config.motion.average_ms:
         raise media.no_rate(path)
     clip = media.read_clip(path, options.fps if timed else 1.0)._replace(id=str(path))
-    measure = fields.aligned if options.align else fields.unaligned
-    flow = measure(clip, config, largest=options.largest)
+    compute_flow = fields.aligned if options.align else fields.unaligned
+    flow = compute_flow(clip, config, largest=options.largest)
     encoded = [fields.encode(*field, options.size, options.crop) for field in zip(flow.flow, flow.strain, strict=True)]
     names = np.array(_names(path, len(clip.frames)))[flow.index]
-    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)[flow.index].astype(np.float32)
+    frame_times = times.frame_times(len(clip.frames), clip.fps, clip.numbers)[flow.index].astype(np.float32)
     arrays = {
         **flow._asdict(),
-        "times_ms": taken if timed else np.full_like(taken, np.nan),
+        "times_ms": frame_times if timed else np.full_like(frame_times, np.nan),
         "limits": np.stack([limits for _, limits in encoded]),
         "names": names,
         "frames": len(clip.frames),
@@ -188,7 +188,7 @@ def _measure(path: Path, config: Config, options: Options) -> tuple[dict[str, np
 
 
 def _names(path: Path, count: int) -> list[str]:
-    """Names the images of all frames: as the pictures are called, or by the numbers of frames in a film, from 0."""
+    """Return the image names of all frames: those of the pictures, or frame numbers from 0 for a film."""
     if path.is_dir():
         return [file.stem for file in media.numbered(path).values()]
     return [f"frame_{index:05d}" for index in range(count)]
@@ -201,52 +201,52 @@ def _write_image(path: Path, picture: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
-    """Gives an empty folder beside `path` that takes its name, and its place, when the block ends without an error."""
+    """Yield an empty folder next to `path`; rename it to `path`, replacing it, if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    place = path.with_name(f".{uuid.uuid4().hex}")
-    place.mkdir()
+    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    temporary.mkdir()
     try:
-        yield place
+        yield temporary
         shutil.rmtree(path, ignore_errors=True)
-        place.rename(path)
+        temporary.rename(path)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _row(source: Input, options: Options, done: dict[str, np.ndarray], arrays: Path) -> dict[str, object]:
-    """The row of a clip: of its one image, or of that with the largest movement."""
-    place = int(done["magnitude"].argmax())
-    image = _images(arrays, done)[place]
+    """Return the sheet row of a clip, for its single image or the one with the largest movement."""
+    index = int(done["magnitude"].argmax())
+    image = _images(arrays, done)[index]
     motion = json.loads(str(done["settings"]))["motion"] | ({} if options.align else {"stabilise": "none"})
     values = [
         *("", source.subject, source.clip, "", image.as_posix(), arrays.as_posix(), "/".join(source.parts)),
-        *(int(done["frames"]), _cell(done["fps"]), int(done["since"][place]), int(done["index"][place])),
-        *(_cell(done["times_ms"][place]), _cell(done["magnitude"][place])),
+        *(int(done["frames"]), _cell(done["fps"]), int(done["since"][index]), int(done["index"][index])),
+        *(_cell(done["times_ms"][index]), _cell(done["magnitude"][index])),
         *(motion[name] for name in ("flow", "first_look", "reference", "stabilise", "average_ms")),
-        *(options.align, options.crop, options.size, *map(_cell, done["limits"][place].reshape(-1))),
+        *(options.align, options.crop, options.size, *map(_cell, done["limits"][index].reshape(-1))),
     ]
     return dict(zip(HEADER, values, strict=True))
 
 
 def _cell(value: np.ndarray | np.floating) -> float | str:
-    """A number of the sheet, nothing where it is not known."""
+    """Return a number for the sheet; empty if it is NaN."""
     return "" if np.isnan(value) else round(float(value), 6)
 
 
 def write_sheet(rows: list[dict[str, object]], path: Path, dataset: str) -> None:
-    """Writes the sheet of all clips. What stands in the columns of `LABELS` of an earlier sheet stays.
+    """Write the sheet of all clips. Values in the columns of `LABELS` of an earlier sheet are kept.
 
     Raises:
-      UserError: it cannot be written, or the earlier one cannot be read.
+      UserError: the sheet cannot be written, or the earlier one cannot be read.
     """
-    before: dict[str, dict[str, str]] = {}
+    old_rows: dict[str, dict[str, str]] = {}
     try:
         if path.exists():
             with path.open(newline="", encoding="utf-8-sig") as file:
-                before = {line.get("input", ""): line for line in csv.DictReader(file)}
+                old_rows = {line.get("input", ""): line for line in csv.DictReader(file)}
         for row in rows:
-            kept = {name: before.get(row["input"], {}).get(name) for name in LABELS}
-            row |= {"dataset": dataset} | {name: value for name, value in kept.items() if value}
+            old_labels = {name: old_rows.get(row["input"], {}).get(name) for name in LABELS}
+            row |= {"dataset": dataset} | {name: value for name, value in old_labels.items() if value}
         write_table(path, HEADER, ([row[name] for name in HEADER] for row in rows))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

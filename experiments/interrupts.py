@@ -1,10 +1,11 @@
-"""Ctrl-C and the signals of schedulers: one line and an exit code, wherever in a script they come.
+"""Handle Ctrl-C and the signals of schedulers: one line and an exit code, at any point of a script.
 
-Imported before anything slow, so that the imports themselves are covered; it does nothing unless the program is one of
-the scripts beside it. Until `raise_them` a signal ends the process at once, since nothing has been begun. Afterwards it
-is raised in the main thread as KeyboardInterrupt, so that what is half-written is put away, and `leave` ends the
-process without finalising the interpreter, which under XLA's threads can crash. A main thread that does not hear, as
-while XLA compiles, has `GRACE_S`; so has one that hears a second time.
+This module is imported before anything slow, so that the imports themselves are covered; it does nothing unless the
+program is one of the scripts in this folder. Before `raise_them` a signal ends the process at once, because no work has
+started. Afterwards it is raised in the main thread as KeyboardInterrupt, so that unfinished files are removed, and
+`leave` ends the process without finalising the interpreter, which can crash under XLA's threads. A main thread that
+does not react within `GRACE_S`, for example while XLA compiles, is ended by another thread; a second signal ends the
+process at once.
 """
 
 import os
@@ -20,14 +21,14 @@ from typing import NoReturn
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h
 GRACE_S = 3.0
-# Ctrl-C; kill's default; those that Slurm jobs are usually warned by.
+# Ctrl-C; the default of kill; the two that usually warn Slurm jobs.
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-_heard: list[int] = []  # the signals that came, in order
+_heard: list[int] = []  # the signals received, in order
 
 
 def leave() -> NoReturn:
-    """Say which signal came, put away what is half-written, and end the process and its workers."""
+    """Print which signal came, remove unfinished files, and end the process and its workers."""
     number = _heard[0] if _heard else signal.SIGINT
     name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     files = sys.modules.get("stag_jax.files")
@@ -41,14 +42,14 @@ def leave() -> NoReturn:
         try:
             stream.flush()
         except (OSError, ValueError):
-            pass  # closed, or nobody reads it
-    # Not by `print`: the main thread may be in the middle of one. A progress bar may stand in the line.
+            pass  # closed, or without a reader
+    # Not with `print`: the main thread may be inside one. The line may already hold a progress bar.
     os.write(2, f"\n{name}; run the same command again to go on\n".encode())
     os._exit(INTERRUPTED if number == signal.SIGINT else TRY_AGAIN)
 
 
 def raise_them() -> None:
-    """From here on raise signals as KeyboardInterrupt in the main thread, which then calls `leave`."""
+    """Raise signals as KeyboardInterrupt in the main thread from now on; it then calls `leave`."""
     if not _ours():
         return
     reader, writer = socket.socketpair()
@@ -56,13 +57,13 @@ def raise_them() -> None:
     sys.unraisablehook = _unraisable
     for number in NUMBERS:
         signal.signal(number, _raise)
-    # Handlers run when the main thread comes back to Python; this tells of a signal at once.
+    # Handlers run only when the main thread is back in Python; this reports a signal at once.
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader, writer), name="signals", daemon=True).start()
 
 
 def end_at_once() -> None:
-    """From here on end the process at a signal."""
+    """End the process at a signal from now on."""
     if _ours():
         for number in NUMBERS:
             signal.signal(number, _end)
@@ -77,16 +78,16 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(args: "sys.UnraisableHookArgs") -> None:
-    """Pass over an interrupt that came while a finaliser ran, where it cannot be raised; `_watch` still hears it."""
+    """Ignore an interrupt during a finaliser, where it cannot be raised; `_watch` still handles it."""
     if not issubclass(args.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(args)
 
 
 def _watch(reader: socket.socket, writer: socket.socket) -> None:
-    del writer  # held open for as long as this runs
+    del writer  # the argument keeps it open while this runs
     while True:
         number = reader.recv(1)[0]
-        # Training, and a camera, have handlers of their own while they listen.
+        # Training and the camera install their own handlers while they run.
         if number in NUMBERS and signal.getsignal(number) is _raise:
             time.sleep(GRACE_S)
             if not _heard:
@@ -101,7 +102,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _ours() -> bool:
-    """Return whether this process runs one of the scripts of this folder, and is no worker of one."""
+    """Return whether this process runs a script of this folder and is not a worker of one."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     processes = sys.modules.get("multiprocessing.process")
     worker = processes is not None and processes.parent_process() is not None

@@ -1,4 +1,4 @@
-"""Jobs of a sweep on a cluster, through submitit: one job of an array for each program. The only import of submitit."""
+"""Submit the jobs of a sweep to a cluster with submitit: one array job per program. The only import of submitit."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from stag_jax.types import UserError
 
 
 def slurm_flags() -> None:
-    """Defines --slurm and how its jobs are."""
+    """Define --slurm and the settings of its jobs."""
     flags.DEFINE_bool("slurm", False, "Submit each program as a job of a Slurm array, wait, then report.")
     flags.DEFINE_enum("slurm_cluster", "slurm", ["slurm", "local"], "local: processes of this machine, to try it out.")
     flags.DEFINE_string("slurm_partition", None, "Partition of the jobs.")
@@ -24,12 +24,12 @@ def slurm_flags() -> None:
 
 
 def wanted() -> bool:
-    """Whether jobs are to be submitted."""
+    """Return whether jobs are to be submitted."""
     return flags.FLAGS.slurm
 
 
 class SweepJob:
-    """One program of a sweep: the command line of the sweep, with --only. Queued again where it was cut short."""
+    """One program of a sweep: the command line of the sweep with --only. Queued again if it was cut short."""
 
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.command, self.name = list(command), name
@@ -37,24 +37,24 @@ class SweepJob:
     def __call__(self) -> str:
         code = interrupts.TRY_AGAIN
         while code == interrupts.TRY_AGAIN:
-            # It saves its state and leaves when somebody asks; where that was not the scheduler, it goes on here.
+            # On a signal it saves its state and exits; if the scheduler did not send the signal, it continues here.
             code = subprocess.run([*self.command, f"--only={self.name}"], check=False).returncode
         if code:
             raise RuntimeError(f"{self.name} ended with code {code}; its log tells why")
         return self.name
 
     def checkpoint(self) -> Any:
-        """What submitit asks for when the scheduler is about to stop the job: the same again, which goes on."""
+        """Return the job to queue again when the scheduler is about to stop this one: the same, which resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def submit(names: Sequence[str], folder: Path) -> None:
-    """Submits one job for each name, and waits until all are done.
+    """Submit one job for each name, and wait until all are done.
 
     Raises:
-      UserError: submitit is missing, Slurm is, or a job failed; the first that did is named with its log.
+      UserError: submitit or Slurm is missing, or a job failed; the first failed job is named with its log.
     """
     try:
         import submitit
@@ -65,9 +65,9 @@ def submit(names: Sequence[str], folder: Path) -> None:
         executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=values.slurm_cluster)
     except RuntimeError as error:
         raise UserError(f"--slurm: {error}") from error
-    own = {f"--{name}" for name in values if name.startswith("slurm")} | {"--slurm"}
-    # The same command without what concerns submitting.
-    command = [sys.executable, *(arg for arg in sys.argv if arg.split("=")[0] not in own)]
+    slurm_options = {f"--{name}" for name in values if name.startswith("slurm")} | {"--slurm"}
+    # The same command without the flags for submitting.
+    command = [sys.executable, *(arg for arg in sys.argv if arg.split("=")[0] not in slurm_options)]
     executor.update_parameters(timeout_min=values.slurm_minutes, name="stag-sweep", cpus_per_task=values.slurm_cpus)
     if values.slurm_cluster == "slurm":
         executor.update_parameters(

@@ -1,16 +1,16 @@
 """Expressions in video: python experiments/predict.py --video=FILE|FOLDER|GLOB|camera:0 [--workdir=DIR] [--out=DIR].
 
---workdir is a finished run, --model=FILE.stag an exported network (experiments/export.py). Without either the one that
-comes with stag-jax is taken, which has only seen rendered faces: it is there to be tried (docs/MODEL_CARD.md).
+--workdir is a finished run, --model=FILE.stag an exported network (experiments/export.py). Without either, the network
+that comes with stag-jax is used; it was trained on rendered faces only and is for trying out (docs/MODEL_CARD.md).
 
-A recording is looked at through windows that slide over it, and what moves in them is merged into intervals: onset,
-apex, offset, emotion, action units. Printed, and with --out written for each recording as JSON and CSV
-(docs/predictions.md), an MP4 with what was seen drawn into it (--nofilm: none; a camera has none), and a PNG of the
-scores over time. A recording whose JSON is there is passed over, so that a stopped run over a folder goes on. FOLDER
-holds videos, or pictures numbered at the end of their names, which need --fps. camera:0 goes on until Ctrl-C.
+Windows slide over a recording, and the movements in them are merged into intervals: onset, apex, offset, emotion,
+action units. They are printed and, with --out, written for each recording as JSON and CSV (docs/predictions.md), an
+annotated MP4 (--nofilm: none; a camera has none), and a PNG of the scores over time. A recording whose JSON exists is
+skipped, so that a stopped run over a folder resumes. FOLDER holds videos, or pictures numbered at the end of their
+names, which need --fps. camera:0 runs until Ctrl-C.
 
-With --clip each file is one micro-expression clip, from its onset on, and gets one answer. --fold=NAME takes one fold
-of the run instead of the mean of all.
+With --clip each file is one micro-expression clip that begins at its onset, and gets one prediction. --fold=NAME takes
+one fold of the run instead of the mean of all.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -54,7 +54,7 @@ THRESHOLD = cli.number_flag(
 
 
 def main() -> None:
-    """Predicts, prints and writes."""
+    """Predict the expressions of each recording, print and write them."""
     if not VIDEO.value:
         raise UserError("--video=PATH is missing")
     if WORKDIR.value and MODEL.value:
@@ -111,21 +111,21 @@ def _show(outcome: record.Outcome) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in outcome.dropped.items())
     rate = "" if outcome.fps is None else f", {outcome.fps:.1f} frames/s"
     print(f"{outcome.source}: {outcome.frames} frames{rate}" + (f", dropped {dropped}" if dropped else ""))
-    for one in outcome.intervals:
-        print(_line(outcome.units, one))
+    for interval in outcome.intervals:
+        print(_line(outcome.units, interval))
     for (track, reason), gaps in _sorted(outcome.gaps).items():
-        who = "" if track is None else f"face {track}: "
+        face_name = "" if track is None else f"face {track}: "
         seconds = sum(gap.end_ms - gap.start_ms for gap in gaps) / 1000
         first, last = gaps[0].start_ms / 1000, max(gap.end_ms for gap in gaps) / 1000
-        print(f"  nothing said for {seconds:.2f} s between {first:.2f} and {last:.2f} s: {who}{reason}")
+        print(f"  nothing said for {seconds:.2f} s between {first:.2f} and {last:.2f} s: {face_name}{reason}")
 
 
 def _sorted(gaps: Sequence[Gap]) -> dict[tuple[int | None, str], list[Gap]]:
-    """By face and reason: one that is half hidden comes and goes."""
-    found: dict[tuple[int | None, str], list[Gap]] = {}
+    """Group gaps by face and reason, because a half-hidden face appears and disappears repeatedly."""
+    groups: dict[tuple[int | None, str], list[Gap]] = {}
     for gap in gaps:
-        found.setdefault((gap.track, gap.reason), []).append(gap)
-    return found
+        groups.setdefault((gap.track, gap.reason), []).append(gap)
+    return groups
 
 
 if __name__ == "__main__":

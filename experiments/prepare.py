@@ -1,11 +1,11 @@
 """Builds a corpus and the features of its clips: python experiments/prepare.py --dataset=NAME [--manual_dir=DIR].
 
-With --check it builds nothing: it walks the archive, says what is there and lists all that is wrong with it (exit code
-1 where anything is).
+With --check it builds nothing: it reads the archive, prints what it holds and lists all faults (exit code 1 if there
+are any).
 
-Features are those of configs/NAME.py, or of --config=FILE; experiments/train.py then finds both ready. What was found
-in each clip is written below DATA_DIR/reports: clips.csv, one row a clip, and contact sheets of the aligned faces and
-their largest movement. Clips without a usable face are listed, all of them, and are an error unless --skip_faceless.
+Features are those of configs/NAME.py, or of --config=FILE; experiments/train.py then finds both ready. A report on
+the clips is written below DATA_DIR/reports: clips.csv, one row per clip, and contact sheets of the aligned faces and
+their largest movement. All clips without a usable face are listed, and are an error unless --skip_faceless.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -34,7 +34,7 @@ SKIP_FACELESS = flags.DEFINE_bool("skip_faceless", False, "Leave out clips witho
 
 
 def main() -> None:
-    """Builds, extracts, says what there is."""
+    """Build the corpus, extract its features and print a summary."""
     chosen = CONFIG.value is not None
     settings = cli.read_settings(CONFIG, "configs/synth_me.py") if chosen else _own_config(DATASET.value)
     if DATASET.value:
@@ -59,28 +59,28 @@ def main() -> None:
         skip_damaged=SKIP_DAMAGED.value,
         beam_runner=BEAM_RUNNER.value,
     )
-    each = []
+    per_corpus = []
     for folder in folders:
-        found = features.prepare(folder, config)
-        each.append(found)
+        features_of_corpus = features.prepare(folder, config)
+        per_corpus.append(features_of_corpus)
         path = features.cache_path(folder, config)
-        if found.reports:
-            _report(found, Path(data.data_dir) / "reports" / path.stem)
+        if features_of_corpus.reports:
+            _report(features_of_corpus, Path(data.data_dir) / "reports" / path.stem)
         print(f"features {path}")
-    clips = dataset.all_clips(each, skip_faceless=data.skip_faceless)
+    clips = dataset.all_clips(per_corpus, skip_faceless=data.skip_faceless)
     print(f"{', '.join(map(str, folders))}: {len(clips)} clips, {len({clip.subject for clip in clips})} subjects")
     for scheme, counted in dataset.counts(clips).items():
         row = ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
         print(f"{scheme or 'emotions':10} {row}")
     print(f"{clips[0].nodes.shape} (t n d) a clip")
     if chosen:
-        made = dataset.assemble(folders, each, config)
-        row = ", ".join(f"{name} {(made.batch.label == index).sum()}" for index, name in enumerate(data.classes))
-        print(f"this config: {len(made.ids)} clips, {len(set(made.subjects))} subjects: {row}")
+        assembled = dataset.assemble(folders, per_corpus, config)
+        row = ", ".join(f"{name} {(assembled.batch.label == index).sum()}" for index, name in enumerate(data.classes))
+        print(f"this config: {len(assembled.ids)} clips, {len(set(assembled.subjects))} subjects: {row}")
 
 
 def _report(found: features.Prepared, folder: Path) -> None:
-    """Writes the table and the sheets, and prints what stands out. Before any error, for that is when it is needed."""
+    """Write the table and the contact sheets, and print a summary. Called before errors, which need the report."""
     clip_reports.write_table(found.reports, folder / "clips.csv")
     sheets = clip_reports.write_sheets(found.reports, found.tiles, folder)
     doubtful = [row for row in found.reports if quality.doubts(row)]
@@ -91,7 +91,7 @@ def _report(found: features.Prepared, folder: Path) -> None:
 
 
 def _own_config(name: str | None):
-    """The settings of configs/NAME.py."""
+    """Return the settings of configs/NAME.py."""
     if not name:
         raise UserError("--dataset=NAME or --config=FILE is missing")
     return cli.named_config(name)

@@ -1,6 +1,7 @@
 """What a network costs, by block: python experiments/summary.py --config=configs/base.py.
 
-Parameters and operations of one clip, and the time of one clip through the whole. For the time on one core of a CPU:
+Parameters and operations for one clip, and the time of one clip through the whole network. For the time on one core of
+a CPU:
 taskset -c 0 python experiments/summary.py --config=...
 """
 
@@ -13,7 +14,7 @@ CONFIG = cli.config_flag()
 
 
 def main() -> None:
-    """Counts, times, prints."""
+    """Count parameters and operations, time a forward pass and print the table."""
     config = cli.read_config(CONFIG)
     rows = cost.blocks(config)
     print(f"| {'block':12} | parameters | MFLOP a clip |\n| --- | ---: | ---: |")

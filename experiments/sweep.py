@@ -4,10 +4,10 @@
     python experiments/sweep.py --config=configs/sweeps/ablation.py:synth_me --workdir=runs/ablation
 
 Trials that differ only in numbers such as the learning rate are members of one program; others have one each. With
-`inner_folds` the trial of each fold is chosen on inner subjects of its training set alone, and the result of that
-choice is DIR/nested/. DIR/trials.csv holds all trials, DIR/trials/<name>/ each as a run of its own, and
-DIR/inner_scores.png each setting against the inner score. --config.settings.KEY=VALUE changes all trials. Stopped or
-killed, the same command goes on; on SIGTERM it saves and exits with code 75. With --slurm each program is a job of an
+`inner_folds` the trial of each fold is chosen only on inner subjects of its training set, and the result of that
+choice is in DIR/nested/. DIR/trials.csv holds all trials, DIR/trials/<name>/ each as a run of its own, and
+DIR/inner_scores.png each setting against the inner score. --config.settings.KEY=VALUE changes all trials. After a stop
+or kill, the same command resumes; on SIGTERM it saves and exits with code 75. With --slurm each program is a job of an
 array.
 """
 
@@ -36,22 +36,22 @@ launch.slurm_flags()
 
 
 def read_plan(tree: ConfigDict) -> trials.Plan:
-    """The trials of a sweep: those it names, or those drawn from its space.
+    """Return the trials of a sweep: those it names, or those drawn from its space.
 
-    Raises UserError where there are none, or a key does not exist.
+    Raises UserError if there are none, or a key does not exist.
     """
-    named, drawn = tree.get("trials"), tree.get("space")
-    if "settings" not in tree or bool(named) == bool(drawn):
+    named, space_spec = tree.get("trials"), tree.get("space")
+    if "settings" not in tree or bool(named) == bool(space_spec):
         raise UserError("a sweep has `settings` and either `trials` or a `space`, as the files of configs/sweeps do")
-    if drawn:
+    if space_spec:
         count, seed = tree.get("count", 0), tree.get("draw_seed", 0)
-        changed = space.draw(drawn, tree.get("search", "random"), count, seed)
+        changes_by_name = space.draw(space_spec, tree.get("search", "random"), count, seed)
     else:
-        changed = {name: dict(_flat(changes)) for name, changes in named}
-        if len(changed) < len(named):
+        changes_by_name = {name: dict(_flat(changes)) for name, changes in named}
+        if len(changes_by_name) < len(named):
             raise UserError("a sweep's trials must have different names")
     trials = {}
-    for name, changes in changed.items():
+    for name, changes in changes_by_name.items():
         settings = tree.settings.copy_and_resolve_references()
         for key, value in changes.items():
             _set(settings, key, value)
@@ -62,7 +62,7 @@ def read_plan(tree: ConfigDict) -> trials.Plan:
     return trials.Plan(
         settings=cli.from_config_dict(tree.settings),
         trials=trials,
-        changed=changed,
+        changed=changes_by_name,
         inner_folds=tree.get("inner_folds", 0),
         select=select,
         export_all=tree.get("export_all", False),
@@ -84,12 +84,12 @@ def _set(settings: ConfigDict, key: str, value: object) -> None:
         if not hasattr(node, "keys") or group not in node:
             raise UserError(f"unknown config key config.{'.'.join(groups[: index + 1])}")
         node = node[group]
-    # By `update` an unknown key comes in as well, and is named when the settings are read as a whole.
+    # `update` also accepts an unknown key; it is reported when the settings are read as a whole.
     node.update({last: value})
 
 
 def main() -> None:
-    """Runs what is not done yet, then says what was found."""
+    """Run the trials that are not done yet, then print and write the results."""
     plan = read_plan(cli.read_settings(CONFIG, "configs/sweeps/recipe.py:composite_flow"))
     folder = cli.read_workdir(WORKDIR)
     plan = plan._replace(
@@ -112,25 +112,25 @@ def _run(
 ) -> None:
     workdir.keep_programs(folder)
     if launch.wanted():
-        # Here and now, so that jobs which need the same features do not make them at the same time.
+        # Before the jobs start, so that those which need the same features do not extract them at the same time.
         for group in groups:
             dataset.load(corpora[group.config.data], group.config)
         launch.submit([group.name for group in groups], folder)
     if ONLY.value and ONLY.value not in (group.name for group in groups):
         raise UserError(f"--only={ONLY.value}: no such group; there are {', '.join(group.name for group in groups)}")
-    chosen = [group for group in groups if ONLY.value in (None, group.name)]
+    selected = [group for group in groups if ONLY.value in (None, group.name)]
 
     def work(group: trials.Group) -> trials.GroupResult:
         return trials.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
 
-    results = trials.each_group(chosen, work)
+    results = trials.each_group(selected, work)
     if ONLY.value:
         return
-    found = sweep_report.collect(plan, groups, results, folder, corpora[plan.settings.data])
+    collected = sweep_report.collect(plan, groups, results, folder, corpora[plan.settings.data])
     if hosts.first():
-        paths = sweep_report.write(plan, found, folder)
-        print(sweep_report.ranked(plan, found))
-        print(sweep_report.verdict(plan, found))
+        paths = sweep_report.write(plan, collected, folder)
+        print(sweep_report.ranked(plan, collected))
+        print(sweep_report.verdict(plan, collected))
         print("\n".join(map(str, paths)))
 
 

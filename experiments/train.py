@@ -1,7 +1,7 @@
 """Trains and scores every fold of a study: python experiments/train.py --config=configs/synth_me.py --workdir=DIR.
 
-Builds the corpus if it is not there, resumes what the workdir holds, and leaves config.json, metrics.json,
-predictions.csv, predictions_by_seed.csv, log.jsonl and folds/<name>/ in it, and au_predictions.csv where the corpus
+Builds the corpus if it does not exist, resumes a run in the workdir, and writes config.json, metrics.json,
+predictions.csv, predictions_by_seed.csv, log.jsonl and folds/<name>/ into it, and au_predictions.csv if the corpus
 has action units. On SIGTERM it saves and exits with code 75.
 """
 
@@ -19,7 +19,7 @@ cli.host_flags()
 
 
 def main() -> None:
-    """Parses, builds what is missing, runs, prints the table."""
+    """Read the config, build the corpus if needed, train all folds and print the table."""
     config, folder = cli.read_config(CONFIG), cli.read_workdir(WORKDIR)
     cli.connect(config)
     result = loop.run(*cli.set_up(config, folder), profile=PROFILE.value)

@@ -1,8 +1,8 @@
 """Renders a twin of a corpus from its annotation: python experiments/twin.py --dataset=NAME --sheet=FILE --out=DIR.
 
 Procedural faces with the subjects, action units, sides, timings and labels of the sheet, in the corpus' own folders and
-frame names, so that a study can be rehearsed before its recordings are there. No real face is read. The same command
-goes on where it was stopped. Then: experiments/train.py --config.data.manual_dir=DIR.
+frame names, so that a study can be rehearsed before its recordings arrive. No real face is read. The same command
+resumes where it was stopped. Then: experiments/train.py --config.data.manual_dir=DIR.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -24,7 +24,7 @@ SEED = flags.DEFINE_integer("seed", 0, "Who is drawn; another seed is another ca
 
 
 def main() -> None:
-    """Copies the sheet, renders what its clips lack."""
+    """Copy the sheet and render the missing frames of its clips."""
     if not DATASET.value or not SHEET.value or not OUT.value:
         raise UserError("--dataset=NAME, --sheet=FILE and --out=DIR are needed")
     root = Path(OUT.value)

@@ -1,4 +1,4 @@
-"""Rendering what an archive lacks, for `twin.py` and `benchmark.py twin`."""
+"""Render the missing clips of an archive, for `twin.py` and `benchmark.py twin`."""
 
 from pathlib import Path
 
@@ -13,29 +13,29 @@ from stag_jax.face import action_units
 
 
 def render(dataset: str, root: Path, recipe: Recipe) -> None:
-    """Renders what the clips of the sheet in `root` lack, and says what could not be shown."""
-    found = corpus.scan(dataset, manual_dir=root)
-    names = tuple(f"{archive.name(said)}: " for said in found.missing)
-    for problem in found.problems:
+    """Render the missing clips of the sheet in `root`, and print which action units could not be rendered."""
+    scanned = corpus.scan(dataset, manual_dir=root)
+    names = tuple(f"{archive.name(clip)}: " for clip in scanned.missing)
+    for problem in scanned.problems:
         if not problem.startswith(names):
             print(f"left out: {problem}")
-    everyone = [*(entry.said for entry in found.entries), *found.missing]
-    plan = stage.orders(sorted(everyone, key=archive.name), {archive.name(said): _units(said) for said in everyone})
-    missing = {archive.name(said) for said in found.missing}
-    wanted = [order for order in plan if archive.name(order.said) in missing]
-    for _ in tqdm(stage.act(wanted, root, recipe), total=len(wanted), desc="rendering", unit="clip"):
+    clips = [*(entry.said for entry in scanned.entries), *scanned.missing]
+    orders = stage.orders(sorted(clips, key=archive.name), {archive.name(clip): _units(clip) for clip in clips})
+    missing = {archive.name(clip) for clip in scanned.missing}
+    to_render = [order for order in orders if archive.name(order.said) in missing]
+    for _ in tqdm(stage.act(to_render, root, recipe), total=len(to_render), desc="rendering", unit="clip"):
         pass
-    annotated = [order for order in plan if order.units is not None]
+    annotated = [order for order in orders if order.units is not None]
     partly = sum(any(unit not in UNITS for unit, _ in order.units) for order in annotated)
     still = sum(not any(unit in UNITS for unit, _ in order.units) for order in annotated)
-    print(f"{root}: {len(plan)} clips of {len({order.said.subject for order in plan})} subjects")
+    print(f"{root}: {len(orders)} clips of {len({order.said.subject for order in orders})} subjects")
     if partly:
-        known = ", ".join(map(str, sorted(UNITS)))
-        print(f"{partly} clips have action units besides {known}, which are not rendered; {still} of all show none")
+        unit_list = ", ".join(map(str, sorted(UNITS)))
+        print(f"{partly} clips have action units besides {unit_list}, which are not rendered; {still} of all show none")
 
 
 def _units(said: Said) -> list[tuple[int, str]] | None:
-    """The action units of a clip and their sides, those that are not certain left out."""
+    """Return the certain action units of a clip with their sides; None if it has no annotation."""
     if said.action_units is None:
         return None
     parsed = action_units.parse(said.action_units, clip=archive.name(said))

@@ -1,7 +1,7 @@
 """The clips of a run, to look at: python experiments/view.py --workdir=DIR [--port=8765] [--nobrowser].
 
-Serves a page on this machine only: every clip that was tested, its aligned face as a film, flow, attention, action
-units and prediction. Ctrl-C ends it.
+Serves a page on this machine only: every tested clip with its aligned face as a film, flow, attention, action units and
+prediction. Ctrl-C ends it.
 """
 
 import stag_experiments.interrupts  # noqa: F401
@@ -27,7 +27,7 @@ BROWSER = flags.DEFINE_bool("browser", True, "Open the page, where there is a sc
 
 
 def main() -> None:
-    """Loads, serves until interrupted."""
+    """Load the run and serve the page until interrupted."""
     folder = cli.read_workdir(WORKDIR)
     if not importlib.util.find_spec("flask"):
         raise UserError('the viewer needs Flask, which the extra "view" brings: pip install -e ".[view]"')
@@ -45,7 +45,7 @@ def main() -> None:
 def _tell(address: str) -> None:
     print(f"{address}  (Ctrl-C stops)", flush=True)
     screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    # Without a screen, a browser would be one of text in this very terminal.
+    # Without a screen, a text browser would open in this terminal.
     if BROWSER.value and screen:
         webbrowser.open(address)
 

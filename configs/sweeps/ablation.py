@@ -1,9 +1,9 @@
-"""STAG with one block switched off at a time, beside the models that never had it; on the corpus that is named.
+"""STAG with one block switched off at a time, and the baseline models; on the named corpus.
 
     python experiments/sweep.py --config=configs/sweeps/ablation.py:synth_me --workdir=runs/ablation
 
 The name after the colon is that of a study in configs/: synth_me, synth_me_order or composite_flow. Every trial has the
-folds and seeds of the first, "full", with which it is compared.
+folds and seeds of the first, "full", and is compared with it.
 """
 
 from ml_collections import ConfigDict
@@ -31,12 +31,12 @@ TRIALS = {
     "apex_only": {"model": {"name": "apex_only"}},
     "two_stream": {"model": {"name": "two_stream"}},
 }
-# Where a clip is one flow image there is no time to model.
+# Without meaning where a clip is one flow image: it has no time axis.
 IN_TIME = ("no_time_edges", "mean_over_frames", "uniform_selection", "apex_only", "two_stream")
 
 
 def get_config(corpus: str = "synth_me") -> ConfigDict:
-    """`settings`: those of the first trial. `trials`: pairs of a name and what it changes, in order."""
+    """Return `settings`, those of the first trial, and `trials`, ordered pairs of a name and its changes."""
     settings = settings_of(STUDIES, corpus)
     settings.seeds = (0, 1, 2)
     skipped = set(IN_TIME) if settings.graph.kind == "grid" else set()

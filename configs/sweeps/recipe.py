@@ -1,8 +1,8 @@
-"""A random search of the recipe: sixteen trials in one program, chosen on inner subjects; on the corpus that is named.
+"""A random search of the training recipe: sixteen trials in one program, chosen on inner subjects; on the named corpus.
 
     python experiments/sweep.py --config=configs/sweeps/recipe.py:composite_flow --workdir=runs/recipe
 
-The name after the colon is one of STUDIES. All these settings are numbers, so all trials, folds and inner
+The name after the colon is one of STUDIES. All settings searched are numbers, so all trials, folds and inner
 folds are members of one compiled program.
 """
 
@@ -43,7 +43,7 @@ SPACE = (
 
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
-    """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
+    """Return `settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
     settings = settings_of(STUDIES, study)
     return ConfigDict(
         {

@@ -1,10 +1,10 @@
-"""Students of a finished run, smaller and smaller, each with its teacher and without; on the corpus that is named.
+"""Students of a finished run, of decreasing size, each trained with and without its teacher; on the named corpus.
 
     python experiments/benchmark.py smaller --config=configs/sweeps/smaller.py --workdir=runs/synth_me --out=DIR
 
-The workdir is that of the teacher, a finished run of the study: synth_me, or what a colon and a name behind the file
-say, one of STUDIES. A student with a teacher and the one without are members of one program. By
-experiments/sweep.py they can be trained as well, with --config.settings.distil.teacher=DIR.
+The workdir is that of the teacher, a finished run of the study: synth_me, or the one of STUDIES named after a colon
+behind the file. A student with a teacher and the same one without are members of one program. They can also be trained
+by experiments/sweep.py, with --config.settings.distil.teacher=DIR.
 """
 
 from ml_collections import ConfigDict
@@ -29,13 +29,13 @@ STUDENTS = {
 
 
 def get_config(study: str = "synth_me") -> ConfigDict:
-    """`settings`: those of the study. `trials`: every student, taught and alone."""
+    """Return `settings`, those of the study, and `trials`, every student with and without a teacher."""
     settings = settings_of(STUDIES, study)
     settings.distil.teacher = f"runs/{study}"
-    share = settings.distil.weight
+    teacher_weight = settings.distil.weight
     trials = tuple(
         (f"{name}{ending}", {**changes, "distil": {"weight": weight}})
         for name, changes in STUDENTS.items()
-        for ending, weight in (("_alone", 0.0), ("_taught", share))
+        for ending, weight in (("_alone", 0.0), ("_taught", teacher_weight))
     )
     return ConfigDict({"settings": settings, "trials": trials, "export_all": True})

@@ -1,8 +1,8 @@
-"""A grid over the size of the network and its learning rate, chosen on inner subjects; on the corpus that is named.
+"""A grid over the size of the network and its learning rate, chosen on inner subjects; on the named corpus.
 
     python experiments/sweep.py --config=configs/sweeps/widths.py:composite_flow --workdir=runs/widths
 
-Widths are compiled, learning rates are not: four programs of two trials each.
+Widths and layers are compiled into a program, learning rates are not: four programs of two trials each.
 """
 
 from ml_collections import ConfigDict
@@ -18,6 +18,6 @@ SPACE = (
 
 
 def get_config(study: str = "composite_flow") -> ConfigDict:
-    """`settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
+    """Return `settings`, `space`, how to search it, and on how many inner folds the trials are compared."""
     settings = settings_of(STUDIES, study)
     return ConfigDict({"settings": settings, "space": SPACE, "search": "grid", "inner_folds": 3, "select": "uf1"})

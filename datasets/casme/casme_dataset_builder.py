@@ -22,17 +22,17 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    sheet = annotation.sheet(found, NEEDED)
-    said, problems = annotation.describe(sheet, _said)
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    sheet = annotation.sheet(contents, NEEDED)
+    clips, problems = annotation.describe(sheet, _said)
     about = {"sheet": str(sheet.path)}
-    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
 
 
 def _said(row: Row, where: str) -> Said:

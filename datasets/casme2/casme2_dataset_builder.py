@@ -32,25 +32,25 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    sheet = annotation.sheet(found, NEEDED, best=_rank)
-    said, problems = annotation.describe(sheet, _said)
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    sheet = annotation.sheet(contents, NEEDED, best=_rank)
+    clips, problems = annotation.describe(sheet, _said)
     if variant.errata:
-        said = [annotation.amend(each, ERRATA) for each in said]
-    # Some releases of the frames have the f at the end of a clip's name that others leave out.
-    said = [each if found.find(*each.folder) else _other_name(each, found) for each in said]
-    about = {"sheet": str(sheet.path), "version": annotation.version(said, VERSIONS)}
-    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+        clips = [annotation.amend(clip, ERRATA) for clip in clips]
+    # Some releases of the frames have an f at the end of a clip's name, others do not.
+    clips = [clip if contents.find(*clip.folder) else _other_name(clip, contents) for clip in clips]
+    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
+    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
 
 
 def _rank(sheet: Sheet) -> tuple[bool, str]:
-    """Known versions first, of those the newest."""
+    """Return the rank of a sheet: known versions before unknown ones, newer before older."""
     version = annotation.version(annotation.describe(sheet, _said)[0], VERSIONS)
     return (version in VERSIONS, version if version in VERSIONS else "")
 

@@ -33,42 +33,42 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    mine = variant.part == "part_a"
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    is_part_a = variant.part == "part_a"
 
     def rank(sheet: Sheet) -> tuple[bool, int]:
-        # Part A alone has an apex; sheets of micro-expressions alone are shorter than those of all.
-        return any("apex" in row.cells for row in sheet.rows) == mine, -len(sheet.rows)
+        # Only part A has an apex; sheets of micro-expressions alone are shorter than sheets of all expressions.
+        return any("apex" in row.cells for row in sheet.rows) == is_part_a, -len(sheet.rows)
 
-    sheet = annotation.sheet(found, NEEDED, columns=COLUMNS, best=rank)
-    said, problems = annotation.describe(sheet, _said)
-    known = {name: counts for name, counts in VERSIONS.items() if name.startswith("part A") == mine}
-    about = {"sheet": str(sheet.path), "version": annotation.version(said, known)}
-    return archive.gather_folders(NAME, said, found, problems=problems, about=about)
+    sheet = annotation.sheet(contents, NEEDED, columns=COLUMNS, best=rank)
+    clips, problems = annotation.describe(sheet, _said)
+    versions = {name: counts for name, counts in VERSIONS.items() if name.startswith("part A") == is_part_a}
+    about = {"sheet": str(sheet.path), "version": annotation.version(clips, versions)}
+    return archive.gather_folders(NAME, clips, contents, problems=problems, about=about)
 
 
 def _said(row: Row, where: str) -> Said | None:
     if "macro" in row.cells.get("kind", "").casefold():
         return None
     subject, film, emotion = annotation.required(row, "subject", "clip", "emotion")
-    found = annotation.marks(row)
-    if found["onset"] is None or found["offset"] is None:
+    marks = annotation.marks(row)
+    if marks["onset"] is None or marks["offset"] is None:
         raise ValueError(f"{subject} {film}: no onset or no offset given")
     return Said(
         subject=f"spNO.{annotation.number(subject)}",
-        # One film holds several expressions: only the onset tells them apart.
-        clip=f"{film}_{found['onset']}",
+        # One film holds several expressions, which differ only by their onset.
+        clip=f"{film}_{marks['onset']}",
         emotion=emotion,
         fps=FPS,
         where=where,
         folder=(f"spNO.{annotation.number(subject)}", film, "color"),
         action_units=row.cells.get("units"),
         objective=annotation.roman(row.cells.get("objective", "")),
-        **found,
+        **marks,
     )

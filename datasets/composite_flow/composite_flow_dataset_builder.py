@@ -38,7 +38,7 @@ class Builder(tfds.core.ShardBasedBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """What `prepare.py --check` looks at. Raises CorpusError as `read_rows` does."""
+        """Scan the archive below `root`, for `prepare.py --check`. Raises CorpusError as `read_rows` does."""
         rows = read_rows(root)
         entries = [
             Entry(
@@ -69,31 +69,31 @@ class Builder(tfds.core.ShardBasedBuilder):
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The label sheet in `folder`, each row with the image that it names.
+    """Return the rows of the label sheet in `folder`, each with its image.
 
-    Images are found by `<subject>_<clip>`, whatever folder they lie in and whatever spaces surround their names
-    (the public archive has one before `.png`).
+    Images are found by `<subject>_<clip>`, in any folder and with any spaces around their names (the public archive has
+    one before `.png`).
 
     Raises:
       CorpusError: no sheet or several, a missing column, a row without subject or clip, an unknown label, a clip
-        named twice, or an image that is not there; the line names the sheet's row or the file.
+        listed twice, or a missing image; the message names the row of the sheet or the file.
     """
     sheet, table = _sheet(folder)
-    # Without surrounding spaces; of two files with the same name the first, in order, is taken everywhere.
+    # Names without surrounding spaces; of two files with the same name the first in sorted order is used.
     images = {path.stem.strip(): path for path in sorted(folder.rglob("*.png"), reverse=True)}
     rows: dict[tuple[str, str, str], Row] = {}
     missing = []
     for number, line in enumerate(table, start=2):
         dataset, subject, clip, label = ((line[column] or "").strip() for column in COLUMNS)
-        where = f"{sheet.name} row {number}"
+        place = f"{sheet.name} row {number}"
         if not dataset or not subject:
-            raise corpus.CorpusError(f"{where}: no {'subject' if dataset else 'dataset'} given")
+            raise corpus.CorpusError(f"{place}: no {'subject' if dataset else 'dataset'} given")
         if not clip:
-            raise corpus.CorpusError(f"{where}: subject {subject} of {dataset} has no clip (filename_o is empty)")
+            raise corpus.CorpusError(f"{place}: subject {subject} of {dataset} has no clip (filename_o is empty)")
         if label not in EMOTIONS:
-            raise corpus.CorpusError(f"{where}: label {label!r} of {subject}/{clip} is none of {', '.join(EMOTIONS)}")
+            raise corpus.CorpusError(f"{place}: label {label!r} of {subject}/{clip} is none of {', '.join(EMOTIONS)}")
         if (dataset, subject, clip) in rows:
-            raise corpus.CorpusError(f"{where}: clip {dataset}/{subject}/{clip} is listed twice")
+            raise corpus.CorpusError(f"{place}: clip {dataset}/{subject}/{clip} is listed twice")
         image = images.get(f"{subject}_{clip}")
         if image is None:
             missing.append(f"{subject}_{clip}.png")
@@ -108,25 +108,25 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def _sheet(folder: Path) -> tuple[Path, list[dict[str, str]]]:
-    """The one CSV of the folder that has the columns of a label sheet."""
-    found = []
+    """Return the only CSV of the folder with the columns of a label sheet. Raises CorpusError for none or several."""
+    sheets = []
     for path in sorted(folder.glob("*.csv")):
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
                 if set(COLUMNS) <= set(reader.fieldnames):
-                    found.append((path, list(reader)))
+                    sheets.append((path, list(reader)))
         except (UnicodeDecodeError, csv.Error) as error:
             raise corpus.CorpusError(f"{path} cannot be read as CSV: {error}") from error
-    if len(found) != 1:
-        what = "no CSV" if not found else f"several CSVs ({', '.join(path.name for path, _ in found)})"
-        raise corpus.CorpusError(f"{what} with the columns {', '.join(COLUMNS)} in {folder}")
-    return found[0]
+    if len(sheets) != 1:
+        count_text = "no CSV" if not sheets else f"several CSVs ({', '.join(path.name for path, _ in sheets)})"
+        raise corpus.CorpusError(f"{count_text} with the columns {', '.join(COLUMNS)} in {folder}")
+    return sheets[0]
 
 
 def _readable(path: Path) -> bytes:
-    """The file's bytes, once they are known to decode to a three-channel 8-bit image."""
+    """Return the bytes of a file. Raises CorpusError unless they decode to a three-channel 8-bit image."""
     data = path.read_bytes()
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if image is None:

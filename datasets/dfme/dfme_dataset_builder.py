@@ -25,7 +25,7 @@ VERSIONS = {
         "testB": (41, 37, 58, 38, 42, 35, 48),
     }.items()
 }
-UNLABELLED = "unknown"  # emotion of clips whose sheet came without labels
+UNLABELLED = "unknown"  # emotion of clips whose sheet has no labels
 # The original naming: frames a second by part of the corpus, and the emotion in the name of the clip.
 _CLIP = re.compile(r"sub(?P<subject>\d+)-.*-(?P<emotion>[a-z]+)", re.IGNORECASE)
 _PART_FPS = (("200fps", 200.0), ("500fps", 500.0), ("parta", 500.0), ("partb", 300.0), ("partc", 200.0))
@@ -42,35 +42,35 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where there are neither sheets nor the original folders."""
+        """Scan the archive below `root`. Raises CorpusError if it has neither sheets nor the original folders."""
         return scan(root)
 
 
 def scan(root: Path) -> Archive:
-    """What lies below `root`: by its sheets if there are any, otherwise by the names of the original folders."""
-    found = tree.walk(root)
-    tables = sheets.find(found.tables, COLUMNS, NEEDED)
+    """Scan the archive below `root`: by its sheets if there are any, else by the names of the original folders."""
+    contents = tree.walk(root)
+    tables = sheets.find(contents.tables, COLUMNS, NEEDED)
     if not tables:
-        said = list(_original(found))
-        if not said:
+        clips = list(_original(contents))
+        if not clips:
             raise CorpusError(f"neither a sheet of DFME nor a folder micro/<emotion>/<clip> below {root}")
-        return archive.gather_folders(NAME, said, found, about={"layout": "original folders"})
-    said, problems, about = [], [], {"layout": "CCAC2024"}
+        return archive.gather_folders(NAME, clips, contents, about={"layout": "original folders"})
+    clips, problems, about = [], [], {"layout": "CCAC2024"}
     for sheet in tables:
-        rows, wrong = annotation.describe(sheet, _said)
+        rows, unreadable = annotation.describe(sheet, _said)
         version = "without labels"
-        if any(each.emotion != UNLABELLED for each in rows):
+        if any(clip.emotion != UNLABELLED for clip in rows):
             version = annotation.version(rows, VERSIONS)
-        # What it holds says which part it is of; where it has no labels, or others, its name does.
+        # Its counts tell the part; without labels, or with unknown counts, its file name does.
         part = version if version in VERSIONS else _part(sheet)
         about[f"sheet of {part}"] = f"{sheet.path} ({version})"
-        said += [each._replace(part=part) for each in rows]
-        problems += wrong
-    return archive.gather_folders(NAME, said, found, problems=problems, about=about)
+        clips += [clip._replace(part=part) for clip in rows]
+        problems += unreadable
+    return archive.gather_folders(NAME, clips, contents, problems=problems, about=about)
 
 
 def _part(sheet: Sheet) -> str:
-    """Which part a sheet is of, by its name."""
+    """Return the part of the corpus that a sheet belongs to, by its file name."""
     name = sheets.fold(sheet.path.stem)
     for part in PARTS:
         if part.casefold() in name:

@@ -25,30 +25,30 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    # The sheet with extras has the same rows and is not needed.
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    # The sheet named "extra" has the same rows and is not needed.
     sheet = annotation.sheet(
-        found, NEEDED, columns=COLUMNS, best=lambda sheet: "extra" not in sheet.path.name.casefold()
+        contents, NEEDED, columns=COLUMNS, best=lambda sheet: "extra" not in sheet.path.name.casefold()
     )
-    said, problems = annotation.describe(sheet, _said)
-    said = [_fit(each, found) for each in said]
+    clips, problems = annotation.describe(sheet, _said)
+    clips = [_fit(clip, contents) for clip in clips]
     about = {"sheet": str(sheet.path)}
-    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
 
 
 def _fit(said: Said, found: tree.Tree) -> Said:
-    """Without the marks where a folder holds the clip alone, numbered anew: then all of it is the clip."""
+    """Remove the marks of a clip whose folder holds only this clip with new frame numbers: all frames belong to it."""
     folders = found.find(*said.folder)
     if not folders or said.onset is None or said.offset is None:
         return said
-    there = tree.numbered(found.images[folders[0]])
-    if any(said.onset <= number <= said.offset for number in there) or len(there) == said.offset - said.onset + 1:
+    frames = tree.numbered(found.images[folders[0]])
+    if any(said.onset <= number <= said.offset for number in frames) or len(frames) == said.offset - said.onset + 1:
         return said
     return said._replace(onset=None, apex=None, offset=None)
 
@@ -57,8 +57,8 @@ def _said(row: Row, where: str) -> Said | None:
     if row.cells["subject"].casefold() in ("total", "sum"):
         return None
     subject, clip = annotation.required(row, "subject", "clip")
-    marked = [name for name in CLASSES if row.cells.get(name) not in (None, "", "0")]
-    emotion = "+".join(marked) or row.cells.get("emotion", "").casefold()
+    emotions = [name for name in CLASSES if row.cells.get(name) not in (None, "", "0")]
+    emotion = "+".join(emotions) or row.cells.get("emotion", "").casefold()
     if not emotion:
         raise ValueError(f"{clip}: no emotion given")
     return Said(

@@ -43,38 +43,38 @@ class Builder(building.ArchiveBuilder):
         return self.dataset_info_from_configs(features=features, metadata=tfds.core.MetadataDict())
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no CSV can be read."""
+        """Scan the corpus below `root`. Raises CorpusError if no CSV can be read."""
         return scan(root)
 
     @staticmethod
     def record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
-        """The record of a clip; a film is stored as the file that it is."""
+        """Return the record of a clip; a film is stored as its unchanged file."""
         if entry.video:
             return {**building.to_record(entry, []), "video": frames[0], "suffix": entry.files[0].suffix}
         return {**building.to_record(entry, frames), "video": "", "suffix": ""}
 
 
 def scan(root: Path) -> Archive:
-    """What the table in `root` lists. Paths are relative to it, or absolute."""
+    """Scan the clips listed by the table in `root`. Paths are absolute, or relative to `root`."""
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() in sheets.EXCEL + sheets.TEXT)
     sheet = annotation.sheet(tree.Tree(root, tables, {}, {}, []), NEEDED, columns=COLUMNS)
-    said, problems = annotation.describe(sheet, _said)
+    clips, problems = annotation.describe(sheet, _said)
 
     def find(said: Said, remarks: list[str]) -> Entry:
         path = root / said.folder[0]
         if path.is_dir():
-            found = [file for file in path.iterdir() if file.suffix.lower() in tree.IMAGES]
-            if not found:
+            pictures = [file for file in path.iterdir() if file.suffix.lower() in tree.IMAGES]
+            if not pictures:
                 raise CorpusError(f"{path} holds no picture ({said.where})")
             if said.fps <= 0:
                 raise CorpusError(f"no fps given, which a folder of frames needs ({said.where})")
-            return archive.cut(said, path, found, remarks)
+            return archive.cut(said, path, pictures, remarks)
         if not path.is_file():
             raise CorpusError(f"{path} does not exist ({said.where})")
         marks = (-1 if mark is None else mark for mark in (said.onset, said.apex, said.offset))
         return Entry(said, (path,), (), *marks, video=True)
 
-    return archive.gather(NAME, said, find, problems=problems, about={"sheet": str(sheet.path)})
+    return archive.gather(NAME, clips, find, problems=problems, about={"sheet": str(sheet.path)})
 
 
 def _said(row: Row, where: str) -> Said:
@@ -87,7 +87,7 @@ def _said(row: Row, where: str) -> Said:
         fps=float(fps) if fps else 0.0,
         where=where,
         folder=(path,),
-        # An empty cell says that nobody looked; 0 says that no unit was seen.
+        # An empty cell means not annotated; 0 means that no unit was seen.
         action_units=row.cells.get("units") or None,
         objective=annotation.roman(row.cells.get("objective", "")),
         part=row.cells.get("part", ""),

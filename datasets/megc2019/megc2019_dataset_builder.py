@@ -13,7 +13,7 @@ from stag_datasets.samm import samm_dataset_builder as samm
 from stag_datasets.smic import smic_dataset_builder as smic
 
 NAME = "megc2019"
-# What the composite counts as which class. In CASME II, fear and sadness are negative by the rules and not in it.
+# Emotion -> class of the composite. In CASME II fear and sadness are negative by its rules, but are not part of it.
 CLASSES = {
     "casme2": {"disgust": "negative", "repression": "negative", "happiness": "positive", "surprise": "surprise"},
     "samm": {
@@ -23,8 +23,8 @@ CLASSES = {
     },
     "smic": {name: name for name in ("negative", "positive", "surprise")},
 }
-# Of CASME II: two clips whose apex cannot be used, and three that are surprise in the sheet of 2019, sadness in that of
-# 2014.
+# Clips of CASME II: two whose apex cannot be used, and three that are surprise in the sheet of 2019 but sadness in that
+# of 2014.
 LEFT_OUT = {
     ("casme2", "sub04", "EP12_01f"),
     ("casme2", "sub05", "EP09_05f"),
@@ -50,45 +50,45 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where one of the three has no folder, or its sheet cannot be read."""
+        """Scan the archive below `root`. Raises CorpusError if one of the three has no folder or no readable sheet."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """The three archives below `root` as one, cut down to the composite, its counts checked."""
-    made = Archive(NAME, [], [], [], [], {}, [])
+    """Scan the three archives below `root` as one, keep the clips of the composite, and check their counts."""
+    composite = Archive(NAME, [], [], [], [], {}, [])
     high_speed = Variant(name=variant.name, part="HS", cropped=variant.cropped)
-    for name, scan_one, of in (
+    for name, scan_one, corpus_variant in (
         ("casme2", casme2.scan, variant),
         ("samm", samm.scan, variant),
         ("smic", smic.scan, high_speed),
     ):
         if not (root / name).is_dir():
             raise CorpusError(f"{root} has no folder {name}")
-        found = scan_one(root / name, of)
-        kept = [entry for each in found.entries if (entry := _classed(name, each))]
-        made.entries.extend(kept)
-        made.problems.extend([*found.problems, *_miscounted(name, kept)])
-        made.remarks.extend(found.remarks)
-        made.repairs.extend(found.repairs)
-        made.about.update({f"{name} {key}": value for key, value in found.about.items() if key != "clips"})
-    made.about["clips"] = str(len(made.entries))
-    return made
+        scanned = scan_one(root / name, corpus_variant)
+        kept = [entry for candidate in scanned.entries if (entry := _classed(name, candidate))]
+        composite.entries.extend(kept)
+        composite.problems.extend([*scanned.problems, *_miscounted(name, kept)])
+        composite.remarks.extend(scanned.remarks)
+        composite.repairs.extend(scanned.repairs)
+        composite.about.update({f"{name} {key}": value for key, value in scanned.about.items() if key != "clips"})
+    composite.about["clips"] = str(len(composite.entries))
+    return composite
 
 
 def _classed(name: str, entry: Entry) -> Entry | None:
-    """With the composite's own class for an emotion; None for a clip that is not in it."""
-    said = entry.said
-    emotion = CLASSES[name].get(said.emotion.casefold())
-    if emotion is None or (name, said.subject, said.clip) in LEFT_OUT:
+    """Return the entry with the composite's class as its emotion; None for a clip that is not in the composite."""
+    clip = entry.said
+    emotion = CLASSES[name].get(clip.emotion.casefold())
+    if emotion is None or (name, clip.subject, clip.clip) in LEFT_OUT:
         return None
-    return entry._replace(said=said._replace(emotion=emotion, dataset=name))
+    return entry._replace(said=clip._replace(emotion=emotion, dataset=name))
 
 
 def _miscounted(name: str, entries: list[Entry]) -> list[str]:
-    found = Counter(entry.said.emotion for entry in entries)
+    class_counts = Counter(entry.said.emotion for entry in entries)
     subjects = len({entry.said.subject for entry in entries})
-    if found == Counter(EXPECTED[name]) and subjects == SUBJECTS[name]:
+    if class_counts == Counter(EXPECTED[name]) and subjects == SUBJECTS[name]:
         return []
-    counts = ", ".join(f"{key} {found[key]} of {value}" for key, value in EXPECTED[name].items())
+    counts = ", ".join(f"{key} {class_counts[key]} of {value}" for key, value in EXPECTED[name].items())
     return [f"{name}: the composite has {counts}, {subjects} of {SUBJECTS[name]} subjects"]

@@ -28,19 +28,19 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    sheet = annotation.sheet(found, NEEDED)
-    said, problems = annotation.describe(sheet, _said)
-    about = {"sheet": str(sheet.path), "version": annotation.version(said, VERSIONS)}
-    return archive.gather_folders(NAME, said, found, problems=problems, about=about)
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    sheet = annotation.sheet(contents, NEEDED)
+    clips, problems = annotation.describe(sheet, _said)
+    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
+    return archive.gather_folders(NAME, clips, contents, problems=problems, about=about)
 
 
 def _said(row: Row, where: str) -> Said:
-    said = annotation.clip(row, where, fps=FPS, subject="S{:02d}")
-    return said._replace(folder=(said.clip,))  # below a folder of emotions, not of subjects
+    clip = annotation.clip(row, where, fps=FPS, subject="S{:02d}")
+    return clip._replace(folder=(clip.clip,))  # below a folder of emotions, not of subjects

@@ -10,7 +10,7 @@ from stag_datasets.sheets import Row, Sheet
 
 NAME, FPS = "samm", 200.0
 NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
-# Beside the titles that all sheets share: that of the column which tells micro- from macro-movements.
+# In addition to the shared titles: the column that distinguishes micro- from macro-movements.
 COLUMNS = {**annotation.COLUMNS, "kind": ("Micro", "Type", "Micro/Macro")}
 VERSIONS = {
     "v2": {
@@ -18,7 +18,7 @@ VERSIONS = {
         "contempt": 12, "disgust": 9, "fear": 8, "sadness": 6,
     },
 }  # fmt: skip
-# Marks outside of their clip in sheet v2, with the values that the public benchmark MEB uses instead.
+# Marks of sheet v2 outside of their clip, with the values that the public benchmark MEB uses instead.
 ERRATA: annotation.Errata = {
     ("028", "028_4_1"): {"apex": (1143, 1105)},
     ("032", "032_3_1"): {"apex": (1930, 4945)},
@@ -37,19 +37,19 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where no sheet can be read."""
+        """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`."""
-    found = tree.walk(root)
-    sheet = annotation.sheet(found, NEEDED, columns=COLUMNS, best=_rank)
-    said, problems = annotation.describe(sheet, _said)
+    """Scan the archive below `root` as `variant` says."""
+    contents = tree.walk(root)
+    sheet = annotation.sheet(contents, NEEDED, columns=COLUMNS, best=_rank)
+    clips, problems = annotation.describe(sheet, _said)
     if variant.errata:
-        said = [annotation.amend(each, ERRATA) for each in said]
-    about = {"sheet": str(sheet.path), "version": annotation.version(said, VERSIONS)}
-    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+        clips = [annotation.amend(clip, ERRATA) for clip in clips]
+    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
+    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
 
 
 def _rank(sheet: Sheet) -> bool:

@@ -27,8 +27,8 @@ VERSIONS = {"HS": {"negative": 70, "positive": 51, "surprise": 43}}
 
 def _variant(part: str, cropped: bool = False) -> Variant:
     name = f"{part.lower()}_cropped" if cropped else part.lower()
-    what = ", the owners' own crops" if cropped else ""
-    return Variant(name=name, description=f"SMIC-{part}{what}.", part=part, cropped=cropped)
+    suffix = ", the owners' own crops" if cropped else ""
+    return Variant(name=name, description=f"SMIC-{part}{suffix}.", part=part, cropped=cropped)
 
 
 class Builder(building.ArchiveBuilder):
@@ -45,42 +45,42 @@ class Builder(building.ArchiveBuilder):
     )
 
     def scan(self, root: Path) -> Archive:
-        """Raises CorpusError where there are neither short clips nor a sheet of the long ones."""
+        """Scan the archive below `root`. Raises CorpusError if it has neither short clips nor a sheet of long ones."""
         return scan(root, self.builder_config)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
-    """What lies below `root`: short clips if there are any, otherwise long ones."""
-    found = tree.walk(root)
-    said, problems, about = _short(found, variant.part), [], {"layout": "short clips, classes by folder"}
-    if not said:
+    """Scan the archive below `root`: short clips if there are any, else long ones."""
+    contents = tree.walk(root)
+    clips, problems, about = _short(contents, variant.part), [], {"layout": "short clips, classes by folder"}
+    if not clips:
         sheet = annotation.sheet(
-            found,
+            contents,
             ("subject", "clip", "onset", "offset"),
             columns=LONG,
             best=lambda sheet: (variant.part in sheet.path.name.upper(), "2019" in sheet.path.name),
         )
         groups, problems = annotation.describe(sheet, lambda row, where: _long(row, where, variant.part))
-        said = [_padded(each, found) for group in groups for each in group]
+        clips = [_padded(clip, contents) for group in groups for clip in group]
         about = {"layout": "long clips", "sheet": str(sheet.path)}
     if variant.part in VERSIONS:
-        version = annotation.version(said, {variant.part: VERSIONS[variant.part]})
+        version = annotation.version(clips, {variant.part: VERSIONS[variant.part]})
         about["version"] = version
-    return archive.gather_folders(NAME, said, found, cropped=variant.cropped, problems=problems, about=about)
+    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
 
 
 def _short(found: Tree, part: str) -> list[Said]:
-    """.../HS/s1/micro/negative/s1_ne_01: the folders say it all."""
-    said = {}
+    """Return the clips of folders such as .../HS/s1/micro/negative/s1_ne_01, described by their names alone."""
+    clips = {}
     for folder in sorted(found.images):
         match = _CLIP.fullmatch(folder.name)
         names = folder.relative_to(found.root.parent).parts
         folded = [name.casefold() for name in names]
         if match is None or "micro" not in folded or part.casefold() not in folded:
             continue
-        # The same clip as recorded and cropped has the same last names, and is one.
+        # The recorded and the cropped folder of a clip end in the same names and count once.
         tail = names[folded.index(part.casefold()) :]
-        said[tail] = Said(
+        clips[tail] = Said(
             subject=f"s{int(match['subject']):02d}",
             clip=folder.name,
             emotion=EMOTIONS[match["tag"].casefold()],
@@ -88,23 +88,23 @@ def _short(found: Tree, part: str) -> list[Said]:
             where=str(folder),
             folder=tail,
         )
-    return list(said.values())
+    return list(clips.values())
 
 
 def _long(row: Row, where: str, part: str) -> list[Said] | None:
-    """The micro-expressions of one line; None for the free text below the table."""
+    """Return the micro-expressions of one row; None for the free text below the table."""
     clip = row.cells["clip"]
     match = _CLIP.fullmatch(clip)
     if match is None:
         return None
-    found = annotation.marks(row, [name for name in LONG if name.startswith(("onset", "offset"))])
-    said = []
+    marks = annotation.marks(row, [name for name in LONG if name.startswith(("onset", "offset"))])
+    clips = []
     for suffix in ("", "2", "3"):
-        onset, offset = found.get(f"onset{suffix}"), found.get(f"offset{suffix}")
-        # Sheets fill what is not there with zeros.
+        onset, offset = marks.get(f"onset{suffix}"), marks.get(f"offset{suffix}")
+        # Sheets have zeros for missing values.
         if not onset or not offset:
             continue
-        said.append(
+        clips.append(
             Said(
                 subject=f"s{int(match['subject']):02d}",
                 clip=f"{clip}_{suffix}" if suffix else clip,
@@ -116,13 +116,13 @@ def _long(row: Row, where: str, part: str) -> list[Said] | None:
                 offset=offset,
             )
         )
-    if not said:
+    if not clips:
         raise ValueError(f"no onset and offset given for {clip}")
-    return said
+    return clips
 
 
 def _padded(said: Said, found: Tree) -> Said:
-    """With the folder as the archive has it: subjects are padded (s02_ne_01) in some places and not in others."""
+    """Return the clip with the folder name that the archive has: subject numbers may be padded (s02_ne_01) or not."""
     (clip,) = said.folder
     rest = clip.partition("_")[2]
     for other in (clip, f"{said.subject}_{rest}", f"s{int(said.subject[1:])}_{rest}"):

@@ -1,1 +1,1 @@
-"""A procedural corpus: micro-expressions that are rendered, with everything about them known."""
+"""A procedural corpus: rendered micro-expressions with complete ground truth."""

@@ -1,4 +1,4 @@
-"""One subject's clips as records, and all subjects on several processes. TFDS stays out, so that workers start fast."""
+"""Render and encode the clips of subjects, on several processes. TFDS is not imported, so that workers start fast."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ TASKS = {"emotion": script.subject_clips, "order": order.subject_clips}
 
 
 class Encoded(NamedTuple):
-    """A clip as the corpus keeps it."""
+    """A clip as the corpus stores it."""
 
     subject: str
     clip: str
     emotion: str
-    action_units: str | None  # None for a long recording, which has those of its events
+    action_units: str | None  # None for a long recording, whose events have them
     fps: float
     onset: int
     apex: int
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
 
 
 def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
-    """Renders and encodes all clips of one subject."""
+    """Render and encode all clips of one subject."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     if recipe.task == long_script.TASK:
         return _encode_long(recipe, subject)
@@ -61,7 +61,7 @@ def encode_subject(recipe: Recipe, subject: int) -> list[Encoded]:
 
 
 def _encode_long(recipe: Recipe, subject: int) -> list[Encoded]:
-    """Only the JPEG of a frame is kept, not the frame."""
+    """Render and encode all recordings of one subject, keeping only the JPEG of each frame."""
     stage, encoded = None, []
     for spec in long_script.subject_recordings(recipe, subject):
         stage = stage or set_stage(spec.who, spec.size)
@@ -84,37 +84,37 @@ def _encode_long(recipe: Recipe, subject: int) -> list[Encoded]:
 
 
 def encode_corpus(recipe: Recipe, *, workers: int | None = None) -> Iterator[list[Encoded]]:
-    """The clips of each subject, subjects in order; at most a few subjects wait in memory.
+    """Yield the clips of each subject, subjects in order; at most a few subjects wait in memory.
 
-    With one worker, or where processes cannot be started (a script without `if __name__ == "__main__"`, or one that
-    was piped into the interpreter), everything happens here; the clips are the same.
+    With one worker, or if processes cannot be started (a script without `if __name__ == "__main__"`, or one that was
+    piped into the interpreter), this process renders everything; the clips are the same.
     """
     workers = min(workers or processes.cores(), recipe.subjects)
-    done = 0
+    finished = 0
     if workers > 1:
         try:
             for clips in _on_processes(recipe, workers):
                 yield clips
-                done += 1
+                finished += 1
         except BrokenProcessPool:
             pass
-    for subject in range(done, recipe.subjects):
+    for subject in range(finished, recipe.subjects):
         yield encode_subject(recipe, subject)
 
 
 def _on_processes(recipe: Recipe, workers: int) -> Iterator[list[Encoded]]:
     with processes.pool(workers) as pool:
-        waiting = deque()
+        pending = deque()
         for subject in range(recipe.subjects):
-            waiting.append(pool.submit(encode_subject, recipe, subject))
-            if len(waiting) > workers + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(encode_subject, recipe, subject))
+            if len(pending) > workers + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _jpeg(frame: UInt8[np.ndarray, "y x 3"]) -> bytes:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    if not done:
+    success, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not success:
         raise RuntimeError("OpenCV could not encode a frame as JPEG")
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""The neutral face of a person as a picture: surface, skin, eyes, brows, lips, hair, glasses, backdrop."""
+"""Draw the neutral face of a person: surface, skin, eyes, brows, lips, hair, glasses, backdrop."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ RIM = (32, 28, 28)  # colour of glasses
 
 Picture = Float[np.ndarray, "y x 3"]
 
-# The points of a brow run along its upper rim and stop short of its tail; so far is the hair from them (image left).
+# Offset of the hair from the points of a brow, which follow its upper rim and end before its tail (image left).
 _BROW_HAIR = np.array(((-0.022, 0.022), (-0.024, 0.021), (-0.025, 0.012), (-0.018, 0.007), (-0.012, 0.003)))
 
 
@@ -23,24 +23,26 @@ class Face(NamedTuple):
     """A neutral face on its stage: the frame with MARGIN pixels around it, in the pixels of the frame."""
 
     canvas: UInt8[np.ndarray, "y x 3"]  # the stage drawn OVERSAMPLE times finer; RGB
-    glasses: Float[np.ndarray, "y x"] | None  # what their rims hide of the canvas, 0..1; they stay when skin moves
+    glasses: (
+        Float[np.ndarray, "y x"] | None
+    )  # opacity of the rims over the canvas, 0..1; they do not move with the skin
     landmarks: Float[np.ndarray, "68 2"]  # x, y in pixels of the stage
     origin: Float[np.ndarray, " 2"]  # the origin of the face units, in pixels of the stage
     width: float  # pixels of the stage in one face unit
 
 
 def draw(who: Identity, size: int = 256) -> Face:
-    """Draws the person's neutral face for frames of `size` x `size` pixels."""
+    """Draw the person's neutral face for frames of `size` x `size` pixels."""
     width = who.width * size / 256
     origin = np.array(who.centre) * size + MARGIN
     count = (size + 2 * MARGIN) * OVERSAMPLE
     stage = (np.arange(count, dtype=np.float32) + 0.5) / OVERSAMPLE - 0.5
     x, y = (axis.astype(np.float32) for axis in np.meshgrid((stage - origin[0]) / width, (stage - origin[1]) / width))
     rng = np.random.Generator(np.random.PCG64(who.texture_seed))
-    # Single precision throughout, also where numpy scalars of the person would promote it.
+    # Single precision throughout; numpy scalars of the person would otherwise promote to double.
     single = who._replace(**{key: v.astype(np.float32) for key, v in who._asdict().items() if hasattr(v, "astype")})
     picture = _paint(single, x, y, rng)
-    # The optics of the camera: half a pixel of blur, also what makes sampling at half the resolution free of aliasing.
+    # The optics of the camera: half a pixel of blur, which also prevents aliasing when sampling at half the resolution.
     picture = cv2.GaussianBlur(picture, (0, 0), 0.5 * OVERSAMPLE)
     canvas = np.clip(np.rint(picture), 0, 255).astype(np.uint8)
     glasses = None
@@ -69,13 +71,13 @@ def _over(below: Picture, above: Picture | Float[np.ndarray, " 3"], alpha: Plane
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale: tuple[Number, Number]) -> Plane:
-    """Smooth noise of unit variance with blobs of about `scale` = (x, y) pixels."""
+    """Draw smooth noise of unit variance with blobs of about `scale` = (x, y) pixels."""
     noise = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigmaX=scale[0], sigmaY=scale[1])
     return noise / noise.std()
 
 
 def _surroundings(who: Identity, x: Plane, y: Plane, rng: np.random.Generator) -> Picture:
-    """Backdrop, clothes, neck and ears: all that lies behind the face."""
+    """Draw what lies behind the face: backdrop, clothes, neck and ears."""
     p = who.points
     step = float(x[0, 1] - x[0, 0])
     glow = 1 + 0.10 * who.light[0] * x - 0.06 * y
@@ -100,7 +102,7 @@ def _surroundings(who: Identity, x: Plane, y: Plane, rng: np.random.Generator) -
 
 
 def _skin(who: Identity, x: Plane, y: Plane, rng: np.random.Generator) -> Picture:
-    """Colour of the skin without light: flush, mottling, pores, freckles, folds; the texture that flow can follow."""
+    """Draw the unlit skin: flush, mottling, pores, freckles, folds; the texture that optical flow can follow."""
     p = who.points
     per = 1 / float(x[0, 1] - x[0, 0])  # canvas pixels in a face unit
     tone = np.ones_like(x)
@@ -111,13 +113,13 @@ def _skin(who: Identity, x: Plane, y: Plane, rng: np.random.Generator) -> Pictur
         tone -= who.stubble * beard * (1 + 0.25 * _noise(rng, x.shape, (0.004 * per, 0.008 * per)))
     if who.freckles:
         spots = _noise(rng, x.shape, (0.008 * per, 0.008 * per))
-        where = bump(x, y, (-0.22, 0.16), (0.13, 0.10)) + bump(x, y, (0.22, 0.16), (0.13, 0.10))
-        tone -= 0.13 * who.freckles * smoothstep(spots, 1.1, 2.2) * where
+        cheeks = bump(x, y, (-0.22, 0.16), (0.13, 0.10)) + bump(x, y, (0.22, 0.16), (0.13, 0.10))
+        tone -= 0.13 * who.freckles * smoothstep(spots, 1.1, 2.2) * cheeks
     for side in (-1, 1):
         corner, wing = p[54 if side > 0 else 48], p[35 if side > 0 else 31]
-        share = np.clip((y - wing[1] + 0.03) / (corner[1] + 0.06 - wing[1]), 0, 1)
-        line = wing[0] * 1.25 + (corner[0] + side * 0.05 - wing[0] * 1.25) * share**1.3
-        tone -= 0.10 * who.crease * np.exp(-0.5 * ((x - line) / 0.010) ** 2) * np.sin(np.pi * share)
+        fraction = np.clip((y - wing[1] + 0.03) / (corner[1] + 0.06 - wing[1]), 0, 1)
+        line = wing[0] * 1.25 + (corner[0] + side * 0.05 - wing[0] * 1.25) * fraction**1.3
+        tone -= 0.10 * who.crease * np.exp(-0.5 * ((x - line) / 0.010) ** 2) * np.sin(np.pi * fraction)
     for line, strength in ((-0.27, 0.04), (-0.33, 0.035)):  # forehead
         wave = line - 0.02 * np.cos(6 * x) + 0.006 * np.sin(23 * x + 40 * line)
         tone -= strength * who.crease * np.exp(-0.5 * ((y - wave) / 0.006) ** 2) * smoothstep(0.30 - np.abs(x), 0, 0.2)
@@ -157,8 +159,8 @@ def _brows(who: Identity, x: Plane, y: Plane, skin: Picture, rng: np.random.Gene
         inward = along if outer == 0 else 1 - along  # 0 at the temple, 1 at the nose
         thick = who.brow_thickness * np.interp(inward, (0, 0.35, 0.8, 1), (0.40, 0.85, 1.0, 0.85))
         line = spline(x, *p.T) + 0.22 * thick
-        ends = smoothstep(along, -0.06, 0.05) * smoothstep(1 - along, -0.06, 0.05)
-        alpha = np.exp(-(np.abs((y - line) / (0.55 * thick)) ** 3)) * ends
+        taper = smoothstep(along, -0.06, 0.05) * smoothstep(1 - along, -0.06, 0.05)
+        alpha = np.exp(-(np.abs((y - line) / (0.55 * thick)) ** 3)) * taper
         skin = _over(skin, who.hair * 0.9, np.clip(who.brow_weight * alpha * np.clip(hairs, 0.55, 1.15), 0, 0.95))
     return skin
 
@@ -172,14 +174,16 @@ def _eyes(who: Identity, x: Plane, y: Plane, skin: Picture, light: Plane) -> Pic
         opening = smoothstep((y - upper) / (2.5 * step), -0.5, 0.5) * smoothstep((lower - y) / (2.5 * step), -0.5, 0.5)
         opening = opening * within
         middle = p.mean(axis=0)
-        tall = float(p[4:6, 1].mean() - p[1:3, 1].mean())
+        height = float(p[4:6, 1].mean() - p[1:3, 1].mean())
         white = np.array((222.0, 216.0, 210.0)) * (0.72 + 0.28 * np.clip(light, 0, 1.2))[..., None] * 0.92
         ball = white * (1 - 0.35 * (2 * np.clip(along, 0, 1) - 1)[..., None] ** 4)
-        far = np.hypot(x - middle[0], y - middle[1] + 0.10 * tall)
+        distance = np.hypot(x - middle[0], y - middle[1] + 0.10 * height)
         radius = 0.040
-        ball = _over(ball, who.iris * (0.65 + 0.7 * far / radius)[..., None], smoothstep(radius - far, -0.004, 0.004))
-        ball = _over(ball, np.array((14.0, 12.0, 12.0)), smoothstep(0.42 * radius - far, -0.003, 0.003))
-        glint = bump(x, y, (middle[0] - 0.012, middle[1] - 0.15 * tall - 0.010), (0.006, 0.006))
+        ball = _over(
+            ball, who.iris * (0.65 + 0.7 * distance / radius)[..., None], smoothstep(radius - distance, -0.004, 0.004)
+        )
+        ball = _over(ball, np.array((14.0, 12.0, 12.0)), smoothstep(0.42 * radius - distance, -0.003, 0.003))
+        glint = bump(x, y, (middle[0] - 0.012, middle[1] - 0.15 * height - 0.010), (0.006, 0.006))
         ball = ball + 190 * glint[..., None]
         ball = ball * (1 - 0.45 * np.exp(-np.clip(y - upper, 0, 1) / 0.012))[..., None]  # shadow of the lid
         reach = smoothstep(along, -0.10, 0.02) * smoothstep(1 - along, -0.10, 0.02)
@@ -199,9 +203,9 @@ def _nostrils(who: Identity, x: Plane, y: Plane, skin: Picture) -> Picture:
     p = who.points
     dark = np.zeros_like(x)
     for wing, hole, side in ((31, 32, -1), (35, 34, 1)):
-        at = (0.35 * p[wing] + 0.65 * p[hole]) + (0, -0.014)
-        tilt = y + side * 0.25 * (x - at[0])
-        dark = np.maximum(dark, 0.72 * bump(x, tilt, tuple(at), (0.021, 0.0105)))
+        hole_centre = (0.35 * p[wing] + 0.65 * p[hole]) + (0, -0.014)
+        tilt = y + side * 0.25 * (x - hole_centre[0])
+        dark = np.maximum(dark, 0.72 * bump(x, tilt, tuple(hole_centre), (0.021, 0.0105)))
         rim = np.hypot((x - p[wing, 0] * 0.80) / 0.044, (y - p[wing, 1] + 0.032) / 0.046)
         outer = smoothstep(side * (x - p[wing, 0] * 0.7), 0.0, 0.02)
         dark = np.maximum(dark, 0.28 * np.exp(-0.5 * ((rim - 1) / 0.16) ** 2) * outer)
@@ -227,13 +231,13 @@ def _hair(who: Identity, x: Plane, y: Plane, picture: Picture, rng: np.random.Ge
 
 
 def _glasses(who: Identity, x: Plane, y: Plane) -> Plane:
-    """How much of each place the rims of the glasses hide."""
+    """Return the opacity of the rims of the glasses at each place, 0..1."""
     p = who.points
     rim = np.zeros_like(x)
     for eye in (36, 42):
-        at = p[eye : eye + 6].mean(axis=0)
-        away = (np.abs((x - at[0]) / 0.165) ** 3 + np.abs((y - at[1] - 0.035) / 0.115) ** 3) ** (1 / 3)
-        rim = np.maximum(rim, np.exp(-0.5 * ((away - 1) / 0.045) ** 2))
+        middle = p[eye : eye + 6].mean(axis=0)
+        distance = (np.abs((x - middle[0]) / 0.165) ** 3 + np.abs((y - middle[1] - 0.035) / 0.115) ** 3) ** (1 / 3)
+        rim = np.maximum(rim, np.exp(-0.5 * ((distance - 1) / 0.045) ** 2))
     arch = -0.01 - 0.02 * np.cos(np.clip(x / 0.05, -1, 1) * np.pi / 2)
     bridge = np.exp(-0.5 * ((y - arch) / 0.008) ** 2) * smoothstep(0.075 - np.abs(x), 0, 0.015)
     reach = smoothstep(np.abs(x), 0.385, 0.40) * smoothstep(0.53 - np.abs(x), 0, 0.01)

@@ -1,4 +1,4 @@
-"""Who is drawn: the parameters of one synthetic person, and where the 68 points of the neutral face lie.
+"""The parameters of one synthetic person, including the 68 points of the neutral face.
 
 Face units: the origin is midway between the eyes, x runs to image right (the person's LEFT), y down, and 1 is the
 width of the face from jaw point 0 to jaw point 16. Points are numbered 0..67 as in iBUG 300-W.
@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 POINTS = 68
-# Average proportions of a frontal face in round numbers, as 68-point annotations have them; jaw points were then slid
-# along the jaw line to where dlib's predictor puts them. Image-left half and midline; the other half is mirrored.
+# Average proportions of a frontal face in round numbers, as in 68-point annotations; jaw points were then moved along
+# the jaw line to where dlib's predictor puts them. Image-left half and midline; the other half is mirrored.
 _HALF: dict[int, tuple[float, float]] = {
     0: (-0.500, -0.030), 1: (-0.498, 0.090), 2: (-0.486, 0.218), 3: (-0.463, 0.343), 4: (-0.418, 0.462),
     5: (-0.344, 0.573), 6: (-0.246, 0.667), 7: (-0.128, 0.735), 8: (0.0, 0.760),
@@ -24,7 +24,7 @@ _HALF: dict[int, tuple[float, float]] = {
     57: (0.0, 0.572), 58: (-0.055, 0.568), 59: (-0.125, 0.542),
     60: (-0.175, 0.500), 61: (-0.053, 0.499), 62: (0.0, 0.503), 66: (0.0, 0.509), 67: (-0.053, 0.506),
 }  # fmt: skip
-# The point that each point becomes in the mirror.
+# Index of each point's mirror image.
 MIRROR = np.array(
     [
         *(16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17),
@@ -65,7 +65,7 @@ class Identity(NamedTuple):
 
 
 def canon() -> Float[np.ndarray, "68 2"]:
-    """The average face of this corpus, in face units."""
+    """Return the average face of this corpus, in face units."""
     points = np.zeros((POINTS, 2))
     for index, (x, y) in _HALF.items():
         points[index] = x, y
@@ -74,7 +74,7 @@ def canon() -> Float[np.ndarray, "68 2"]:
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draws a person: shape of the face, colours, hair, light."""
+    """Draw a random person: shape of the face, colours, hair, light."""
     tone = rng.uniform(0.0, 1.0)  # 0 light, 1 dark
     skin = _between((228.0, 184.0, 158.0), (146.0, 98.0, 72.0), tone) * rng.uniform(0.96, 1.04, 3)
     dark = np.array(((38.0, 28.0, 24.0), (70.0, 48.0, 34.0), (28.0, 26.0, 28.0), (120.0, 88.0, 54.0)))
@@ -112,7 +112,7 @@ def _between(low: tuple[float, ...], high: tuple[float, ...], share: float) -> F
 
 
 def _shape(rng: np.random.Generator) -> Float[np.ndarray, "68 2"]:
-    """Landmarks of a new person: the canon with features of other sizes, places and slopes, a little asymmetric."""
+    """Draw the landmarks of a person: the average face with varied sizes, places and slopes, slightly asymmetric."""
     points = canon()
 
     def scale(index: np.ndarray, x: float, y: float) -> None:

@@ -1,8 +1,7 @@
-"""Long recordings, to look for expressions in: several of them, between blinks, speech and turns of the head.
+"""Scripts of long recordings for spotting: several expressions among blinks, speech and turns of the head.
 
-Blinks, speech and turns of the head distract: each is drawn from random numbers of its own and knows nothing of the
-expressions. Only people who speak show no micro-expression at the same time: where one would meet the other, both are
-drawn anew.
+Blinks, speech and turns of the head are distractors: each is drawn from its own random numbers, independent of the
+expressions. The exception: nobody speaks during a micro-expression; if both would overlap, both are drawn again.
 """
 
 import itertools
@@ -21,15 +20,15 @@ APART = 0.8  # seconds from the offset of an expression to the onset of the next
 FREE = 0.1  # seconds between an expression and speech, at least
 EDGE = 0.3  # seconds before the first expression and after the last, at least
 STRETCH, SILENCE = (1.0, 2.5), (2.0, 5.0)  # seconds of speech, and from the end of one stretch to the next
-SYLLABLES = (3.0, 6.0)  # a second
-SPEECH = {17: 0.30, 10: 0.20, 15: 0.20, 12: 0.15, 14: 0.15}  # units that lips and chin speak with, and how often
+SYLLABLES = (3.0, 6.0)  # per second
+SPEECH = {17: 0.30, 10: 0.20, 15: 0.20, 12: 0.15, 14: 0.15}  # units of lips and chin in speech, and their frequency
 BLINKS = (2.0, 5.0)  # seconds from one blink to the next
-TURNING, RESTING = (0.5, 1.5), (0.7, 3.5)  # seconds that a turn of the head takes, and from one to the next
-YAW, ROLL = (4.0, 8.0), 2.5  # degrees: least and most of a turned head; most to either side
-_BACK = 0.5  # chance that a turned head turns back next
+TURNING, RESTING = (0.5, 1.5), (0.7, 3.5)  # seconds of a turn of the head, and from one to the next
+YAW, ROLL = (4.0, 8.0), 2.5  # degrees: smallest and largest yaw of a turned head; largest roll to either side
+_BACK = 0.5  # probability that a turned head turns back next
 _ATTEMPTS = 1000
 
-# What each stream of random numbers is for, beside those of render.py; never renumber.
+# Ids of the streams of random numbers, in addition to those of render.py; never renumber.
 _TIMES, _EXPRESSIONS, _SPEECH, _BLINKS, _TURNS = 1, 2, 3, 4, 5
 
 
@@ -39,9 +38,9 @@ class Expression(NamedTuple):
     emotion: str
     actions: tuple[labels.Action, ...]
     pulses: tuple[Pulse, ...]
-    onset: int  # last frame before anything of it moves
-    offset: int  # first frame at which all of it is over
-    peak: float  # largest displacement of a landmark by it, in pixels of a face 128 pixels wide
+    onset: int  # last frame before any movement
+    offset: int  # first frame after all movement
+    peak: float  # largest displacement of a landmark, in pixels of a face 128 pixels wide
 
 
 class Speech(NamedTuple):
@@ -54,7 +53,7 @@ class Speech(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A movement of the head from where it is to a new posture. Times in frames, angles in radians."""
+    """A movement of the head from its current to a new posture. Times in frames, angles in radians."""
 
     onset: float
     offset: float
@@ -79,22 +78,22 @@ class LongSpec(NamedTuple):
 
 
 def subject_recordings(recipe: Recipe, subject: int) -> list[LongSpec]:
-    """The scripts of all `recipe.clips` recordings of one subject.
+    """Return the scripts of all `recipe.clips` recordings of one subject.
 
-    Raises ValueError for a recipe whose expressions find no room.
+    Raises ValueError for a recipe whose expressions do not fit into the recording.
     """
     return [recording(recipe, subject, clip) for clip in range(recipe.clips)]
 
 
 def without_distractors(spec: LongSpec) -> LongSpec:
-    """The same expressions in a silent face that neither blinks nor turns."""
+    """Return the same expressions without speech, blinks and turns of the head."""
     return spec._replace(speech=(), blinks=(), turns=())
 
 
 def recording(recipe: Recipe, subject: int, clip: int = 0) -> LongSpec:
-    """The script of one recording of a subject, both counted from 0; raises as `subject_recordings` does."""
+    """Return the script of one recording of a subject, both counted from 0; raises as `subject_recordings` does."""
     seed = (recipe.seed, script.LONG, subject, clip)
-    # The person is that of the other corpora, with the same temper.
+    # The same person as in the other corpora, with the same temperament.
     who = script.identity(recipe, subject)
     liveliness, shares = script.temperament(script.stream(recipe.seed, script.SUBJECT, subject))
     frames, lengths, onsets, stretches = _times(recipe, script.stream(*seed, _TIMES))
@@ -118,7 +117,7 @@ def recording(recipe: Recipe, subject: int, clip: int = 0) -> LongSpec:
 
 
 def _times(recipe: Recipe, rng: np.random.Generator) -> tuple[int, list[int], list[int], list[tuple[int, int]]]:
-    """How long the recording is, how long the expressions are and when they begin, and the stretches of speech."""
+    """Draw the length of the recording, lengths and onsets of the expressions, and the stretches of speech."""
     for _ in range(_ATTEMPTS):
         frames = int(rng.integers(recipe.frames[0], recipe.frames[1] + 1))
         stretches = _stretches(rng, frames, recipe.fps)
@@ -131,29 +130,29 @@ def _times(recipe: Recipe, rng: np.random.Generator) -> tuple[int, list[int], li
 
 
 def _stretches(rng: np.random.Generator, frames: int, fps: float) -> list[tuple[int, int]]:
-    """Onset and offset of each stretch of speech; the first silence has begun some time ago."""
-    found, at = [], fps * rng.uniform(0, SILENCE[1])
+    """Draw onset and offset of each stretch of speech; the first silence starts before the recording."""
+    stretches, time = [], fps * rng.uniform(0, SILENCE[1])
     while True:
-        onset, at = round(at), at + fps * rng.uniform(*STRETCH)
-        if at > frames - 1:
-            return found
-        found.append((onset, round(at)))
-        at += fps * rng.uniform(*SILENCE)
+        onset, time = round(time), time + fps * rng.uniform(*STRETCH)
+        if time > frames - 1:
+            return stretches
+        stretches.append((onset, round(time)))
+        time += fps * rng.uniform(*SILENCE)
 
 
 def _onsets(
     rng: np.random.Generator, lengths: list[int], stretches: list[tuple[int, int]], frames: int, fps: float
 ) -> list[int] | None:
-    """Where the expressions begin, each anywhere that is still free; None if one of them finds no place."""
-    edge, free, apart = (int(np.ceil(seconds * fps)) for seconds in (EDGE, FREE, APART))
+    """Draw the onset of each expression from the places that are still free; None if one has no place."""
+    edge, margin, distance = (int(np.ceil(seconds * fps)) for seconds in (EDGE, FREE, APART))
     onsets: list[int] = []
     for length in lengths:
         possible: Bool[np.ndarray, " f"] = np.zeros(frames, bool)
         possible[edge : max(frames - edge - length, 0)] = True
         for onset, offset in stretches:
-            possible[max(onset - free - length, 0) : offset + free] = False
+            possible[max(onset - margin - length, 0) : offset + margin] = False
         for onset, other in zip(onsets, lengths, strict=False):
-            possible[max(onset - apart - length + 1, 0) : onset + other + apart] = False
+            possible[max(onset - distance - length + 1, 0) : onset + other + distance] = False
         if not possible.any():
             return None
         onsets.append(int(rng.choice(np.flatnonzero(possible))))
@@ -172,8 +171,8 @@ def _expression(
 
 
 def _speech(rng: np.random.Generator, liveliness: float, onset: int, offset: int, fps: float) -> Speech:
-    """Syllables one after the other, each of one or two units, wide enough that they run into one another."""
-    units, often = list(SPEECH), list(SPEECH.values())
+    """Draw consecutive syllables of one or two units each, long enough to overlap."""
+    units, frequency = list(SPEECH), list(SPEECH.values())
     period = fps / rng.uniform(*SYLLABLES)
     pulses = []
     for index in itertools.count():
@@ -182,16 +181,16 @@ def _speech(rng: np.random.Generator, liveliness: float, onset: int, offset: int
         if end > offset:
             break
         apex = begin + rng.uniform(0.4, 0.6) * (end - begin)
-        for unit in rng.choice(units, size=rng.integers(1, 3), replace=False, p=often):
-            strength, lean = rng.uniform(0.5, 1.0), rng.normal(0, 0.05)
+        for unit in rng.choice(units, size=rng.integers(1, 3), replace=False, p=frequency):
+            strength, asymmetry = rng.uniform(0.5, 1.0), rng.normal(0, 0.05)
             for side, sign in (("L", 1), ("R", -1)):
-                height = float(strength * (1 + sign * lean))
+                height = float(strength * (1 + sign * asymmetry))
                 pulses.append(Pulse(int(unit), side, height, float(begin), float(apex), float(end)))
     return Speech(tuple(pulses), onset, offset, script.sample_peak(rng, liveliness))
 
 
 def _blinks(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, ...]:
-    """The last one may run beyond the last frame."""
+    """Draw the blinks of a recording; the last one may run beyond the last frame."""
     pulses, onset = [], fps * rng.uniform(0.1, BLINKS[1])
     while onset < frames:
         pulses += script.blink(rng, float(onset), fps * rng.uniform(0.10, 0.30))
@@ -200,12 +199,14 @@ def _blinks(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, .
 
 
 def _turns(rng: np.random.Generator, frames: int, fps: float) -> tuple[Turn, ...]:
-    """The head turns to a side, and later back or somewhere else; the last turn may run beyond the last frame."""
-    turns, at, away = [], fps * rng.uniform(0.2, RESTING[1]), False
-    while at < frames:
+    """Draw the turns of the head to a side and later back or elsewhere; the last may run beyond the last frame."""
+    turns, time, turned = [], fps * rng.uniform(0.2, RESTING[1]), False
+    while time < frames:
         length = fps * rng.uniform(*TURNING)
         yaw, roll = rng.choice((-1, 1)) * rng.uniform(*YAW), np.clip(rng.normal(0, ROLL / 2), -ROLL, ROLL)
-        away = not (away and rng.random() < _BACK)
-        turns.append(Turn(float(at), float(at + length), *(away * float(np.radians(angle)) for angle in (yaw, roll))))
-        at += length + fps * rng.uniform(*RESTING)
+        turned = not (turned and rng.random() < _BACK)
+        turns.append(
+            Turn(float(time), float(time + length), *(turned * float(np.radians(angle)) for angle in (yaw, roll)))
+        )
+        time += length + fps * rng.uniform(*RESTING)
     return tuple(turns)

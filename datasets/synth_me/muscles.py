@@ -1,4 +1,4 @@
-"""Which skin a facial muscle moves, and where to: action units as displacement fields over the face.
+"""Action units as displacement fields of the skin over the face.
 
 The table follows the Facial Action Coding System (Ekman, Friesen & Hager 2002), frontal view:
 
@@ -29,9 +29,9 @@ from stag_datasets.synth_me.relief import bump, lids, smoothstep
 
 GRID = 2  # pixels of the stage between nodes of a displacement field
 BLINK = 45
-_REACH = 0.045  # how far, in face units, the skin follows a point that moves
+_REACH = 0.045  # distance over which the skin follows a moving point, face units
 
-# Extra places on the subject's left half: the landmark that they keep their distance to, and that distance.
+# Extra places on the subject's left half: a landmark, and their offset from it.
 _PLACES: dict[str, tuple[int, tuple[float, float]]] = {
     "forehead_in": (22, (0.02, -0.13)), "forehead_out": (25, (-0.06, -0.11)), "glabella": (22, (-0.055, 0.03)),
     "cheek": (46, (0.01, 0.13)), "cheek_in": (47, (-0.02, 0.10)), "crow": (45, (0.055, 0.01)),
@@ -70,7 +70,7 @@ _UNITS: dict[int, dict[int | str, tuple[float, float]]] = {
          "chin_boss": (0, -1.5), "chin_side": (0, -0.7), 8: (0, -0.5), 9: (0, -0.3)},
     BLINK: {},
 }  # fmt: skip
-# How far the lids go, as a share of the opening of the eye: upper lid down, lower lid up.
+# Movement of the lids as a fraction of the opening of the eye: upper lid down, lower lid up.
 _LIDS: dict[int, tuple[float, float]] = {
     5: (-0.26, 0.0), 6: (0.04, 0.14), 7: (0.10, 0.26), BLINK: (0.80, 0.06),
 }  # fmt: skip
@@ -80,7 +80,10 @@ UNITS = tuple(unit for unit in _UNITS if unit != BLINK)
 def unit_field(
     who: Identity, unit: int, side: str, x: Float[np.ndarray, "y x"], y: Float[np.ndarray, "y x"]
 ) -> Float[np.ndarray, "y x 2"]:
-    """Displacement of the skin at (x, y) by one half (L or R) of a unit at full strength. All in face units."""
+    """Return the displacement of the skin at (x, y) by one half (L or R) of a unit at full strength, in face units.
+
+    Raises ValueError for an unknown unit or side.
+    """
     if unit not in _UNITS:
         raise ValueError(f"no action unit {unit}; there are: {', '.join(map(str, _UNITS))}")
     if side not in ("L", "R"):
@@ -95,50 +98,50 @@ def unit_field(
 
 
 def stage_field(who: Identity, face: Face, unit: int, side: str) -> Float[np.ndarray, "gy gx 2"]:
-    """The same in pixels, at the nodes of a grid over the stage: node g lies at GRID * g pixels."""
+    """Return the same in pixels, at the nodes of a grid over the stage: node g lies at GRID * g pixels."""
     return (unit_field(who, unit, side, *stage_grid(face)) * face.width).astype(np.float32)
 
 
 def stage_grid(face: Face) -> tuple[Float[np.ndarray, "gy gx"], Float[np.ndarray, "gy gx"]]:
-    """Where the nodes of a grid over the stage lie, x and y in face units."""
+    """Return the nodes of a grid over the stage, x and y in face units."""
     node = np.arange(face.canvas.shape[0] // 2 // GRID + 1) * GRID
     x, y = np.meshgrid((node - face.origin[0]) / face.width, (node - face.origin[1]) / face.width)
     return x, y
 
 
 def sample_field(field: Float[np.ndarray, "gy gx 2"], at: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-    """A field on the grid, bilinear, at places in pixels of the stage."""
-    place = np.clip(at / GRID, 0, np.array(field.shape[1::-1]) - 1.001)
-    corner = place.astype(int)
+    """Sample a field on the grid, bilinearly, at places in pixels of the stage."""
+    position = np.clip(at / GRID, 0, np.array(field.shape[1::-1]) - 1.001)
+    corner = position.astype(int)
     x, y = corner[..., 0], corner[..., 1]
-    right, down = np.moveaxis((place - corner)[..., None], -2, 0)
+    right, down = np.moveaxis((position - corner)[..., None], -2, 0)
     top = field[y, x] * (1 - right) + field[y, x + 1] * right
     bottom = field[y + 1, x] * (1 - right) + field[y + 1, x + 1] * right
     return top * (1 - down) + bottom * down
 
 
 def inverse_field(field: Float[np.ndarray, "gy gx 2"], *, steps: int = 4) -> Float[np.ndarray, "gy gx 2"]:
-    """For each place the way back: E with E(Y) = X - Y where X + D(X) = Y. In pixels of the stage.
+    """Return the inverse of the displacement D: E with E(Y) = X - Y for X + D(X) = Y. In pixels of the stage.
 
-    Newton's method with the vertical stretch alone, which is what closing lids make large.
+    Newton's method with the vertical stretch only, because closing lids make it large.
     """
     count_y, count_x = field.shape[:2]
     x, y = np.meshgrid(np.arange(count_x, dtype=np.float32), np.arange(count_y, dtype=np.float32))
     forward = np.dstack([field, np.gradient(field[..., 1], GRID, axis=0)]).astype(np.float32)
     back_x, back_y = -field[..., 0], -field[..., 1]
     for _ in range(steps):
-        there = cv2.remap(
+        sampled = cv2.remap(
             forward, x + back_x / GRID, y + back_y / GRID, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        back_x = back_x - (back_x + there[..., 0])
-        back_y = back_y - (back_y + there[..., 1]) / np.maximum(1 + there[..., 2], 0.15)
+        back_x = back_x - (back_x + sampled[..., 0])
+        back_y = back_y - (back_y + sampled[..., 1]) / np.maximum(1 + sampled[..., 2], 0.15)
     return np.dstack([back_x, back_y])
 
 
 def _skin(who: Identity, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth field through the unit's moved points; all other points and the pins hold the skin where it is."""
+    """Interpolate a smooth field through the moved points of the unit; all other points and the pins stay fixed."""
     p = who.points
-    at, moved = [*p], np.zeros((68, 2))
+    anchors, moved = [*p], np.zeros((68, 2))
     for key, (dx, dy) in _UNITS[unit].items():
         if isinstance(key, int):
             middle = MIRROR[key] == key
@@ -146,14 +149,14 @@ def _skin(who: Identity, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             moved[key] = 0 if middle else dx, dy
     extra = []
     for places, table in ((_PLACES, _UNITS[unit]), (_PINS, {})):
-        for key, (landmark, (away, down)) in places.items():
+        for key, (landmark, (outward, down)) in places.items():
             dx, dy = table.get(key, (0.0, 0.0))
             for side, anchor in ((1, landmark), (-1, MIRROR[landmark])):
-                at.append(p[anchor] + (side * away, down))
+                anchors.append(p[anchor] + (side * outward, down))
                 extra.append((side * dx, dy))
     weights, total = np.zeros((*x.shape, 2)), np.full(x.shape, 0.04)
-    for place, shift in zip(at, np.concatenate([moved, extra]) / 100, strict=True):
-        weight = bump(x, y, tuple(place), (_REACH, _REACH))
+    for anchor_point, shift in zip(anchors, np.concatenate([moved, extra]) / 100, strict=True):
+        weight = bump(x, y, tuple(anchor_point), (_REACH, _REACH))
         total += weight
         if shift.any():
             weights += weight[..., None] * shift
@@ -170,7 +173,7 @@ def _stiffness(who: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _lid(who: Identity, eye: int, down: float, up: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Vertical displacement by the lids of one eye: the skin outside follows, the eyeball between is covered."""
+    """Return the vertical displacement by the lids of one eye: the skin outside follows and covers the eyeball."""
     upper, lower, along = lids(who.points, eye, x)
     opening = np.clip(lower - upper, 0, None) * ((along > 0) & (along < 1))
     between = np.clip((y - upper) / np.maximum(opening, 1e-6), 0, 1)

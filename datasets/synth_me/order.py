@@ -1,10 +1,11 @@
-"""The order experiment: brows and lips move in both classes alike, and only which of them moves first tells the class.
+"""The order experiment: brows and lips move in both classes, which differ only in which of them moves first.
 
 A clip of one class is a clip of the other played backwards: one pulse of the brows and one of the lips, each symmetric
-in time, as wide and on average as large as the other, peak the same time before and after the middle of the movement.
-What moves, where to, how much and when is drawn without regard to the class. So the frame of largest movement and the
+in time, of equal width and on average equal size, with peaks equally long before and after the middle of the movement.
+What moves, where to, how much and when is drawn independently of the class. So the frame of largest movement and the
 motion of each point summed over time are the same in both classes, by construction; the motion of the face summed over
-space is as far as brows and lips can be made alike: both move up or down at random, and eyes and nose move with either.
+space is the same as far as brows and lips can be made alike: both move up or down at random, and eyes and nose move
+with either.
 """
 
 import numpy as np
@@ -18,25 +19,28 @@ from stag_datasets.synth_me.timing import Pulse
 
 CLASSES = ("brows_first", "lips_first")
 
-Part = tuple[tuple[int, float], ...]  # units and their share
+Part = tuple[tuple[int, float], ...]  # units and their weights
 
-# Each part goes up or down, whatever the other does. Upwards and downwards the two parts are alike in what is left when
-# motion is summed over the face: vertical share, strain and unevenness for so much movement. The shares are set so.
+# Each part moves up or down, independently of the other. The weights are chosen so that, both upwards and downwards,
+# the two parts are alike in the motion summed over the face: vertical share, strain and unevenness for equal movement.
 BROWS: tuple[Part, ...] = (((1, 1.0), (2, 1.0)), ((4, 1.0),))
 LIPS: tuple[Part, ...] = (((17, 1.0),), ((14, 0.55), (15, 1.0)))
-# Bystanders: eyes and nose move with either part, by chance and in most clips, with so much of a part's amplitude. They
-# blur what is left to tell the parts by in the sum over space.
+# Bystanders: eyes and nose move with either part at random in most clips, with this fraction of a part's amplitude.
+# They hide the remaining differences of the parts in the sum over space.
 BYSTANDERS: Part = ((6, 0.8), (7, 0.3), (9, 0.6))
-_TAKES_PART = 0.9  # chance of each
+_TAKES_PART = 0.9  # probability of each
 _UNITS = sorted({unit for part in (*BROWS, *LIPS, BYSTANDERS) for unit, _ in part})
 _STEP = 0.02  # of the grid on which motion is summed over the face, face units
 _WIDTH = (0.26, 0.30)  # seconds from the onset of a pulse to its offset
-_APART = (0.30, 0.38)  # between the peaks, of that width; below one half, so that the sum of both peaks in the middle
-_LEAD = (-0.08, 0.25)  # mean and deviation of the log of brows over lips in amplitude: even, as the regions see it
+_APART = (0.30, 0.38)  # distance of the peaks in widths; below one half, so that the sum of both peaks in the middle
+_LEAD = (-0.08, 0.25)  # mean and deviation of log(brows / lips) in amplitude: balanced as measured by the regions
 
 
 def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
-    """The scripts of all clips of one subject, as many of either class (one more of the second if they are odd)."""
+    """Return the scripts of all clips of one subject, with equal numbers of both classes.
+
+    An odd number of clips has one more of the second class.
+    """
     rng = script.stream(recipe.seed, script.SUBJECT, subject)
     who = script.identity(recipe, subject)
     liveliness = float(np.exp(rng.normal(0, 0.15)))
@@ -46,7 +50,7 @@ def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
 
 
 def _energy(who: Identity) -> Float[np.ndarray, "u u2"]:
-    """Inner products of the units' motions, summed over the face; units as in `_UNITS`, both halves at full strength.
+    """Return inner products of the units' motions over the face; units as in `_UNITS`, both halves at full strength.
 
     A mixture with strengths w has the energy w^T E w.
     """
@@ -61,26 +65,26 @@ def _energy(who: Identity) -> Float[np.ndarray, "u u2"]:
 def _clip(
     recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: float, together: np.ndarray, emotion: str
 ) -> ClipSpec:
-    """Everything is drawn before the class has its say, which is the direction of time."""
+    """Draw one clip. The class is applied last, as the direction of time, so that nothing else depends on it."""
     rng = script.stream(recipe.seed, script.SCRIPT, subject, clip)
     width = rng.uniform(*_WIDTH) * recipe.fps
-    apart = rng.uniform(*_APART) * width
-    length = 2 * int(np.ceil((width + apart) / 2))
+    peak_distance = rng.uniform(*_APART) * width
+    length = 2 * int(np.ceil((width + peak_distance) / 2))
     fewest, most = (max(count, length + 8) for count in recipe.frames)  # the whole movement is in the clip
     frames = int(rng.integers(fewest, most + 1))
     onset = int(rng.integers(3, frames - length - 3))
     middle = onset + length // 2
     power, lead = rng.uniform(0.8, 1.0), rng.normal(*_LEAD) / 2
     brows, lips = BROWS[rng.integers(len(BROWS))], LIPS[rng.integers(len(LIPS))]
-    played = [  # who moves, how strongly, and when: with the brows (1) or with the lips (-1)
+    played = [  # unit, strength, and time: with the brows (1) or with the lips (-1)
         *((unit, strength * np.exp(lead), 1) for unit, strength in _balanced(rng, brows, together)),
         *((unit, strength * np.exp(-lead), -1) for unit, strength in _balanced(rng, lips, together)),
         *_bystanders(rng, together),
     ]
     pulses = []
     for unit, strength, sign in played:
-        apex, lean = middle - sign * apart / 2, rng.normal(0, 0.10)
-        for side, height in (("L", strength * (1 + lean)), ("R", strength * (1 - lean))):
+        apex, asymmetry = middle - sign * peak_distance / 2, rng.normal(0, 0.10)
+        for side, height in (("L", strength * (1 + asymmetry)), ("R", strength * (1 - asymmetry))):
             pulses.append(Pulse(unit, side, float(height), apex - width / 2, apex, apex + width / 2, power))
     spec = ClipSpec(
         subject=f"s{subject + 1:02d}",
@@ -102,32 +106,32 @@ def _clip(
 
 
 def _balanced(rng: np.random.Generator, part: Part, together: np.ndarray) -> list[tuple[int, float]]:
-    """The units of a part, mixed a little differently each time, with strengths at which the part has unit energy."""
-    mixture = [(unit, share * float(np.exp(rng.normal(0, 0.3)))) for unit, share in part]
-    weight = np.zeros(len(_UNITS))
-    for unit, share in mixture:
-        weight[_UNITS.index(unit)] = share
-    scale = float(np.sqrt(weight @ together @ weight))
-    return [(unit, share / scale) for unit, share in mixture]
+    """Draw the strengths of a part's units, in a slightly random mixture scaled to unit energy."""
+    mixture = [(unit, weight * float(np.exp(rng.normal(0, 0.3)))) for unit, weight in part]
+    vector = np.zeros(len(_UNITS))
+    for unit, weight in mixture:
+        vector[_UNITS.index(unit)] = weight
+    scale = float(np.sqrt(vector @ together @ vector))
+    return [(unit, weight / scale) for unit, weight in mixture]
 
 
 def _bystanders(rng: np.random.Generator, together: np.ndarray) -> list[tuple[int, float, int]]:
-    """Unit, strength and moment of those that take part; as many random numbers whoever does."""
+    """Draw unit, strength and sign of the bystanders that move; the count of random numbers is always the same."""
     drawn = []
     for unit, level in BYSTANDERS:
-        there, sign = rng.random() < _TAKES_PART, int(rng.choice((-1, 1)))
+        takes_part, sign = rng.random() < _TAKES_PART, int(rng.choice((-1, 1)))
         (alone,) = _balanced(rng, ((unit, 1.0),), together)
         strength = alone[1] * level * float(np.exp(rng.normal(0, 0.4)))
-        if there:
+        if takes_part:
             drawn.append((unit, strength, sign))
     return drawn
 
 
 def backwards(spec: ClipSpec) -> ClipSpec:
-    """The clip of the other class: the expression played backwards about its middle; all else as it was."""
-    turn = spec.onset + spec.offset
+    """Return the clip of the other class: the expression played backwards about its middle, all else unchanged."""
+    total = spec.onset + spec.offset
     pulses = tuple(
-        pulse._replace(onset=turn - pulse.offset, apex=turn - pulse.apex, offset=turn - pulse.onset)
+        pulse._replace(onset=total - pulse.offset, apex=total - pulse.apex, offset=total - pulse.onset)
         for pulse in spec.pulses
     )
     return spec._replace(pulses=pulses, emotion=CLASSES[1 - CLASSES.index(spec.emotion)])

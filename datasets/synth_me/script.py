@@ -1,4 +1,4 @@
-"""The script of a clip: who, what, when, how strong; drawn from (seed, subject, clip) and from nothing else."""
+"""The script of a clip: person, action units, times, strengths; drawn from (seed, subject, clip) alone."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from stag_datasets.synth_me.identity import Identity, sample_identity
 from stag_datasets.synth_me.muscles import BLINK
 from stag_datasets.synth_me.timing import Pulse
 
-# What each stream of random numbers is for; never renumber.
+# Ids of the streams of random numbers; never renumber.
 IDENTITY, SUBJECT, SCRIPT, LONG = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a corpus is made from."""
+    """All settings from which a corpus is rendered."""
 
     subjects: int = 16
     clips: int = 15  # per subject, on average
@@ -42,24 +42,24 @@ class ClipSpec(NamedTuple):
     actions: tuple[labels.Action, ...]
     pulses: tuple[Pulse, ...]  # the expression
     blinks: tuple[Pulse, ...]
-    onset: int  # last frame before anything of the expression moves
-    offset: int  # first frame at which all of it is over
+    onset: int  # last frame before any movement of the expression
+    offset: int  # first frame after all of its movement
     peak: float  # largest displacement of a landmark by the expression, in pixels of a face 128 pixels wide
     seed: tuple[int, ...]  # of head motion, light and noise
 
 
 def stream(*key: int) -> np.random.Generator:
-    """Random numbers that depend on the key alone."""
+    """Return a random generator that depends on the key alone."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 def identity(recipe: Recipe, subject: int) -> Identity:
-    """The person that plays subject number `subject`."""
+    """Return the person that plays subject number `subject`."""
     return sample_identity(stream(recipe.seed, IDENTITY, subject))
 
 
 def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
-    """The scripts of all clips of one subject."""
+    """Return the scripts of all clips of one subject."""
     rng = stream(recipe.seed, SUBJECT, subject)
     who = identity(recipe, subject)
     liveliness, shares = temperament(rng)
@@ -68,7 +68,7 @@ def subject_clips(recipe: Recipe, subject: int) -> list[ClipSpec]:
 
 
 def temperament(rng: np.random.Generator) -> tuple[float, Float[np.ndarray, " k"]]:
-    """How much a person shows, about 1, and how often which of `labels.EMOTIONS`. People differ in both."""
+    """Draw how strongly a person shows emotions, about 1, and the frequency of each of `labels.EMOTIONS`."""
     liveliness = float(np.exp(rng.normal(0, 0.15)))
     return liveliness, rng.dirichlet(np.array(labels.SHARE) * 14)
 
@@ -99,7 +99,7 @@ def _clip(recipe: Recipe, subject: int, clip: int, who: Identity, liveliness: fl
 
 
 def sample_length(rng: np.random.Generator, fps: float, most: int) -> int:
-    """Frames from onset to offset of an expression: 0.12 to 0.48 s, and no more than `most`."""
+    """Draw the frames from onset to offset of an expression: 0.12 to 0.48 s, and no more than `most`."""
     longest = min(round(0.48 * fps), most)
     return int(np.clip(round(fps * rng.normal(0.32, 0.07)), round(0.12 * fps), longest))
 
@@ -107,30 +107,30 @@ def sample_length(rng: np.random.Generator, fps: float, most: int) -> int:
 def sample_pulses(
     rng: np.random.Generator, actions: tuple[labels.Action, ...], onset: int, offset: int
 ) -> tuple[Pulse, ...]:
-    """One pulse for each half of each unit, each with a peak of its own; together they fill onset to offset.
+    """Draw one pulse for each half of each unit, each with its own peak; together they fill onset to offset.
 
-    The muscles of an expression do not contract as one: each takes a part of the time, so that no single frame need
-    show all of them.
+    The muscles of an expression do not contract together: each is active for part of the time, so that possibly no
+    single frame shows all of them.
     """
     length = offset - onset
-    share = rng.uniform(0.5, 0.75, len(actions)) if len(actions) > 1 else np.ones(1)
-    late = rng.permutation(np.linspace(0, 1, len(actions))) * (1 - share) * length
-    early = (1 - share) * length - late
+    fraction = rng.uniform(0.5, 0.75, len(actions)) if len(actions) > 1 else np.ones(1)
+    delay = rng.permutation(np.linspace(0, 1, len(actions))) * (1 - fraction) * length
+    margin = (1 - fraction) * length - delay
     pulses = []
-    for action, begin, end in zip(actions, onset + late, offset - early, strict=True):
-        rise, power, lean = rng.uniform(0.35, 0.58), rng.uniform(0.8, 1.3), rng.normal(0, 0.10)
+    for action, begin, end in zip(actions, onset + delay, offset - margin, strict=True):
+        rise, power, asymmetry = rng.uniform(0.35, 0.58), rng.uniform(0.8, 1.3), rng.normal(0, 0.10)
         strength = rng.uniform(0.6, 1.1)
         for side, sign in (("L", 1), ("R", -1)):
             if action.side in ("", side):
                 lag = rng.uniform(-0.02, 0.02) * length
                 apex = begin + rise * (end - begin) + lag
-                height = strength * (1 + sign * lean)
+                height = strength * (1 + sign * asymmetry)
                 pulses.append(Pulse(action.unit, side, float(height), begin, float(apex), end, float(power)))
     return tuple(pulses)
 
 
 def sample_blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pulse, ...]:
-    """In a third of the clips a blink that starts after frame 0; it may run beyond the last frame."""
+    """Draw, in about a third of the clips, a blink that starts after frame 0; it may run beyond the last frame."""
     if rng.random() >= 0.35:
         return ()
     length = min(rng.uniform(0.10, 0.30) * fps, 0.8 * frames)
@@ -138,12 +138,12 @@ def sample_blink(rng: np.random.Generator, frames: int, fps: float) -> tuple[Pul
 
 
 def blink(rng: np.random.Generator, onset: float, length: float) -> tuple[Pulse, ...]:
-    """Both lids shut and open again, `length` frames from onset to offset."""
+    """Draw a blink: both lids shut and open again, `length` frames from onset to offset."""
     apex = onset + rng.uniform(0.3, 0.45) * length
     depth = float(rng.uniform(0.75, 1.0))
     return tuple(Pulse(BLINK, side, depth, onset, float(apex), onset + length) for side in "LR")
 
 
 def sample_peak(rng: np.random.Generator, liveliness: float) -> float:
-    """How far the expression moves the face, in pixels of a face 128 pixels wide, by a person of this liveliness."""
+    """Draw the largest displacement of an expression, in pixels of a face 128 pixels wide, for this liveliness."""
     return float(np.clip(1.35 * liveliness * np.exp(rng.normal(0, 0.4)), 0.55, 2.9))

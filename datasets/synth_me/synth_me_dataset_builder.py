@@ -17,7 +17,7 @@ NAME = "synth_me"
 
 @dataclass
 class SynthConfig(tfds.core.BuilderConfig):
-    """A variant of the corpus: what it is made from."""
+    """A variant of the corpus, with the recipe that it is rendered from."""
 
     recipe: Recipe = field(default_factory=Recipe)
 

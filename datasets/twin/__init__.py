@@ -1,1 +1,1 @@
-"""A twin of a corpus: rendered faces that do what its annotation says, laid out as its owners ship it."""
+"""A twin of a corpus: rendered faces that follow its annotation, in the folder layout of its owners."""

@@ -1,4 +1,4 @@
-"""Where each corpus keeps the frames of a clip, and what it calls them."""
+"""Paths and names of the frames of a clip in each corpus."""
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -51,5 +51,5 @@ LAYOUTS: dict[str, Callable[[Said, int], str]] = {
 
 
 def frame_path(dataset: str, said: Said, number: int) -> PurePosixPath:
-    """Path of a frame below manual_dir."""
+    """Return the path of a frame below manual_dir."""
     return PurePosixPath(LAYOUTS[dataset](said, number))

@@ -1,4 +1,4 @@
-"""Renders the clips that an archive lacks, each into its place, on all cores."""
+"""Render the missing clips of an archive into its folders, on all cores."""
 
 import functools
 import os
@@ -19,7 +19,7 @@ from stag_datasets.twin import acting, layouts
 
 QUALITY = 95  # of JPEG
 
-# Of each clip (by its id) the units that it shows, with their sides; None where the corpus annotates none.
+# Clip id -> the units that it shows, with their sides; None if the corpus annotates none.
 Units = Mapping[str, Sequence[tuple[int, str]] | None]
 
 
@@ -33,24 +33,24 @@ class Order(NamedTuple):
 
 
 def orders(clips: Sequence[Said], units: Units) -> list[Order]:
-    """Who is drawn as whom: subjects in the order of their names, each one's clips in that of the sheet.
+    """Number the subjects in the order of their names, and the clips of each in the order of the sheet.
 
     Raises CorpusError for a corpus whose layout is not known.
     """
-    for said in clips:
-        if said.dataset not in layouts.LAYOUTS:
-            raise CorpusError(f"no twin of {said.dataset} can be made; there are {', '.join(layouts.LAYOUTS)}")
-    people = {who: index for index, who in enumerate(sorted({said.subject for said in clips}))}
-    count = dict.fromkeys(people, 0)
-    made = []
-    for said in clips:
-        made.append(Order(said, units[name(said)], people[said.subject], count[said.subject]))
-        count[said.subject] += 1
-    return made
+    for clip in clips:
+        if clip.dataset not in layouts.LAYOUTS:
+            raise CorpusError(f"no twin of {clip.dataset} can be made; there are {', '.join(layouts.LAYOUTS)}")
+    subject_index = {subject: index for index, subject in enumerate(sorted({clip.subject for clip in clips}))}
+    count = dict.fromkeys(subject_index, 0)
+    numbered = []
+    for clip in clips:
+        numbered.append(Order(clip, units[name(clip)], subject_index[clip.subject], count[clip.subject]))
+        count[clip.subject] += 1
+    return numbered
 
 
 def act(plan: Sequence[Order], root: Path, recipe: Recipe) -> Iterator[str]:
-    """Renders every order below `root`, and gives the id of each clip once it is there whole."""
+    """Render every order below `root`, and yield the id of each clip once it is complete."""
     work = functools.partial(_act, root, recipe)
     workers = min(processes.cores(), max(len(plan), 1))
     if workers == 1:
@@ -62,24 +62,24 @@ def act(plan: Sequence[Order], root: Path, recipe: Recipe) -> Iterator[str]:
 
 def _act(root: Path, recipe: Recipe, order: Order) -> str:
     cv2.setNumThreads(1)  # the processes are the parallelism
-    said = order.said
-    spec = acting.clip_spec(said, order.units, recipe, order.subject, order.clip)
-    first = said.onset or 0
-    paths = [root / layouts.frame_path(said.dataset, said, first + index) for index in range(spec.frames)]
+    sheet_clip = order.said
+    spec = acting.clip_spec(sheet_clip, order.units, recipe, order.subject, order.clip)
+    first = sheet_clip.onset or 0
+    paths = [root / layouts.frame_path(sheet_clip.dataset, sheet_clip, first + index) for index in range(spec.frames)]
     folder = paths[0].parent
-    # Written beside its place and moved there whole; where a recording holds several clips, frame by frame.
-    waiting = folder.with_name(f".{uuid.uuid4().hex}")
-    waiting.mkdir(parents=True)
+    # Written next to its folder and moved there as a whole; if a recording holds several clips, frame by frame.
+    temporary = folder.with_name(f".{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
     try:
         for path, frame in zip(paths, render_clip(spec).frames, strict=True):
             quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if path.suffix == ".jpg" else []
-            if not cv2.imwrite(str(waiting / path.name), frame[..., ::-1], quality):
+            if not cv2.imwrite(str(temporary / path.name), frame[..., ::-1], quality):
                 raise CorpusError(f"{path} cannot be written")
         try:
-            os.replace(waiting, folder)
+            os.replace(temporary, folder)
         except OSError:  # another clip of the recording is there already
-            for path in sorted(waiting.iterdir()):
+            for path in sorted(temporary.iterdir()):
                 os.replace(path, folder / path.name)
     finally:
-        shutil.rmtree(waiting, ignore_errors=True)
-    return name(said)
+        shutil.rmtree(temporary, ignore_errors=True)
+    return name(sheet_clip)

@@ -1,1 +1,1 @@
-"""What `experiments/benchmark.py` measures: one module a part, each with `define_flags` and `main`."""
+"""The parts of `experiments/benchmark.py`: one module per part, each with `define_flags` and `main`."""

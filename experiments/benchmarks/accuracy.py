@@ -29,7 +29,7 @@ HIDDEN, EPOCHS = 64, 200
 
 
 class AccuracyTable(NamedTuple):
-    """All rows, and a line of how long it took."""
+    """The rows of the comparison, and a line with the times taken."""
 
     rows: list[comparison.ComparedRow]
     clock: str
@@ -44,7 +44,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Finish the run, compare, print the table."""
+    """Finish the run, compare it and print the table."""
     check_installed()
     config = cli.read_config(flags.FLAGS["config"])
     cli.connect(config)
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def show(table: AccuracyTable) -> None:
-    """Print the comparison, and how long it took."""
+    """Print the comparison and the times taken."""
     print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
     print(table.clock)
 
 
 def check_installed() -> None:
-    """Raises UserError where scikit-learn is missing."""
+    """Raise UserError if scikit-learn is missing."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -74,11 +74,11 @@ def check_installed() -> None:
 def measure(
     config: Config, folder: Path, corpora: Path | Sequence[Path], against: Sequence[Path] = ()
 ) -> AccuracyTable:
-    """Finishes the run of `config` in the workdir `folder` and compares it with classifiers and with other runs.
+    """Finish the run of `config` in the workdir `folder` and compare it with classifiers and with other runs.
 
     Raises:
-      UserError: whatever `loop.run` raises; one of `against` is no finished run, was split otherwise or is about other
-        clips; or a fold's training clips are all of one class.
+      UserError: whatever `loop.run` raises; one of `against` is not a finished run, or has other splits or other clips;
+        or a fold's training clips are all of one class.
     """
     if config.protocol.split == ALL:
         raise UserError("config.protocol.split='all' tests no clip: there is nothing to compare")
@@ -98,7 +98,7 @@ def measure(
 
 
 def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparison.ComparedModel]:
-    """Plain classifiers of flattened node features, on the clips that are tested."""
+    """Return plain classifiers of flattened node features, with their predictions for the tested clips."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
@@ -132,7 +132,7 @@ def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparis
 def _inputs(
     corpus: Corpus, cut: Callable[[ClipBatch], Float[np.ndarray, "b x"]]
 ) -> tuple[Float[np.ndarray, "b x"], Float[np.ndarray, "b x"]]:
-    """What a classifier sees of the clips, and of their mirror images."""
+    """Return the inputs of a classifier for the clips, and for their mirror images."""
     batch = jax.tree.map(jnp.asarray, corpus.batch)
     return cut(batch), cut(batch._replace(nodes=mirror(batch.nodes, corpus.graph)))
 
@@ -143,8 +143,8 @@ def _key(batch: ClipBatch) -> Float[np.ndarray, "b x"]:
 
 
 def _mean_and_key(batch: ClipBatch) -> Float[np.ndarray, "b x"]:
-    nodes, shown = np.asarray(batch.nodes), np.asarray(batch.frame_mask)
-    mean = np.mean(nodes, axis=1, where=shown[:, :, None, None])
+    nodes, mask = np.asarray(batch.nodes), np.asarray(batch.frame_mask)
+    mean = np.mean(nodes, axis=1, where=mask[:, :, None, None])
     return np.concatenate([mean.reshape(len(nodes), -1), _key(batch)], axis=1)
 
 
@@ -157,12 +157,12 @@ def _held_out(
     classes: int,
     name: str,
 ) -> Float[np.ndarray, "b k"]:
-    """Probabilities of the clips that are tested, 0 or 1 from a classifier without any, each from the fold that tests.
+    """Return the probabilities of the tested clips, each from its test fold; 0 or 1 if a classifier has none.
 
     The classifier and the scale of its inputs are learned from the fold's training clips and their mirror images.
 
     Raises:
-      UserError: a fold whose training clips are all of one class.
+      UserError: a fold's training clips are all of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.pipeline import make_pipeline
@@ -176,9 +176,9 @@ def _held_out(
         if len(set(corpus.batch.label[train].tolist())) < 2:
             raise UserError(f"fold {held_out} has training clips of one class only, of which no classifier can learn")
         model = make_pipeline(StandardScaler(), make(seed))
-        # Matrices are so small that threads would only wait for each other.
+        # The matrices are so small that threads would only wait for each other.
         with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is meant
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the fixed number of epochs is intended
             model.fit(np.concatenate([plain[train], mirrored[train]]), np.tile(corpus.batch.label[train], 2))
         if hasattr(model, "predict_proba"):
             # Classes without a training clip have no column.

@@ -26,19 +26,19 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Build and print the table."""
+    """Build the corpora and print the table."""
     output.show_figures(measure(flags.FLAGS.clips))
 
 
 def measure(clips: int) -> list[tuple[str, str]]:
-    """Peak memory and clips per second of building a quarter, a half and all of `clips` clips of `FRAMES` frames."""
+    """Measure memory and speed of building a quarter, a half and all of `clips` clips of `FRAMES` frames."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for share in SHARES:
-            count = clips // share
+        for divisor in SHARES:
+            count = clips // divisor
             root = Path(folder, str(count))
             _write(root / "archive", count)
-            # A process of its own each, so that its peak is its own.
+            # In a separate process, to measure its own peak memory.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 seconds, peak, size = pool.apply(_build, (root,))
             rows.append(
@@ -51,7 +51,7 @@ def measure(clips: int) -> list[tuple[str, str]]:
 
 
 def _write(root: Path, clips: int) -> None:
-    """A corpus for the manifest builder. The clips of a subject share pictures of noise, by links."""
+    """Write a corpus for the manifest builder. The clips of a subject share pictures of noise through links."""
     rows, rng = [], np.random.default_rng(0)
     for clip in range(clips):
         subject = root / f"s{clip // PER_SUBJECT:04d}"

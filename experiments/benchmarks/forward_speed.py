@@ -1,7 +1,7 @@
 """What a network costs once it is deployed: `benchmark.py forward`. Time of a window on one core, size, memory, UF1.
 
-Time, size and memory are those of the first fold's network, each in a process of its own. UF1 is that of all folds:
-each is exported by itself and asked about the clips that it held out, whose features are those of the run.
+Time, size and memory are of the first fold's network, each measured in a separate process. UF1 is of all folds: each
+is exported separately and predicts its held-out clips, with the features of the run.
 """
 
 import os
@@ -40,15 +40,15 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 class Cost(NamedTuple):
-    """Of one window, b = 1."""
+    """The cost of one window, b = 1."""
 
     median_ms: float
     slow_ms: float  # 99th percentile
-    memory_mb: float  # largest resident memory less that before the network was opened
+    memory_mb: float  # largest resident memory minus that before the network was opened
 
 
 class ForwardTable(NamedTuple):
-    """Rows of `HEADER`, and a line on each format that is left out."""
+    """Rows of `HEADER`, and a line for each format that was left out."""
 
     rows: list[tuple[str, ...]]
     left_out: list[str]
@@ -61,24 +61,24 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Measure, print the table, keep what was exported in --out where there is one."""
-    folder, kept = cli.read_workdir(flags.FLAGS["workdir"]), output.out_folder()
+    """Measure the networks and print the table; keep the exported files if --out is given."""
+    folder, out = cli.read_workdir(flags.FLAGS["workdir"]), output.out_folder()
     config = workdir.read_config(folder)
     corpora = cli.build(config)
     with tempfile.TemporaryDirectory() as temporary:
-        table = measure(folder, corpora, config, kept or Path(temporary))
+        table = measure(folder, corpora, config, out or Path(temporary))
     print(comparison.markdown(HEADER, table.rows))
     for line in table.left_out:
         print(line)
-    if kept:
-        print(files.write_table(kept / "forward.csv", HEADER, table.rows))
+    if out:
+        print(files.write_table(out / "forward.csv", HEADER, table.rows))
 
 
 def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> ForwardTable:
-    """Exports into `out` whatever can be exported of the run in `folder`, and measures it beside the checkpoint.
+    """Export the run in `folder` into `out` in every possible format, and compare each with the checkpoint.
 
     Raises:
-      UserError: no finished run, or it was trained on other data.
+      UserError: the run is not finished, or was trained on other data.
     """
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is no finished run")
@@ -87,10 +87,20 @@ def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) ->
     splits = make_splits(config.protocol, corpus.clips)
     tested = np.flatnonzero(splits.test_mask.any(axis=0))
     held_out = corpus.take(splits.test_mask.any(axis=0))
-    before = workdir.read_by_seed(folder, held_out, config.data.classes).mean(axis=0).argmax(axis=1)
+    checkpoint_predictions = workdir.read_by_seed(folder, held_out, config.data.classes).mean(axis=0).argmax(axis=1)
     first = checkpoint.fold_names(folder)[0]
     clip = ClipBatch(*(np.asarray(array)[:1] for array in held_out.batch))
-    rows = [_row("checkpoint, jit", "", _apart(folder, first, clip), held_out, config, before, before)]
+    rows = [
+        _row(
+            "checkpoint, jit",
+            "",
+            _apart(folder, first, clip),
+            held_out,
+            config,
+            checkpoint_predictions,
+            checkpoint_predictions,
+        )
+    ]
     left_out = []
     for format, precisions in exporting.FORMATS.items():
         try:
@@ -100,49 +110,49 @@ def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) ->
             continue
         for precision in precisions:
             path = exporting.export(folder, out, format=format, precision=precision, folds=[first])
-            found = pooled(folder, format, precision, corpus, splits, out)[tested].argmax(axis=1)
+            predictions = pooled(folder, format, precision, corpus, splits, out)[tested].argmax(axis=1)
             size = f"{path.stat().st_size / 1e6:.3f}"
             name = f"{format}, {precision}"
-            rows.append(_row(name, size, _apart(path, "", clip), held_out, config, found, before))
+            rows.append(_row(name, size, _apart(path, "", clip), held_out, config, predictions, checkpoint_predictions))
     return ForwardTable(rows, left_out)
 
 
 def pooled(
     folder: Path, format: str, precision: str, corpus: Corpus, splits: Splits, out: Path
 ) -> Float[np.ndarray, "b k"]:
-    """Probabilities of each clip from the exported network of the fold that held it out; NaN where none did."""
-    said = np.full((len(corpus.ids), len(workdir.read_config(folder).data.classes)), np.nan, np.float32)
+    """Return the probabilities of each clip from the exported network of its test fold; NaN where untested."""
+    probabilities = np.full((len(corpus.ids), len(workdir.read_config(folder).data.classes)), np.nan, np.float32)
     program, ask = None, None
     folds = zip(splits.names, splits.test_mask, strict=True)
     for name, test in tqdm(list(folds), desc=f"{format} {precision}", unit="fold"):
-        made = exporting.load(folder, format, precision, [name])
-        program = program or exporting.program(made, format)
-        own = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
+        exported = exporting.load(folder, format, precision, [name])
+        program = program or exporting.program(exported, format)
+        held_out = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
         if format == "stablehlo":
-            # The same program and the same stored weights as in a file, but compiled once for all folds.
+            # Same program and stored weights as in a file, but compiled only once for all folds.
             ask = ask or jax.jit(jax_export.deserialize(bytearray(program)).call)
-            weights = artefact.restored(artefact.unpack(*artefact.pack(made.weights))).values()
-            arrays = [np.asarray(getattr(own, field)) for field in artefact.INPUTS]
-            each = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
-            said[test] = np.concatenate(each)
+            weights = artefact.restored(artefact.unpack(*artefact.pack(exported.weights))).values()
+            arrays = [np.asarray(getattr(held_out, field)) for field in artefact.INPUTS]
+            outputs = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
+            probabilities[test] = np.concatenate(outputs)
         else:
-            path = exporting.write(out / ".fold.stag", folder, made, format, precision, program)
-            said[test] = artefact.load_export(path).forward(own).probability
+            path = exporting.write(out / ".fold.stag", folder, exported, format, precision, program)
+            probabilities[test] = artefact.load_export(path).forward(held_out).probability
             path.unlink()
-    return said
+    return probabilities
 
 
 def _apart(model: Path, fold: str, clip: ClipBatch) -> Cost:
-    """In a process of its own, on one core."""
+    """Measure the cost in a separate process, on one core."""
     with processes.pool(1) as pool:
         return pool.submit(_cost, model, fold, clip).result()
 
 
 def _cost(model: Path, fold: str, clip: ClipBatch) -> Cost:
-    # Before anything starts a thread: pools are as large as the cores that they see.
+    # Before any thread starts, because pools have the size of the visible cores.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}"
-    before = psutil.Process().memory_info().rss
+    memory_before = psutil.Process().memory_info().rss
     recogniser = recognition.from_run(model, [fold]) if fold else artefact.load_export(model)
     times = []
     for _ in range(WARM + REPEATS):
@@ -150,8 +160,8 @@ def _cost(model: Path, fold: str, clip: ClipBatch) -> Cost:
         recogniser.forward(clip)
         times.append(1e3 * (time.perf_counter() - begin))
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kept = times[WARM:]
-    return Cost(float(np.median(kept)), float(np.percentile(kept, 99)), (peak - before) / 1e6)
+    timed = times[WARM:]
+    return Cost(float(np.median(timed)), float(np.percentile(timed, 99)), (peak - memory_before) / 1e6)
 
 
 def _row(
@@ -165,8 +175,8 @@ def _row(
 ) -> tuple[str, ...]:
     label, classes = held_out.batch.label, len(config.data.classes)
     uf1 = metrics.mean_scores(label, found[None], classes)["uf1"]
-    told = "" if found is before else _difference(label, found, before, held_out.subjects, classes)
-    cells = (f"{cost.median_ms:.2f}", f"{cost.slow_ms:.2f}", f"{cost.memory_mb:.0f}", f"{uf1:.4f}", told)
+    difference = "" if found is before else _difference(label, found, before, held_out.subjects, classes)
+    cells = (f"{cost.median_ms:.2f}", f"{cost.slow_ms:.2f}", f"{cost.memory_mb:.0f}", f"{uf1:.4f}", difference)
     return (name, size, *cells)
 
 
@@ -177,5 +187,7 @@ def _difference(
     subjects: Sequence[str],
     classes: int,
 ) -> str:
-    apart = compare.paired_bootstrap(label, found[None], before[None], subjects, classes, resamples=RESAMPLES)["uf1"]
-    return f"{apart.mean:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"
+    difference = compare.paired_bootstrap(label, found[None], before[None], subjects, classes, resamples=RESAMPLES)[
+        "uf1"
+    ]
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"

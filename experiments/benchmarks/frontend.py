@@ -24,10 +24,10 @@ from stag_jax.motion import extract, nodes, observe, optical_flow, selection
 from stag_jax.types import Clip, UserError
 
 Row = tuple[str, str]
-PEAK = (1.0, 3.0)  # pixels of largest true movement of frames whose flow is compared
-HEAD = (3.0, 2.0, 0.02)  # shift in pixels of the frame, degrees, growth
-SPEED_SIZE, SPEED_FRAME = 480, (480, 640)  # rendered square, frame it is put into
-SPEED_CLIPS = 12  # a worker
+PEAK = (1.0, 3.0)  # range of the largest true movement of frames whose flow is compared, pixels
+HEAD = (3.0, 2.0, 0.02)  # shift in pixels of the frame, rotation in degrees, relative growth
+SPEED_SIZE, SPEED_FRAME = 480, (480, 640)  # size of the rendered square, and of the frame that contains it
+SPEED_CLIPS = 12  # per worker
 REPEATS = 5
 
 
@@ -39,7 +39,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure the front end and print the table."""
     rows = measure(flags.FLAGS.clips)
     if flags.FLAGS.media:
         rows += measure_media(Path(flags.FLAGS.media), output.out_folder())
@@ -47,28 +47,28 @@ def main() -> None:
 
 
 def measure(clips: int = 0) -> list[Row]:
-    """All rows of the table; `clips` of each subject, 0 = all."""
+    """Return all rows of the table; `clips` of each subject, 0 = all."""
     config = from_config_dict(base.get_config())
     cv2.setNumThreads(1)
-    found, pairs, norms = [], [], []
+    comparisons, pairs, norms = [], [], []
     for spec, first, rendered in tqdm(_rendered(clips), desc="clips", unit="clip"):
         clip = _clip(rendered)
-        seen = observe.observe(clip, config)
-        found.append(_against_truth(rendered, seen))
-        pairs += _flow_pairs(rendered, seen, config)
+        observation = observe.observe(clip, config)
+        comparisons.append(_against_truth(rendered, observation))
+        pairs += _flow_pairs(rendered, observation, config)
         if first:
-            norms.append(_node_norms(spec, rendered, seen, config))
+            norms.append(_node_norms(spec, rendered, observation, config))
     return [
-        *_landmark_rows(found),
+        *_landmark_rows(comparisons),
         *_flow_rows(pairs),
         *_node_rows(norms),
-        *_selection_rows(found),
+        *_selection_rows(comparisons),
         *_speed_rows(config),
     ]
 
 
 def _rendered(clips: int) -> Iterator[tuple[script.ClipSpec, bool, render.Rendered]]:
-    """Scripts with their clips, and whether a clip is among the first two of its subject."""
+    """Yield scripts, whether a clip is among the first two of its subject, and the rendered clips."""
     recipe = script.Recipe()
     for subject in range(recipe.subjects):
         specs = script.subject_clips(recipe, subject)
@@ -86,7 +86,7 @@ def _clip(rendered: render.Rendered) -> Clip:
 
 
 def _against_truth(rendered: render.Rendered, seen: observe.Observation) -> dict[str, Any]:
-    """Landmark errors as shares of the distance between the pupils, and distances in frames of the phases found."""
+    """Return landmark errors as fractions of the distance between the pupils, and phase errors in frames."""
     truth = rendered.landmarks
     pupils = np.linalg.norm(truth[:, 42:48].mean(axis=1) - truth[:, 36:42].mean(axis=1), axis=-1)
     error = np.linalg.norm(seen.track.landmarks - truth, axis=-1) / pupils[:, None]
@@ -108,16 +108,16 @@ def _landmark_rows(found: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _to_canonical(field: Float[np.ndarray, "y x 2"], seen: observe.Observation) -> Float[np.ndarray, "y2 x2 2"]:
-    """A displacement of the pixels of the first frame as one of the canonical face."""
+    """Return a displacement field of the first frame in the coordinates of the canonical face."""
     size = seen.reference.shape[0]
     y, x = np.mgrid[:size, :size]
     raw = alignment.apply(alignment.inverse(seen.transform), np.stack([x, y], axis=-1).astype(float))
-    there = cv2.remap(field, *np.moveaxis(raw.astype(np.float32), -1, 0), cv2.INTER_LINEAR)
-    return there @ seen.transform[:, :2].T.astype(np.float32)
+    sampled = cv2.remap(field, *np.moveaxis(raw.astype(np.float32), -1, 0), cv2.INTER_LINEAR)
+    return sampled @ seen.transform[:, :2].T.astype(np.float32)
 
 
 def _flow_pairs(rendered: render.Rendered, seen: observe.Observation, config: Config) -> list[dict[str, Any]]:
-    """Pairs of aligned faces between which the face truly moves by 1 to 3 pixels at most: the apex, and two more."""
+    """Return pairs of aligned faces whose largest true movement is 1 to 3 pixels: the apex frame, and two others."""
     size = config.face.size
     points = alignment.apply(seen.transform, rendered.landmarks[0]).astype(np.float32)
     inside = np.zeros((size, size), np.uint8)
@@ -132,20 +132,20 @@ def _flow_pairs(rendered: render.Rendered, seen: observe.Observation, config: Co
 
 
 def _flow_rows(pairs: Sequence[dict[str, Any]]) -> list[Row]:
-    """Every backend and scikit-image's TV-L1 on the same pairs, one after the other in one run."""
+    """Compare every backend and scikit-image's TV-L1 on the same pairs, one after the other in one run."""
     prev, next = (np.stack([pair[name] for pair in pairs]) for name in ("prev", "next"))
     rows = []
     for name in ("tvl1", "dis", "farneback"):
-        optical_flow.flows(prev[:8], next[:8], name)  # compiles, where there is something to compile
-        found, seconds = _timed(lambda name=name: optical_flow.flows(prev, next, name))
-        rows.append((f"flow {name}", _flow_figure(found, pairs, seconds / len(pairs))))
-    found, seconds = _scikit_image(prev, next)
-    rows.append(("flow scikit-image `optical_flow_tvl1`", _flow_figure(found, pairs, seconds)))
+        optical_flow.flows(prev[:8], next[:8], name)  # compiles the backends that need it
+        flow, seconds = _timed(lambda name=name: optical_flow.flows(prev, next, name))
+        rows.append((f"flow {name}", _flow_figure(flow, pairs, seconds / len(pairs))))
+    flow, seconds = _scikit_image(prev, next)
+    rows.append(("flow scikit-image `optical_flow_tvl1`", _flow_figure(flow, pairs, seconds)))
     return rows
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the median of the seconds that some repetitions took."""
+    """Return the result of `work`, and the median seconds of `REPEATS` repetitions."""
     seconds = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
@@ -159,13 +159,13 @@ def _scikit_image(prev: UInt8[np.ndarray, "f y x"], next: UInt8[np.ndarray, "f y
         from skimage.registration import optical_flow_tvl1
     except ImportError as error:
         raise UserError("the benchmark compares with scikit-image: pip install scikit-image") from error
-    found, seconds = [], []
+    flows, seconds = [], []
     for a, b in zip(prev, next, strict=True):
         begin = time.perf_counter()
         v, u = optical_flow_tvl1(a.astype(np.float32) / 255, b.astype(np.float32) / 255, dtype=np.float32)
         seconds.append(time.perf_counter() - begin)
-        found.append(np.stack([u, v], axis=-1))
-    return np.stack(found), float(np.median(seconds))
+        flows.append(np.stack([u, v], axis=-1))
+    return np.stack(flows), float(np.median(seconds))
 
 
 def _flow_figure(found: np.ndarray, pairs: Sequence[dict[str, Any]], seconds: float) -> str:
@@ -178,12 +178,12 @@ def _flow_figure(found: np.ndarray, pairs: Sequence[dict[str, Any]], seconds: fl
 
 
 def _head_path(rendered: render.Rendered) -> Float[np.ndarray, "f 2 3"]:
-    """A head movement that is largest, and as large as `HEAD` says, at the apex of the expression."""
+    """Return a head movement that reaches its maximum, `HEAD`, at the apex of the expression."""
     shift, degrees, growth = HEAD
-    share = 0.5 - 0.5 * np.cos(np.pi * np.clip(np.arange(len(rendered.frames)) / max(rendered.apex, 1), 0, 1))
+    progress = 0.5 - 0.5 * np.cos(np.pi * np.clip(np.arange(len(rendered.frames)) / max(rendered.apex, 1), 0, 1))
     centre = rendered.landmarks[0, 27:31].mean(axis=0)
     path = []
-    for part in share:
+    for part in progress:
         turn = (1 + growth * part) * np.exp(1j * np.deg2rad(degrees * part))
         linear = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
         path.append(np.column_stack([linear, centre - linear @ centre + np.array([0.8, 0.6]) * shift * part]))
@@ -193,24 +193,24 @@ def _head_path(rendered: render.Rendered) -> Float[np.ndarray, "f 2 3"]:
 def _node_norms(
     spec: script.ClipSpec, rendered: render.Rendered, seen: observe.Observation, config: Config
 ) -> dict[str, float]:
-    """Squared norms over node features: of what the true movement of the muscles makes, and of what differs from it.
+    """Return squared norms over node features: of those of the true muscle movement, and of the differences from them.
 
-    "default" and "dis" are the features as found, by the config and with DIS in both looks, less the true ones; "head"
-    is the change of the found ones by an added head movement.
+    "default" and "dis" are the measured features, by the config and with DIS in both passes, minus the true ones;
+    "head" is the change of the measured ones by an added head movement.
     """
     motion = config.motion
-    plain = dataclasses.replace(config, motion=dataclasses.replace(motion, first_look="dis", flow="dis"))
+    dis_config = dataclasses.replace(config, motion=dataclasses.replace(motion, first_look="dis", flow="dis"))
     muscles = np.stack([_to_canonical(rendered.muscle_flow(f), seen) for f in seen.index])
     moved = _clip(render.render_clip(spec, head=_head_path(rendered)))
-    looks = {
+    observations = {
         "default": seen,
-        "dis": observe.observe(_clip(rendered), plain, keep=seen.index),
+        "dis": observe.observe(_clip(rendered), dis_config, keep=seen.index),
         "head": observe.observe(moved, config, keep=seen.index),
         "truth": seen._replace(flow=muscles),
     }
     nodes_of = {
         name: nodes.node_features(look.flow, optical_flow.strain(look.flow), look.centres, motion.patch, motion.spacing)
-        for name, look in looks.items()
+        for name, look in observations.items()
     }
     against = {"default": "truth", "dis": "truth", "head": "default"}
     norms = {name: ((nodes_of[name] - nodes_of[other]) ** 2).sum() for name, other in against.items()}
@@ -218,19 +218,19 @@ def _node_norms(
 
 
 def _node_rows(norms: Sequence[dict[str, float]]) -> list[Row]:
-    part = {name: [np.sqrt(clip[name] / clip["truth"]) for clip in norms] for name in ("default", "dis", "head")}
-    whole = {name: np.sqrt(sum(c[name] for c in norms) / sum(c["truth"] for c in norms)) for name in part}
-    below = sum(share < 0.1 for share in part["head"])
+    per_clip = {name: [np.sqrt(clip[name] / clip["truth"]) for clip in norms] for name in ("default", "dis", "head")}
+    overall = {name: np.sqrt(sum(c[name] for c in norms) / sum(c["truth"] for c in norms)) for name in per_clip}
+    below = sum(fraction < 0.1 for fraction in per_clip["head"])
     return [
         (
             "node features less those of the true muscle movement, as shares of the latter (2-norm over clips, frames "
             "kept and features)",
-            f"{whole['default']:.2f}, by clip median {np.median(part['default']):.2f} "
-            f"(DIS in both looks: {whole['dis']:.2f}, {np.median(part['dis']):.2f}); {len(norms)} clips",
+            f"{overall['default']:.2f}, by clip median {np.median(per_clip['default']):.2f} "
+            f"(DIS in both looks: {overall['dis']:.2f}, {np.median(per_clip['dis']):.2f}); {len(norms)} clips",
         ),
         (
             "change of the node features by 3 px, 2 degrees and 2% of head movement, in the same norm",
-            f"{100 * whole['head']:.1f}%, by clip median {100 * np.median(part['head']):.1f}%, "
+            f"{100 * overall['head']:.1f}%, by clip median {100 * np.median(per_clip['head']):.1f}%, "
             f"below 10% in {below} of {len(norms)}",
         ),
     ]
@@ -249,23 +249,23 @@ def _selection_rows(found: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _speed_rows(config: Config) -> list[Row]:
-    """Decoded 640 x 480 frames to node features on all cores, as `training.features` runs it, without start-up."""
+    """Time 640 x 480 frames from decoded to node features on all cores, as `training.features`, without start-up."""
     rows = []
     workers = processes.cores()
     for name in ("dis", config.motion.flow):
-        made = dataclasses.replace(config, motion=dataclasses.replace(config.motion, flow=name))
+        speed_config = dataclasses.replace(config, motion=dataclasses.replace(config.motion, flow=name))
         with processes.pool(workers) as pool:
-            done = list(pool.map(_work, range(workers), [made] * workers))
-        rate = sum(frames / seconds for frames, seconds, _ in done)
-        share = 100 * np.mean([tracking for _, _, tracking in done])
-        looks = f"`{optical_flow.resolve(made.motion.first_look)}` for all, `{name}` for those kept"
-        what = f"640x480 frames to node features, {looks}, {workers} processes"
-        rows.append((what, f"{rate:.0f} frames/s (tracking takes {share:.0f}% of the time)"))
+            results = list(pool.map(_work, range(workers), [speed_config] * workers))
+        rate = sum(frames / seconds for frames, seconds, _ in results)
+        percent = 100 * np.mean([tracking for _, _, tracking in results])
+        looks = f"`{optical_flow.resolve(speed_config.motion.first_look)}` for all, `{name}` for those kept"
+        title = f"640x480 frames to node features, {looks}, {workers} processes"
+        rows.append((title, f"{rate:.0f} frames/s (tracking takes {percent:.0f}% of the time)"))
     return rows
 
 
 def _work(number: int, config: Config) -> tuple[int, float, float]:
-    """Frames, seconds for all, and the share of tracking, of one of several processes that work at the same time."""
+    """Return frames, total seconds and the fraction of time for tracking, for one of several parallel processes."""
     cv2.setNumThreads(1)
     recipe = script.Recipe(size=SPEED_SIZE)
     clips = [_widened(_clip(render.render_clip(spec))) for spec in script.subject_clips(recipe, number)[:SPEED_CLIPS]]
@@ -287,7 +287,7 @@ def _widened(clip: Clip) -> Clip:
 
 
 def measure_media(folder: Path, out: Path | None) -> list[Row]:
-    """Tracks every frame of every video in a folder; with `out`, draws a contact sheet of each."""
+    """Track every frame of every video in a folder; with `out`, draw a contact sheet of each."""
     config = from_config_dict(base.get_config())
     rows = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".mp4", ".avi", ".mkv", ".mov")):

@@ -1,7 +1,7 @@
 """Nothing is lost: `benchmark.py kills`.
 
-One sweep killed (SIGKILL) at random moments ends in the very table of one left alone; and with --signals five scripts
-leave in order at SIGINT and SIGTERM, and go on (`signal_safety`).
+A sweep killed (SIGKILL) at random moments ends with the same table as an undisturbed one; and with --signals five
+scripts exit properly at SIGINT and SIGTERM, and resume (`signal_safety`).
 """
 
 import random
@@ -33,24 +33,24 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Run what was asked for and print the tables."""
-    out, given = output.required_out("the runs are"), flags.FLAGS
-    if given.kills:
-        cli.read_settings(given["config"], "configs/sweeps/recipe.py:synth_me")
-        output.show_figures(measure(cli.given_config(), out, given.kills, seed=given.seed))
-    if given.signals:
-        rows = signal_safety.measure(out / "signals", given.signals, given.seed)
+    """Run the requested checks and print the tables."""
+    out, values = output.required_out("the runs are"), flags.FLAGS
+    if values.kills:
+        cli.read_settings(values["config"], "configs/sweeps/recipe.py:synth_me")
+        output.show_figures(measure(cli.given_config(), out, values.kills, seed=values.seed))
+    if values.signals:
+        rows = signal_safety.measure(out / "signals", values.signals, values.seed)
         print(comparison.markdown(signal_safety.HEADER, rows))
 
 
 def measure(given: Sequence[str], folder: Path, kills: int, seed: int) -> list[tuple[str, str]]:
-    """Runs the sweep of `given` twice into `folder`, the second time killed (SIGKILL) `kills` times, and compares.
+    """Run the sweep of `given` twice into `folder`, the second time killed (SIGKILL) `kills` times, and compare.
 
-    Every kill comes at a random moment of a session, from its first import on, up to a sixth of what the sweep takes
-    when it is left alone: it may hit compiling, training, saving, or the writing of results.
+    Every kill comes at a random moment of a session, from its first import on, up to a sixth of the time of the
+    undisturbed sweep: it may hit compiling, training, saving, or the writing of results.
 
     Raises:
-      UserError: the sweep does not run to its end where nobody disturbs it.
+      UserError: the undisturbed sweep fails.
     """
     script = Path(__file__).parents[1] / "sweep.py"
 
@@ -64,13 +64,13 @@ def measure(given: Sequence[str], folder: Path, kills: int, seed: int) -> list[t
     if start("alone").wait():
         raise UserError(f"the sweep fails when left alone: run experiments/sweep.py {' '.join(given)}")
     alone_s = time.perf_counter() - begin
-    moments, ended, begin = random.Random(seed), 0, time.perf_counter()
+    rng, ended_before, begin = random.Random(seed), 0, time.perf_counter()
     for _ in tqdm(range(kills), desc="kills", unit="kill"):
         process = start("killed")
         try:
-            # Short against the whole, so that all kills find something to kill.
-            process.wait(timeout=moments.uniform(0, alone_s / 6))
-            ended += 1
+            # Short compared with the whole, so that a session still runs at every kill.
+            process.wait(timeout=rng.uniform(0, alone_s / 6))
+            ended_before += 1
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -79,7 +79,7 @@ def measure(given: Sequence[str], folder: Path, kills: int, seed: int) -> list[t
     tables = [folder / name / TABLE for name in ("alone", "killed")]
     same = code == 0 and tables[0].read_bytes() == tables[1].read_bytes()
     return [
-        ("kills", f"{kills - ended} (and {ended} sessions that had ended before), seed {seed}"),
+        ("kills", f"{kills - ended_before} (and {ended_before} sessions that had ended before), seed {seed}"),
         (f"{TABLE} the same, byte for byte", "yes" if same else "NO"),
         ("time left alone", f"{alone_s:.0f} s"),
         ("time of all sessions that were killed", f"{killed_s:.0f} s"),

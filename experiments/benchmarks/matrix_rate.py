@@ -1,4 +1,4 @@
-"""The rate of matrix products on all local devices: what the rate of training is a share of."""
+"""The rate of matrix products on all local devices, with which the rate of training is compared."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 from stag_jax.training import layout
 
 REPEATS = 8
-IN_A_ROW = 4  # products that are sent to an accelerator before the last is waited for
+IN_A_ROW = 4  # products that are sent to an accelerator before waiting for the last one
 CPU_SIDE, SIDE = 2048, 8192  # on a CPU and on an accelerator
 
 
@@ -20,18 +20,18 @@ def matrix_rate(
     """Return the FLOP/s of products of square matrices, one on each local device at the same time; the best of several.
 
     Args:
-      side: of the matrices; 0 = as the device has it.
+      side: of the matrices; 0 = `CPU_SIDE` or `SIDE`, by device.
       dtype: of the matrices.
-      precision: as `jax.lax.Precision` has it; None = what jax does by default, which is also that of training.
+      precision: as in `jax.lax.Precision`; None = the default of jax, which training also uses.
       repeats: how many repetitions are timed.
     """
     devices = jax.local_devices()
     side = side or (CPU_SIDE if devices[0].platform == "cpu" else SIDE)
     over_devices = layout.Sharded(devices)
     rng = np.random.default_rng(0)
-    draw = rng.standard_normal((side, side), np.float32).astype(jnp.dtype(dtype))
-    right = over_devices.replicate(draw)
-    left = over_devices.put(np.broadcast_to(draw.T, (len(devices), side, side)))
+    matrix = rng.standard_normal((side, side), np.float32).astype(jnp.dtype(dtype))
+    right = over_devices.replicate(matrix)
+    left = over_devices.put(np.broadcast_to(matrix.T, (len(devices), side, side)))
     product = over_devices.map(lambda right, left: jnp.matmul(left, right, precision=precision), (None, 0))
     count = 1 if devices[0].platform == "cpu" else IN_A_ROW
     seconds = fastest(lambda: [product(right, left) for _ in range(count)][-1].block_until_ready(), repeats)
@@ -39,7 +39,7 @@ def matrix_rate(
 
 
 def fastest(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the seconds of the fastest of some repetitions, after one that is not timed."""
+    """Return the seconds of the fastest of `repeats` repetitions, after one that is not timed."""
     work()
     seconds = []
     for _ in range(repeats):

@@ -20,8 +20,8 @@ def define() -> None:
 
 
 def read() -> Recogniser:
-    """Open the network that the flags name. Raises UserError for none, or for two."""
-    given = flags.FLAGS
-    if bool(given.model) == bool(given.workdir):
+    """Open the network that the flags name. Raises UserError if they name none or two."""
+    values = flags.FLAGS
+    if bool(values.model) == bool(values.workdir):
         raise UserError("one of --workdir=DIR and --model=FILE is needed, not both")
-    return load_export(given.model) if given.model else recognition.from_run(Path(given.workdir), given.fold)
+    return load_export(values.model) if values.model else recognition.from_run(Path(values.workdir), values.fold)

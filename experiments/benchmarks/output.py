@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: the flag --out and the table of figures."""
+"""Code that the parts of the benchmark share: the flag --out and the table of figures."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +23,7 @@ def out_folder() -> Path | None:
 
 
 def required_out(content: str) -> Path:
-    """Return the folder of --out. Raises UserError without the flag; `content` says what is kept there."""
+    """Return the folder of --out. Raises UserError without the flag; `content` is its content with a verb."""
     if not flags.FLAGS.out:
         raise UserError(f"--out=DIR is missing: where {content} kept")
     return Path(flags.FLAGS.out)
@@ -31,6 +31,6 @@ def required_out(content: str) -> Path:
 
 def show_figures(rows: Iterable[tuple[str, str]]) -> None:
     """Print rows of (what, figure) as a Markdown table."""
-    from stag_jax.analysis import comparison  # reads runs, which not every part does
+    from stag_jax.analysis import comparison  # imported here because not every part needs it
 
     print(comparison.markdown(FIGURES, rows))

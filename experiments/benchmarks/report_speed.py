@@ -15,7 +15,7 @@ from stag_jax.config import from_config_dict
 from stag_jax.training import loop
 from stag_jax.types import UserError
 
-STEPS = 20  # a report costs the same whatever the networks have learned
+STEPS = 20  # few, because the cost of a report does not depend on training
 
 
 def define_flags() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
 
 
 def measure(out: Path) -> list[tuple[str, str]]:
-    """Builds the corpus and the run in `out`, or takes what is there, and writes the report in a process of its own.
+    """Build the corpus and the run in `out`, unless they exist, and write the report in a separate process.
 
-    Compiled programs are not kept from an earlier report, so that the time is that of the first one.
+    Compiled programs of an earlier report are removed, so that the time is that of a first report.
 
     Raises:
       UserError: the report cannot be written.

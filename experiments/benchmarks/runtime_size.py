@@ -15,8 +15,8 @@ from stag_jax.types import UserError
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "stag_jax" / "deploy" / "requirements.txt"
-OWN = ("pip", "setuptools", "wheel")  # of the environment rather than of what runs in it
-LARGEST = 6  # packages that are named
+OWN = ("pip", "setuptools", "wheel")  # packages of the environment itself, not counted
+LARGEST = 6  # number of packages that are named
 PROGRAM = """
 import json, sys
 import numpy as np
@@ -44,10 +44,10 @@ def main() -> None:
 
 
 def measure(folder: Path, out: Path) -> list[tuple[str, str]]:
-    """Makes an environment `out`/runtime, runs the first fold of the run in `folder` in it; rows (what, figure).
+    """Make an environment `out`/runtime and run the first fold of `folder` in it; return (what, figure) rows.
 
     Raises:
-      UserError: no run, or one of flow images; something cannot be installed, or does not run.
+      UserError: there is no run, or it is of flow images; or a package cannot be installed, or the network fails.
     """
     first = checkpoint.fold_names(folder)[:1]
     path = exporting.export(folder, out, format="stablehlo", precision="int8", folds=first)
@@ -56,13 +56,13 @@ def measure(folder: Path, out: Path) -> list[tuple[str, str]]:
     python = home / "bin" / "python"
     _run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS])
     _run([python, "-m", "pip", "install", "--quiet", "--no-deps", ROOT])
-    said = _run([python, "-c", PROGRAM, path], cwd=out)
+    answer = _run([python, "-c", PROGRAM, path], cwd=out)
     site = next((home / "lib").glob("python*")) / "site-packages"
     sizes = {entry.name: _size(entry) for entry in site.iterdir() if not entry.name.startswith(OWN)}
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:LARGEST]
     return [
         ("Python", sys.version.split()[0]),
-        ("answer to a clip without motion", said.strip()),
+        ("answer to a clip without motion", answer.strip()),
         ("packages, MB", f"{sum(sizes.values()) / 1e6:.0f}"),
         ("the largest, MB", ", ".join(f"{name} {sizes[name] / 1e6:.0f}" for name in largest)),
         ("the network, MB", f"{path.stat().st_size / 1e6:.3f}"),
@@ -75,7 +75,7 @@ def _size(entry: Path) -> int:
 
 
 def _run(command: list, cwd: Path | None = None) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
-    if done.returncode:
-        raise UserError(f"{' '.join(map(str, command[1:5]))} failed: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd)
+    if finished.returncode:
+        raise UserError(f"{' '.join(map(str, command[1:5]))} failed: {finished.stderr.strip().splitlines()[-1]}")
+    return finished.stdout

@@ -1,8 +1,8 @@
-"""Five scripts given SIGINT and SIGTERM at random moments: part of `benchmark.py kills`.
+"""Five scripts that get SIGINT and SIGTERM at random moments: part of `benchmark.py kills`.
 
-Each is started over and over on a small study of its own, from nothing; a signal comes at a moment drawn from the first
-import to the end of an undisturbed session. What counts is the exit code, what is printed, and what the same command
-ends in when it is left alone afterwards.
+Each is started repeatedly on its own small study; a signal comes at a random moment between the first import and the
+end of an undisturbed session. Checked are the exit code, the printed text, and the files that the same command produces
+when it runs undisturbed afterwards.
 """
 
 import random
@@ -38,22 +38,22 @@ class SignalJob(NamedTuple):
 
     name: str
     command: Sequence[str]
-    made: Path  # folder that it makes; removed after a session that was not disturbed
-    kept: Sequence[str]  # files of it that must come out the same, as patterns
+    made: Path  # folder that it makes; removed after an undisturbed session
+    kept: Sequence[str]  # patterns of the files in it that must be the same
 
 
 class SignalRun(NamedTuple):
-    """What became of one session."""
+    """The outcome of one session."""
 
-    signal: int | None  # None where it had ended before
+    signal: int | None  # None if the session had ended before
     code: int
-    text: str  # what it printed to its standard error
+    text: str  # its standard error
     moment_s: float  # from its start to the signal
     leaving_s: float  # from the signal to its end
 
 
 def jobs(folder: Path) -> list[SignalJob]:
-    """List the jobs, with what they need made in `folder`."""
+    """Return the jobs, and create their inputs in `folder`."""
     scripts = Path(__file__).parents[1]
     configs = scripts.parent / "configs"
 
@@ -61,7 +61,9 @@ def jobs(folder: Path) -> list[SignalJob]:
         return [sys.executable, str(scripts / f"{script}.py"), *flags]
 
     def study(name: str, prefix: str = "--config.") -> list[str]:
-        return [f"{prefix}{each}" for each in (*SMALL, "data.dataset=synth_me/tiny", f"data.data_dir={folder / name}")]
+        return [
+            f"{prefix}{setting}" for setting in (*SMALL, "data.dataset=synth_me/tiny", f"data.data_dir={folder / name}")
+        ]
 
     config = f"--config={configs / 'synth_me.py'}"
     space = folder / "space.py"
@@ -101,23 +103,23 @@ def jobs(folder: Path) -> list[SignalJob]:
 
 
 def measure(folder: Path, count: int, seed: int = 0, only: Iterable[str] = ()) -> list[tuple[str, ...]]:
-    """Send `count` signals, dealt over the scripts in turn; rows under `HEADER`.
+    """Send `count` signals to the scripts in turn; return rows of `HEADER`.
 
-    Raises UserError where a script fails that nobody disturbs.
+    Raises UserError if an undisturbed script fails.
     """
-    moments = random.Random(seed)
+    rng = random.Random(seed)
     chosen = [job for job in jobs(folder) if not only or job.name in only]
     sessions: dict[str, list[SignalRun]] = {job.name: [] for job in chosen}
     lengths, files = {}, {}
     for job in chosen:
-        for _ in range(2):  # what is found ready the second time is also found by all that follow
+        for _ in range(2):  # the second run finds the same caches as all later ones
             shutil.rmtree(job.made, ignore_errors=True)
             lengths[job.name], files[job.name] = _undisturbed(job)
         shutil.rmtree(job.made)
     with tqdm(total=count, desc="signals", unit="signal") as bar:
         while bar.n < count:
             job = chosen[bar.n % len(chosen)]
-            session = _session(job, moments.choice(list(CODES)), moments.uniform(0, lengths[job.name]))
+            session = _session(job, rng.choice(list(CODES)), rng.uniform(0, lengths[job.name]))
             sessions[job.name].append(session)
             if session.code == 0:
                 shutil.rmtree(job.made)
@@ -127,15 +129,15 @@ def measure(folder: Path, count: int, seed: int = 0, only: Iterable[str] = ()) -
 
 def _undisturbed(job: SignalJob) -> tuple[float, dict[str, bytes]]:
     start = time.perf_counter()
-    done = subprocess.run(job.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"{job.name} fails when left alone: {done.stderr.strip().splitlines()[-1:]}")
+    finished = subprocess.run(job.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if finished.returncode:
+        raise UserError(f"{job.name} fails when left alone: {finished.stderr.strip().splitlines()[-1:]}")
     return time.perf_counter() - start, _files(job)
 
 
 def _files(job: SignalJob) -> dict[str, bytes]:
     paths = [path for pattern in job.kept for path in sorted(job.made.glob(pattern))]
-    return {path.name: path.read_bytes() for path in paths}  # names of folders carry hashes of corpora
+    return {path.name: path.read_bytes() for path in paths}  # without folders, whose names have hashes of corpora
 
 
 def _session(job: SignalJob, number: int, moment: float) -> SignalRun:
@@ -156,7 +158,7 @@ def _session(job: SignalJob, number: int, moment: float) -> SignalRun:
 
 def _row(job: SignalJob, sessions: Sequence[SignalRun], files: dict[str, bytes]) -> tuple[str, ...]:
     hit = [session for session in sessions if session.signal is not None]
-    # A session may end of itself between the moment drawn and the signal.
+    # A session may end by itself between the drawn moment and the signal.
     codes = Counter(session.code for session in hit)
     odd = [session for session in hit if session.code not in (CODES[session.signal], 0)]
 

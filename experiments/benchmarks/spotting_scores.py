@@ -1,8 +1,8 @@
 """Spotting on long rendered recordings: each by the networks that never saw its person.
 
-Ways to call a movement an expression, in the same windows: by its size; by its size less what the movement of the head
-may have left in it; and by networks that were trained to spot. A threshold is either fixed or, for each person, the one
-that does best on all other persons' recordings.
+Criteria for an expression, in the same windows: the size of the movement; the size minus the possible residue of head
+movement; and networks that were trained to spot. A threshold is either fixed or, for each person, the one that is best
+on all other persons' recordings.
 """
 
 import functools
@@ -44,14 +44,14 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure the spotting scores and print the table."""
     learned = [Path(folder) for folder in flags.FLAGS.against]
     rows = measure(cli.read_workdir(flags.FLAGS["workdir"]), learned, flags.FLAGS.clips)
     print(comparison.markdown(HEADER, rows))
 
 
 class WatchedRecording(NamedTuple):
-    """One recording: what is there, and what was seen of it."""
+    """One recording with its true expressions and the scores of each run."""
 
     subject: str
     truth: tuple[spotting.Span, ...]
@@ -59,10 +59,10 @@ class WatchedRecording(NamedTuple):
 
 
 def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[str, ...]]:
-    """Rows of `HEADER`: size of movement, by the run of clips in `folder`, and the runs that spot in `learned`.
+    """Return rows of `HEADER`: size of movement, by the run of clips in `folder`, and the spotting runs in `learned`.
 
     Raises:
-      UserError: a run that is none of synth_me, or has not the folds of the first, or does not spot where it should.
+      UserError: a run is not of synth_me, lacks folds of the first run, or was not trained to spot.
     """
     runs = [folder, *learned]
     names = _folds(folder)[: subjects or None]
@@ -75,22 +75,22 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
     with processes.pool(min(processes.cores(), len(names))) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
     makers = [recognition.from_run(run, names[:1]) for run in runs]
-    found = {
-        FIRST: _chosen([_sized(one, makers[0], 0.0) for one in watched], THRESHOLDS),
+    detections = {
+        FIRST: _chosen([_sized(recording, makers[0], 0.0) for recording in watched], THRESHOLDS),
         "size less what the head leaves": _chosen(
-            [_sized(one, makers[0], stream.TURNING) for one in watched], THRESHOLDS
+            [_sized(recording, makers[0], stream.TURNING) for recording in watched], THRESHOLDS
         ),
     }
     for index, run in enumerate(learned, start=1):
-        each = [functools.partial(_learned, one, index, makers[index]) for one in watched]
-        found[f"{run.name}, score of {intervals.LEAST}"] = [find(intervals.LEAST) for find in each]
-        found[f"{run.name}, score from the others"] = _chosen(each, SCORES)
+        spotters = [functools.partial(_learned, recording, index, makers[index]) for recording in watched]
+        detections[f"{run.name}, score of {intervals.LEAST}"] = [find(intervals.LEAST) for find in spotters]
+        detections[f"{run.name}, score from the others"] = _chosen(spotters, SCORES)
     classes = makers[0].emotions
-    return [_row(name, each, found[FIRST], classes) for name, each in found.items()]
+    return [_row(name, detected, detections[FIRST], classes) for name, detected in detections.items()]
 
 
 def _folds(folder: Path) -> list[str]:
-    """The folds of a finished run of synth_me, one a person."""
+    """Return the folds of a finished run of synth_me, one per person."""
     config = workdir.read_config(folder)
     names = [name for name in checkpoint.fold_names(folder) if name.startswith("synth_me_s")]
     if config.data.dataset.partition("/")[0] != "synth_me" or not names:
@@ -108,29 +108,29 @@ def _watch(runs: Sequence[Path], name: str) -> WatchedRecording:
     if any(config.motion != configs[0].motion or config.face != configs[0].face for config in configs):
         raise UserError(f"{runs[0]} and {', '.join(map(str, runs[1:]))} differ in config.face or config.motion")
     state, scores = watch.WatchState(), [[] for _ in runs]
-    taken = times.frame_times(len(recording.frames), recording.fps, recording.numbers).tolist()
-    for frame, time_ms in zip(recording.frames, taken, strict=True):
+    frame_times = times.frame_times(len(recording.frames), recording.fps, recording.numbers).tolist()
+    for frame, time_ms in zip(recording.frames, frame_times, strict=True):
         state, faces = watch.step(state, frame, time_ms, configs[0], 1)
         for face, _, window in faces:
-            for maker, said in zip(makers, scores, strict=True):
+            for maker, run_scores in zip(makers, scores, strict=True):
                 if window:
-                    # The threshold and what the head leaves come in afterwards.
-                    said.append((face.track, stream.score(window, maker, stream.StreamSettings.threshold)))
-    truth = tuple(spotting.Span(taken[e.onset], taken[e.offset], e.emotion) for e in recording.events)
+                    # The thresholds and the residue of head movement are applied later.
+                    run_scores.append((face.track, stream.score(window, maker, stream.StreamSettings.threshold)))
+    truth = tuple(spotting.Span(frame_times[e.onset], frame_times[e.offset], e.emotion) for e in recording.events)
     return WatchedRecording(name, truth, tuple(map(tuple, scores)))
 
 
-Find = Callable[[float], spotting.SpottedRecording]  # what is found in a recording at a threshold
+Find = Callable[[float], spotting.SpottedRecording]  # threshold -> expressions found in a recording
 
 
 def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.SpottedRecording]:
-    """What is found in each recording at the threshold that does best on the others."""
-    found = {t: [find(t) for find in each] for t in thresholds}
+    """Return the result of each recording at the threshold that is best on the others."""
+    results = {t: [find(t) for find in each] for t in thresholds}
     chosen = []
     for index in range(len(each)):
-        others = {t: [r for i, r in enumerate(row) if i != index] for t, row in found.items()}
+        others = {t: [r for i, r in enumerate(row) if i != index] for t, row in results.items()}
         best = max(thresholds, key=lambda t: spotting.spotting(others[t]).f1)
-        chosen.append(found[best][index])
+        chosen.append(results[best][index])
     return chosen
 
 
@@ -161,14 +161,14 @@ def _row(
     first: Sequence[spotting.SpottedRecording],
     classes: Sequence[str],
 ) -> tuple[str, ...]:
-    ends, scores = spotting.intervals(found, classes, resamples=RESAMPLES), spotting.scores(found, classes)
+    bounds, scores = spotting.intervals(found, classes, resamples=RESAMPLES), spotting.scores(found, classes)
     counts = spotting.spotting(found)
-    told = [f"{scores[key]:.3f} [{ends[key][0]:.3f}, {ends[key][1]:.3f}]" for key in ("f1", "strs")]
-    apart = ""
+    cells = [f"{scores[key]:.3f} [{bounds[key][0]:.3f}, {bounds[key][1]:.3f}]" for key in ("f1", "strs")]
+    difference_text = ""
     if found is not first:
-        more = spotting.differences(found, first, classes, resamples=RESAMPLES)["f1"]
-        apart = f"{more.mean:+.3f} [{more.low:+.3f}, {more.high:+.3f}]"
-    return (name, *told, apart, str(counts.tp), str(counts.fp), str(counts.fn), f"{scores['uf1']:.3f}")
+        difference = spotting.differences(found, first, classes, resamples=RESAMPLES)["f1"]
+        difference_text = f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+    return (name, *cells, difference_text, str(counts.tp), str(counts.fp), str(counts.fn), f"{scores['uf1']:.3f}")
 
 
 HEADER = (

@@ -19,9 +19,9 @@ from stag_jax.deploy import intervals, source, stream
 from stag_jax.deploy.results import Recogniser, Score
 from stag_jax.types import UserError
 
-SOAK_RATE = 15  # frames a second of the film of an hour: what it is about is time and memory
+SOAK_RATE = 15  # frames per second of the film of an hour; low, because only time and memory matter
 MINUTE = 60_000.0
-FILES = 12  # recordings of the folder that is killed
+FILES = 12  # recordings in the folder of the kill test
 
 
 def define_flags() -> None:
@@ -33,20 +33,20 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Measure and print the table."""
-    given, out, recogniser = flags.FLAGS, output.required_out("the films are"), network_flags.read()
-    rows = soak(recogniser, out, given.minutes) if given.minutes else []
-    if given.kills:
-        network = f"--model={given.model}" if given.model else f"--workdir={given.workdir}"
-        rows += kills([network, *(f"--fold={name}" for name in given.fold)], out, given.kills, FILES)
+    """Run the soak and kill tests and print the table."""
+    values, out, recogniser = flags.FLAGS, output.required_out("the films are"), network_flags.read()
+    rows = soak(recogniser, out, values.minutes) if values.minutes else []
+    if values.kills:
+        network = f"--model={values.model}" if values.model else f"--workdir={values.workdir}"
+        rows += kills([network, *(f"--fold={name}" for name in values.fold)], out, values.kills, FILES)
     output.show_figures(rows)
 
 
 def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str, str]]:
-    """Rows of one long film that shows a short one over and over: memory, speed, and how its last pass is told.
+    """Measure memory, speed and the last pass of a long film that repeats a short one; return (what, figure) rows.
 
     Raises:
-      UserError: a network that has no use for video, or less than three passes.
+      UserError: the network cannot process video, or there are less than three passes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, settings = film(folder / "loop.mp4", SOAK_RATE), stream.StreamSettings()
@@ -55,20 +55,20 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
     passes = int(minutes * MINUTE / length)
     if passes < 3:
         raise UserError(f"--minutes={minutes:g} is less than three times the film of {length / 1000:.0f} s")
-    whole = source.open_path(repeated(path, passes, folder / "long.mp4"))
+    long_film = source.open_path(repeated(path, passes, folder / "long.mp4"))
     process, tracks, memory, stamps = psutil.Process(), set(), [], [time.perf_counter()]
-    told: dict[int, list[tuple[int, Score]]] = {1: [], passes - 1: []}  # of the second pass and the last
-    with contextlib.closing(stream.results(recogniser, settings, whole.frames())) as found:
-        for frame, result in tqdm(found, total=passes * len(once), unit="frame"):
+    scores_by_pass: dict[int, list[tuple[int, Score]]] = {1: [], passes - 1: []}  # of the second pass and the last
+    with contextlib.closing(stream.results(recogniser, settings, long_film.frames())) as results:
+        for frame, result in tqdm(results, total=passes * len(once), unit="frame"):
             scores = [(face.track, face.score) for face in result.faces if face.score]
             tracks.update(track for track, _ in scores)
-            told.get(int(frame.time_ms / length), []).extend(scores)
+            scores_by_pass.get(int(frame.time_ms / length), []).extend(scores)
             if frame.time_ms >= len(memory) * MINUTE:
                 memory.append(process.memory_info().rss / 2**20)
                 stamps.append(time.perf_counter())
     seconds = np.diff(stamps)
-    each = [_of_pass(scores, recogniser, index * length) for index, scores in told.items()]
-    # Of the first minute memory is still being taken, for compiled programs among others.
+    times_by_pass = [_of_pass(scores, recogniser, index * length) for index, scores in scores_by_pass.items()]
+    # During the first minute memory still grows, among others for compiled programs.
     settled = memory[2:] or memory
     slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0]) if len(settled) > 1 else 0.0
     return [
@@ -81,15 +81,15 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
         ("memory after 2 minutes, at the end", f"{settled[0]:.0f} MB, {settled[-1]:.0f} MB"),
         ("growth", f"{slope:+.3f} MB a minute"),
         ("faces that were numbered", str(len(tracks))),
-        ("expressions in the second pass and the last", f"{len(each[0])} and {len(each[1])}"),
-        ("largest difference of their times", f"{_apart(*each):.0f} ms"),
+        ("expressions in the second pass and the last", f"{len(times_by_pass[0])} and {len(times_by_pass[1])}"),
+        ("largest difference of their times", f"{_apart(*times_by_pass):.0f} ms"),
     ]
 
 
 def _of_pass(scores: Sequence[tuple[int, Score]], recogniser: Recogniser, start: float) -> list[tuple[float, float]]:
-    """Onset and offset, from the start of the pass, of the expressions in windows that lie in it."""
-    own = [(track, score) for track, score in scores if start <= score.start_ms]
-    return [(one.onset_ms - start, one.offset_ms - start) for one in intervals.found(own, recogniser)]
+    """Return onset and offset, relative to the start of the pass, of the expressions in its windows."""
+    scores_of_pass = [(track, score) for track, score in scores if start <= score.start_ms]
+    return [(found.onset_ms - start, found.offset_ms - start) for found in intervals.found(scores_of_pass, recogniser)]
 
 
 def _apart(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> float:
@@ -99,10 +99,10 @@ def _apart(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, floa
 
 
 def kills(given: Sequence[str], folder: Path, count: int, files: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Rows: `predict.py` over a folder of films, killed (SIGKILL) at random moments, against one left alone.
+    """Compare `predict.py` over a folder of films, killed (SIGKILL) at random moments, with an undisturbed run.
 
     Raises:
-      UserError: it fails when nobody disturbs it.
+      UserError: the undisturbed run fails.
     """
     films = folder / "films"
     films.mkdir(parents=True, exist_ok=True)
@@ -119,12 +119,12 @@ def kills(given: Sequence[str], folder: Path, count: int, files: int, seed: int 
     if start("alone").wait():
         raise UserError(f"predict.py fails when left alone: run experiments/predict.py {' '.join(given)}")
     alone_s = time.perf_counter() - begin
-    moments, ended = random.Random(seed), 0
+    rng, ended_before = random.Random(seed), 0
     for _ in tqdm(range(count), desc="kills", unit="kill"):
         process = start("killed")
         try:
-            process.wait(timeout=moments.uniform(0.15, 0.35) * alone_s)
-            ended += 1
+            process.wait(timeout=rng.uniform(0.15, 0.35) * alone_s)
+            ended_before += 1
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -137,6 +137,6 @@ def kills(given: Sequence[str], folder: Path, count: int, files: int, seed: int 
         if not name.endswith(".png")
     )
     return [
-        ("kills", f"{count - ended} (and {ended} sessions that had ended before), seed {seed}"),
+        ("kills", f"{count - ended_before} (and {ended_before} sessions that had ended before), seed {seed}"),
         (f"{files} recordings: the same files, JSON and tables byte for byte", "yes" if same else "NO"),
     ]

@@ -20,9 +20,9 @@ from stag_jax.face import crowd
 from stag_jax.motion import watch
 
 SIZE = 640, 480
-RATES = 30, 100  # frames a second
+RATES = 30, 100  # frames per second
 WARM = 60  # frames, and
-WARM_MS = 1500.0  # ms of film, that do not count: the detector is loaded and the network compiled
+WARM_MS = 1500.0  # ms of film, that are not counted: the detector is loaded and the network compiled
 REAL_TIME = 20.0  # seconds of the paced run
 
 
@@ -33,27 +33,27 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure the stream and print the table."""
     out = output.required_out("the films are")
     output.show_figures(measure(network_flags.read(), out))
 
 
 def film(path: Path, rate: int, frames: int = 1200) -> Path:
-    """A person of `synth_me/long` on 640 x 480, H.264, so many frames a second of its own time.
+    """Write a film of a person of `synth_me/long`: 640 x 480, H.264, `rate` frames per second of recorded time.
 
-    The rendered frames are 100 a second; a film of fewer leaves some out.
+    `frames` counts rendered frames, of which there are 100 per second; a lower rate skips some of them.
     """
     recipe = corpus.builder("synth_me/long", data_dir="").builder_config.recipe
-    made = long.recording(recipe, 0)
-    every = made.fps / rate
+    recording = long.recording(recipe, 0)
+    step = recording.fps / rate
     with av.open(str(path), "w") as container:
         out = container.add_stream("libx264", rate=rate, options={"crf": "18"})
         out.width, out.height, out.pix_fmt = *SIZE, "yuv420p"
         due = 0.0
-        for f, frame in enumerate(itertools.islice(made.frames, frames)):
+        for f, frame in enumerate(itertools.islice(recording.frames, frames)):
             if f < due:
                 continue
-            due += every
+            due += step
             image = av.VideoFrame.from_ndarray(_fitted(frame), format="rgb24")
             container.mux(out.encode(image))
         container.mux(out.encode())
@@ -63,12 +63,12 @@ def film(path: Path, rate: int, frames: int = 1200) -> Path:
 def _fitted(frame: UInt8[np.ndarray, "y x 3"]) -> UInt8[np.ndarray, "y2 x2 3"]:
     width, height = SIZE
     frame = cv2.resize(frame, (height, height), interpolation=cv2.INTER_CUBIC)
-    side = (width - height) // 2
-    return cv2.copyMakeBorder(frame, 0, 0, side, side, cv2.BORDER_REPLICATE)
+    border = (width - height) // 2
+    return cv2.copyMakeBorder(frame, 0, 0, border, border, cv2.BORDER_REPLICATE)
 
 
 def looped(path: Path, passes: int | None = None) -> Iterator[source.Frame]:
-    """The frames of a film over and over, their times going on."""
+    """Yield the frames of a film repeatedly, with increasing times."""
     recording = source.open_path(path)
     tick = 1000 / (recording.fps or 30.0)
     start = 0.0
@@ -82,7 +82,7 @@ def looped(path: Path, passes: int | None = None) -> Iterator[source.Frame]:
 
 
 def repeated(path: Path, passes: int, target: Path) -> Path:
-    """One film that shows another so many times; its packets are copied."""
+    """Write a film that repeats another `passes` times, by copying its packets."""
     with av.open(str(target), "w") as container:
         out, start = None, 0
         for _ in range(passes):
@@ -101,10 +101,10 @@ def repeated(path: Path, passes: int, target: Path) -> Path:
 
 
 def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
-    """Rows (what, figure): frames a second through everything, the delay of a frame in real time, and the parts of it.
+    """Return (what, figure) rows: frames per second of the whole stream, delay of a frame in real time, and its parts.
 
     Raises:
-      UserError: a network that has no use for video.
+      UserError: the network cannot process video.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings, rows = stream.StreamSettings(), []
@@ -118,10 +118,10 @@ def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
 
 
 def _throughput(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) -> str:
-    """Median over thirds of three passes, so that one hiccup does not decide."""
+    """Return the median rate over thirds of three passes, so that one interruption does not matter."""
     stamps = []
-    with contextlib.closing(stream.results(recogniser, settings, looped(path, 3))) as found:
-        for frame, _ in found:
+    with contextlib.closing(stream.results(recogniser, settings, looped(path, 3))) as results:
+        for frame, _ in results:
             if len(stamps) >= WARM or frame.time_ms > WARM_MS:
                 stamps.append(time.perf_counter())
     parts = [part for part in np.array_split(np.asarray(stamps), 9) if len(part) > 1]
@@ -156,9 +156,9 @@ def _parts(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) 
         if frame is None:
             break
         marks = [begin, time.perf_counter()]
-        people, found = crowd.step(people, frame.pixels, frame.time_ms, config.face, settings.faces)
+        people, faces = crowd.step(people, frame.pixels, frame.time_ms, config.face, settings.faces)
         marks.append(time.perf_counter())
-        following, watched = watch.measure(following, found, frame.pixels, frame.time_ms, config)
+        following, watched = watch.measure(following, faces, frame.pixels, frame.time_ms, config)
         marks.append(time.perf_counter())
         for name, start, end in zip(spent, marks, marks[1:], strict=False):
             spent[name].append(end - start)
@@ -168,6 +168,6 @@ def _parts(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) 
                 stream.score(face.window, recogniser, settings.threshold)
                 spent["network, a window"].append(time.perf_counter() - begin)
     return [
-        (f"{name}: one thread", "p50 {:.2f} ms, p99 {:.2f} ms".format(*1000 * np.quantile(each[WARM:], (0.5, 0.99))))
-        for name, each in spent.items()
+        (f"{name}: one thread", "p50 {:.2f} ms, p99 {:.2f} ms".format(*1000 * np.quantile(seconds[WARM:], (0.5, 0.99))))
+        for name, seconds in spent.items()
     ]

@@ -26,7 +26,7 @@ HEADER = (
     *("network", "what is smaller", "UF1, mean over seeds", "less the teacher", "less the same untaught"),
     *("parameters", "kB", "ms a clip, one core", "temporary kB"),
 )
-BYTES = 4  # of a parameter
+BYTES = 4  # per parameter
 
 
 def define_flags() -> None:
@@ -37,7 +37,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    """Train what is not trained, print and write the table."""
+    """Train the missing students, print and write the table."""
     cli.read_settings(flags.FLAGS["config"], "configs/sweeps/smaller.py")
     out, teacher = output.required_out("the students are"), cli.read_workdir(flags.FLAGS["workdir"])
     train(cli.given_config(), teacher, out)
@@ -50,26 +50,26 @@ class StudentRow(NamedTuple):
     """One network; scores are UF1, mean over seeds, with 95% intervals over subjects."""
 
     name: str
-    settings: str  # what differs from the teacher
+    settings: str  # differences from the teacher
     uf1: float
     low: float
     high: float
     less_teacher: compare.Difference | None
     less_untaught: compare.Difference | None
     parameters: int
-    ms: float  # median time of one clip, both its sides, on one core
-    temporary: int | None  # bytes besides parameters and input
+    ms: float  # median time of one clip, with its mirror image, on one core
+    temporary: int | None  # bytes in addition to parameters and input
 
 
 def train(given: Sequence[str], teacher: Path, out: Path) -> None:
-    """Runs the sweep of `given` into `out`; what is there is gone on with.
+    """Run the sweep of `given` into `out`, or resume it.
 
     Raises:
-      UserError: the sweep cannot be run; its own message has said why.
-      Preempted: it was stopped; the same call goes on.
+      UserError: the sweep fails; its own message gives the reason.
+      Preempted: it was stopped; the same call resumes.
     """
     given = [*given, f"--config.settings.distil.teacher={teacher}", f"--workdir={out}"]
-    # Its own table, of trials against the first, is in `out` for whoever wants it.
+    # The sweep's own table, of trials against the first, is also in `out`.
     command = [sys.executable, str(Path(__file__).parents[1] / "sweep.py"), *given]
     code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     if code == interrupts.TRY_AGAIN:
@@ -79,20 +79,22 @@ def train(given: Sequence[str], teacher: Path, out: Path) -> None:
 
 
 def measure(teacher: Path, out: Path) -> list[StudentRow]:
-    """The teacher and every student in `out/trials`, on the clips and folds of the teacher.
+    """Score the teacher and every student in `out/trials` on the clips and folds of the teacher.
 
     Raises:
-      UserError: a run is not finished, was split otherwise, or is about other clips.
+      UserError: a run is not finished, or has other splits or other clips.
     """
     folders = {"teacher": teacher} | {name: trials.trial_folder(out, name) for name in trials.trial_names(out)}
     configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
     first = configs["teacher"]
-    own = next(config for name, config in configs.items() if name != "teacher")
-    # The teacher may come from another machine: folders are those of its students.
-    first = config_lib.replace(first, {"data.data_dir": own.data.data_dir, "data.manual_dir": own.data.manual_dir})
+    student = next(config for name, config in configs.items() if name != "teacher")
+    # The teacher may come from another machine, so use the folders of its students.
+    first = config_lib.replace(
+        first, {"data.data_dir": student.data.data_dir, "data.manual_dir": student.data.manual_dir}
+    )
     corpus = dataset.load(cli.build(first), first)
     corpus = corpus.take(splits.make_splits(first.protocol, corpus.clips).test_mask.any(axis=0))
-    said = {
+    predictions = {
         name: comparison.of_run(folder, corpus, first).probability.argmax(axis=-1) for name, folder in folders.items()
     }
     clips = (corpus.subjects, len(first.data.classes))
@@ -100,19 +102,19 @@ def measure(teacher: Path, out: Path) -> list[StudentRow]:
     def less(name: str, other: str | None) -> compare.Difference | None:
         if other in (None, name):
             return None
-        both = (corpus.batch.label, said[name], said[other])
-        return compare.paired_bootstrap(*both, *clips, resamples=first.protocol.bootstrap)["uf1"]
+        labels_and_predictions = (corpus.batch.label, predictions[name], predictions[other])
+        return compare.paired_bootstrap(*labels_and_predictions, *clips, resamples=first.protocol.bootstrap)["uf1"]
 
     rows = []
     for (name, config), forward in zip(configs.items(), on_one_core(list(configs.values())), strict=True):
-        bounds = metrics.subject_bootstrap(corpus.batch.label, said[name], *clips, resamples=first.protocol.bootstrap)[
-            "uf1"
-        ]
+        bounds = metrics.subject_bootstrap(
+            corpus.batch.label, predictions[name], *clips, resamples=first.protocol.bootstrap
+        )["uf1"]
         rows.append(
             StudentRow(
                 name=name,
                 settings=differing(first, config),
-                uf1=metrics.mean_scores(corpus.batch.label, said[name], clips[1])["uf1"],
+                uf1=metrics.mean_scores(corpus.batch.label, predictions[name], clips[1])["uf1"],
                 low=bounds[0],
                 high=bounds[1],
                 less_teacher=less(name, "teacher"),
@@ -126,23 +128,23 @@ def measure(teacher: Path, out: Path) -> list[StudentRow]:
 
 
 def _untaught(name: str, configs: dict[str, Config]) -> str | None:
-    """The student of the same settings without a teacher's share."""
+    """Return the name of the student with the same settings but no teacher; None if there is none."""
     wanted = config_lib.replace(configs[name], {"distil.weight": 0.0})
     return next((other for other, config in configs.items() if config == wanted), None)
 
 
 def differing(one: Config, other: Config) -> str:
-    """What `other` has otherwise than `one`, of the settings that make a network smaller; nodes by their number."""
-    found = []
+    """Return the settings of `other` that differ from `one` and make a network smaller; nodes as their number."""
+    differences = []
     for group in ("motion", "graph", "model"):
         for key, value in vars(getattr(other, group)).items():
             if value != getattr(getattr(one, group), key):
-                found.append(f"{key} {len(value)}" if isinstance(value, tuple) else f"{key} {value}")
-    return ", ".join(found)
+                differences.append(f"{key} {len(value)}" if isinstance(value, tuple) else f"{key} {value}")
+    return ", ".join(differences)
 
 
 def on_one_core(configs: Sequence[Config]) -> list[cost.Forward]:
-    """What an answer of each costs on one core of the CPU: in a process of its own, which never has another."""
+    """Measure a forward pass of each config in a separate process that is restricted to one CPU core."""
     with processes.pool(1, _keep_to_one_core) as pool:
         return list(pool.map(cost.forward, configs))
 
@@ -154,7 +156,7 @@ def _keep_to_one_core() -> None:
 
 
 def write(rows: Sequence[StudentRow], out: Path) -> Path:
-    """The rows as numbers, in a CSV file."""
+    """Write the rows as numbers into a CSV file."""
     pairs = ("less_teacher", "less_untaught")
     header = [
         cell
@@ -163,13 +165,13 @@ def write(rows: Sequence[StudentRow], out: Path) -> Path:
     ]
     body = []
     for row in rows:
-        spread = {name: getattr(row, name) or [""] * len(compare.Difference._fields) for name in pairs}
-        body.append([cell for name, value in row._asdict().items() for cell in spread.get(name, [value])])
+        values_by_pair = {name: getattr(row, name) or [""] * len(compare.Difference._fields) for name in pairs}
+        body.append([cell for name, value in row._asdict().items() for cell in values_by_pair.get(name, [value])])
     return files.write_table(out / TABLE, header, body)
 
 
 def cells(row: StudentRow) -> tuple[str, ...]:
-    """A row under `HEADER`."""
+    """Return a row as the text cells of `HEADER`."""
 
     def far(difference: compare.Difference | None) -> str:
         return "" if difference is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference)

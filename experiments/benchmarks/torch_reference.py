@@ -1,7 +1,7 @@
-"""This project's network and training recipe in eager PyTorch: what the benchmark compares its speed with.
+"""This project's network and training recipe in eager PyTorch, for speed comparisons in the benchmark.
 
-As a PyTorch user would write it to be fast: one member after the other, fused kernels where torch has them, and no
-named intermediates. Tests hold it to the numbers of `stag_jax`. The module can be imported without torch.
+Written as a PyTorch user would for speed: one member after the other, fused kernels where torch has them, and no
+named intermediates. Tests compare its numbers with `stag_jax`. The module can be imported without torch.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ WARM_UP = 3  # steps of each member that are not timed
 
 
 def available() -> bool:
-    """Whether torch can be imported."""
+    """Return whether torch can be imported."""
     return torch is not None
 
 
 def make_model(config: ModelConfig, graph: FaceGraph, classes: int, features: int) -> torch.nn.Module:
-    """The network for nodes of so many `features`, with new parameters drawn as Flax draws them.
+    """Return a network for nodes with `features` features, with new parameters from the distributions of Flax.
 
-    Called with normalised nodes [b, t, n, d], times_ms [b, t] and frame_mask [b, t], of which each clip must show a
-    frame, it returns the logits of classes [b, k] and of action units [b, u].
+    Called with normalised nodes [b, t, n, d], times_ms [b, t] and frame_mask [b, t], with at least one frame per clip,
+    it returns the logits of classes [b, k] and of action units [b, u].
 
     Raises UserError for a network other than "stag" and a dtype other than float32.
     """
@@ -55,12 +55,12 @@ def make_model(config: ModelConfig, graph: FaceGraph, classes: int, features: in
 
 
 def load_params(model: torch.nn.Module, params: Mapping[str, Any]) -> None:
-    """Copies the parameters of the Flax network. Raises RuntimeError for a name or shape that the two do not share."""
+    """Copy the parameters of the Flax network. Raises RuntimeError if a name or shape differs."""
     state = {}
     for name, value in flatten_dict(params, sep=".").items():
         value = np.array(value, np.float32)
         if name.endswith((".kernel", "au.weight")):
-            # Torch has them transposed. Heads are axes of the result, or, in `out`, of what comes in.
+            # Torch has them transposed. Heads are output axes, or, in `out`, input axes.
             shape = (-1, value.shape[-1]) if name.endswith("out.kernel") else (len(value), -1)
             value = value.reshape(shape).T.copy()
         if name.endswith(".bias"):
@@ -79,9 +79,9 @@ def steps_per_second(
     steps: int,
     device: str = "cpu",
 ) -> float:
-    """Trains each member of `train_masks` for `steps` steps, one after the other; returns member-steps per second.
+    """Train each member of `train_masks` for `steps` steps, one after the other; return member-steps per second.
 
-    Wall clock of the steps alone: setting up, and the first few steps of each member, are not counted. Raises as
+    Only the wall clock of the steps: setup and the first `WARM_UP` steps of each member are not counted. Raises as
     `make_model` does.
     """
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
@@ -101,9 +101,9 @@ def steps_per_second(
 def make_member(
     config: Config, graph: FaceGraph, batch: ClipBatch, train_mask: Mask, device: str = "cpu", mode: str | None = None
 ) -> Callable[[], Tensor]:
-    """One member before its first step. Each call of the result is a step and returns its loss, a scalar.
+    """Return the step function of a new member. Each call does one step and returns its loss, a scalar.
 
-    `mode` is that of `torch.compile` for the network and its loss; None leaves them eager. Raises as `make_model` does.
+    `mode` is that of `torch.compile` for the network and its loss; None: eager. Raises as `make_model` does.
     """
     clips = ClipBatch(*(torch.from_numpy(np.asarray(field)[train_mask > 0]).to(device) for field in batch))
     clips = clips._replace(label=clips.label.long())
@@ -111,17 +111,17 @@ def make_member(
     model = make_model(config.model, graph, classes, clips.nodes.shape[-1]).to(device).train()
     graph = graph._replace(**{name: torch.from_numpy(getattr(graph, name)).to(device) for name in FLIP})
     mean, scale, class_weight = measure(clips, graph, classes, float(config.loss.class_balance))
-    together = graph_ops.cooccurrence(*map(jnp.asarray, (batch.au, batch.au_mask, np.float32(train_mask))))
+    cooccurrence = graph_ops.cooccurrence(*map(jnp.asarray, (batch.au, batch.au_mask, np.float32(train_mask))))
     with torch.no_grad():
-        model.connectivity.cooccurrence.copy_(before_softplus(np.asarray(together)))
+        model.connectivity.cooccurrence.copy_(before_softplus(np.asarray(cooccurrence)))
     optimizer, schedule = make_optimizer(config.train, model)
     order = batches(count, min(config.train.batch_size, count), device)
     parameters = list(model.parameters())
     objective = loss_of if mode is None else torch.compile(loss_of, mode=mode)
 
     def step() -> Tensor:
-        chosen = next(order)
-        mixed = augment(ClipBatch(*(field[chosen] for field in clips)), mean, scale, graph, config.augment)
+        rows = next(order)
+        mixed = augment(ClipBatch(*(field[rows] for field in clips)), mean, scale, graph, config.augment)
         loss = objective(model, mixed, class_weight, config.loss)
         optimizer.zero_grad()
         loss.backward()
@@ -136,7 +136,7 @@ def make_member(
 def make_optimizer(
     config: TrainConfig, model: torch.nn.Module
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with weight decay on kernels alone, and its linear warm-up and cosine decay."""
+    """Return AdamW with weight decay on kernels only, and its schedule: linear warm-up and cosine decay."""
     kernels = {module.weight for module in model.modules() if isinstance(module, nn.Linear)}
     groups = [
         {"params": [p for p in model.parameters() if p in kernels], "weight_decay": float(config.weight_decay)},
@@ -154,7 +154,7 @@ def make_optimizer(
 
 
 def batches(count: int, size: int, device: str) -> Iterator[Tensor]:
-    """Rows of one step after the other, [size]: all clips in a new random order every epoch, none left out."""
+    """Yield the row indices [size] of each step: all clips in a new random order every epoch, none left out."""
     queue = torch.randperm(count, device=device)
     while True:
         if len(queue) < size:
@@ -164,22 +164,22 @@ def batches(count: int, size: int, device: str) -> Iterator[Tensor]:
 
 
 def measure(clips: ClipBatch, graph: FaceGraph, classes: int, balance: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and scale [d] of each feature, averaged with its mirror image, and class weights [k], of training clips."""
-    shown = clips.nodes[clips.frame_mask].flatten(0, 1)
-    mean = shown.mean(dim=0)
+    """Return mean and scale [d] of each feature, averaged with its mirror image, and class weights [k] of the clips."""
+    features = clips.nodes[clips.frame_mask].flatten(0, 1)
+    mean = features.mean(dim=0)
     mean = (mean + graph.feature_sign * mean[graph.feature_mirror]) / 2
-    variance = (shown - mean).square().mean(dim=0)
+    variance = (features - mean).square().mean(dim=0)
     scale = ((variance + variance[graph.feature_mirror]) / 2 + EPSILON).sqrt()
     count = torch.bincount(clips.label, minlength=classes).float()
     weight = torch.where(count > 0, count.clamp_min(1) ** -balance, 0.0)
     return mean, scale, weight * count.sum() / (weight * count).sum()
 
 
-Mixed = tuple[ClipBatch, "Tensor", "Tensor"]  # normalised clips, the label of the other one [b], share of its own [b]
+Mixed = tuple[ClipBatch, "Tensor", "Tensor"]  # normalised clips, label of the mixed-in clip [b], own weight [b]
 
 
 def augment(clips: ClipBatch, mean: Tensor, scale: Tensor, graph: FaceGraph, config: AugmentConfig) -> Mixed:
-    """Raw clips flipped, scaled, with hidden frames; then normalised, with noise, each mixed with the one before it."""
+    """Flip and scale raw clips and drop frames; then normalise them, add noise, and mix each with the one before it."""
     nodes, magnitude, mask = clips.nodes, clips.magnitude, clips.frame_mask
     b, device = len(nodes), nodes.device
     if config.mirror > 0:
@@ -198,17 +198,17 @@ def augment(clips: ClipBatch, mean: Tensor, scale: Tensor, graph: FaceGraph, con
     if config.mixup <= 0:
         return clips, clips.label, torch.ones(b, device=device)
     alpha = torch.full((b,), float(config.mixup), device=device)
-    share = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
-    share = torch.maximum(share, 1 - share)
+    weight = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
+    weight = torch.maximum(weight, 1 - weight)
     nodes, au, au_mask, label = (x.roll(1, dims=0) for x in (clips.nodes, clips.au, clips.au_mask, clips.label))
-    nodes = nodes.lerp(clips.nodes, share[:, None, None, None])
-    clips = clips._replace(nodes=nodes, au=au.lerp(clips.au, share[:, None]), au_mask=clips.au_mask & au_mask)
-    return clips, label, share
+    nodes = nodes.lerp(clips.nodes, weight[:, None, None, None])
+    clips = clips._replace(nodes=nodes, au=au.lerp(clips.au, weight[:, None]), au_mask=clips.au_mask & au_mask)
+    return clips, label, weight
 
 
 def loss_of(model: torch.nn.Module, mixed: Mixed, class_weight: Tensor, config: LossConfig) -> Tensor:
-    """The loss of a step, a scalar: focal loss over classes plus lambda_au times that over action units."""
-    clips, other_label, share = mixed
+    """Return the loss of a step, a scalar: focal loss over classes plus lambda_au times that over action units."""
+    clips, other_label, weight = mixed
     gamma, smoothing = float(config.gamma), float(config.label_smoothing)
     logits, au_logits = model(clips.nodes, clips.times_ms, clips.frame_mask)
     log_prob = logits.log_softmax(dim=-1)
@@ -219,15 +219,15 @@ def loss_of(model: torch.nn.Module, mixed: Mixed, class_weight: Tensor, config: 
         cross = -(log_prob * (hot * (1 - smoothing) + smoothing / hot.shape[-1])).sum(dim=-1)
         return class_weight[label] * (miss + 1e-8) ** gamma * cross
 
-    each = torch.lerp(focal(other_label), focal(clips.label), share)
+    class_loss = torch.lerp(focal(other_label), focal(clips.label), weight)
     log_p, log_not = F.logsigmoid(au_logits), F.logsigmoid(-au_logits)
-    unit = -clips.au * (gamma * log_not).exp() * log_p - (1 - clips.au) * (gamma * log_p).exp() * log_not
-    au = (unit * clips.au_mask).sum() / clips.au_mask.sum().clamp_min(1)
-    return each.mean() + float(config.lambda_au) * au
+    unit_loss = -clips.au * (gamma * log_not).exp() * log_p - (1 - clips.au) * (gamma * log_p).exp() * log_not
+    au_loss = (unit_loss * clips.au_mask).sum() / clips.au_mask.sum().clamp_min(1)
+    return class_loss.mean() + float(config.lambda_au) * au_loss
 
 
 class TorchStag(Module):
-    """The whole network: see `make_model`. Modules bear the names of the Flax ones."""
+    """The whole network: see `make_model`. Modules have the names of the Flax ones."""
 
     def __init__(self, c: ModelConfig, graph: FaceGraph, classes: int, features: int) -> None:
         super().__init__()
@@ -263,26 +263,26 @@ class TorchStag(Module):
         for layer in self.encoder:
             time = layer(time, mask=frames)
         for index in range(self.cross_layers):
-            # Both directions read the other stream as it was.
+            # Both directions read the other stream before its update.
             space_before, time_before = space, time
             if self.to_space:
                 space = self.to_space[index](space_before, time_before, frames)
             if self.to_time:
                 time = self.to_time[index](time_before, space_before)
         read = torch.cat([self.readout(space).flatten(1), self.pool(time, frame_mask)], dim=-1)
-        shown = frame_logits.masked_fill(~frame_mask[..., None], -math.inf)
-        au_logits = shown.logsumexp(dim=1) - frame_mask.sum(dim=1, keepdim=True).log()
+        masked_logits = frame_logits.masked_fill(~frame_mask[..., None], -math.inf)
+        au_logits = masked_logits.logsumexp(dim=1) - frame_mask.sum(dim=1, keepdim=True).log()
         return self.logits(self.drop(read)), au_logits
 
 
 class TorchActionUnitHead(Module):
     def __init__(self, width: int, graph: FaceGraph) -> None:
         super().__init__()
-        share = torch.from_numpy(graph.incidence / graph.incidence.sum(axis=1, keepdims=True))
-        self.register_buffer("share", share, persistent=False)
+        node_weights = torch.from_numpy(graph.incidence / graph.incidence.sum(axis=1, keepdims=True))
+        self.register_buffer("share", node_weights, persistent=False)
         self.norm = nn.LayerNorm(width, EPSILON)
-        self.weight = linear(width, len(share)).weight
-        self.bias = nn.Parameter(torch.full((len(share),), -2.0))
+        self.weight = linear(width, len(node_weights)).weight
+        self.bias = nn.Parameter(torch.full((len(node_weights),), -2.0))
 
     def forward(self, h: Tensor) -> Tensor:
         pooled = self.share @ F.gelu(self.norm(h), approximate="tanh")  # b t u d
@@ -337,9 +337,9 @@ class TorchGraphAttention(Module):
             scores = torch.cat([scores, in_time.permute(0, 1, 4, 3, 2)], dim=-1)
             mask = torch.cat([mask, around(frame_mask, reach)[:, :, None].expand(b, t, n, -1)], dim=-1)
         if self.training and self.edge_dropout > 0:
-            kept = torch.rand(mask.shape, device=h.device) >= self.edge_dropout
-            kept.diagonal(dim1=-2, dim2=-1).fill_(True)  # a node always hears itself
-            mask = mask & kept
+            kept_edges = torch.rand(mask.shape, device=h.device) >= self.edge_dropout
+            kept_edges.diagonal(dim1=-2, dim2=-1).fill_(True)  # a node always attends to itself
+            mask = mask & kept_edges
         weights = masked_softmax(scores, mask[:, :, None])
         message = torch.einsum("bthnm,btmhd->btnhd", weights[..., :n], value)
         if reach > 0:
@@ -380,25 +380,25 @@ class TorchPool(Module):
 
 
 def locked(drop: torch.nn.Dropout, x: Tensor) -> Tensor:
-    """Dropout of whole features: all tokens of the last axis but one lose the same ones."""
+    """Apply dropout to whole features: the same ones for all tokens, the second-last axis."""
     return x * drop(x.new_ones(*x.shape[:-2], 1, x.shape[-1]))
 
 
 def around(x: Tensor, reach: int) -> Tensor:
-    """The frames around each one, itself left out: [b, t, ...] to [b, t, w, ...], zeros beyond the ends."""
-    ends = x.new_zeros(len(x), reach, *x.shape[2:])
-    padded = torch.cat([ends, x, ends], dim=1)
+    """Gather the neighbouring frames of each frame, without itself: [b, t, ...] to [b, t, w, ...], zero-padded."""
+    padding = x.new_zeros(len(x), reach, *x.shape[2:])
+    padded = torch.cat([padding, x, padding], dim=1)
     return torch.stack([padded[:, i : i + x.shape[1]] for i in range(2 * reach + 1) if i != reach], dim=2)
 
 
 def before_softplus(value: np.ndarray) -> Tensor:
-    """What softplus makes `value` of, or 0.01 where that is more."""
+    """Return the inverse softplus of max(`value`, 0.01)."""
     value = np.maximum(value, 1e-2)
     return torch.from_numpy(value + np.log(-np.expm1(-value))).float()
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis; what `mask` hides gets 0, and where it hides all, all are alike and never read."""
+    """Apply softmax over the last axis; masked entries get 0; fully masked rows are uniform and never read."""
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
 
 
@@ -411,7 +411,7 @@ def stack(**modules: torch.nn.Module) -> torch.nn.Sequential:
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> torch.nn.Linear:
-    """A layer that starts as in Flax: bias 0, weights of variance 1 / inputs, normal but cut off at two deviations."""
+    """Return a layer initialised as in Flax: bias 0, normal weights of variance 1 / inputs, cut at two deviations."""
     layer, deviation = nn.Linear(inputs, outputs, bias=bias), inputs**-0.5 / 0.87962566103423978
     nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
     if bias:

@@ -1,7 +1,7 @@
 """A whole study rehearsed on a twin of CASME II whose sheet is made up: `benchmark.py twin`.
 
 The sheet has the subjects, the clips of each, and the classes of the real one (version of 2019). Action units are drawn
-for each emotion in about the shares that the real one has them, times about their means.
+for each emotion with about the frequencies of the real sheet, and times near its means.
 """
 
 import time
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def sheet(path: Path, seed: int = 0) -> None:
-    """Writes the made-up coding sheet, as CSV."""
+    """Write the invented coding sheet, as CSV."""
     rng = np.random.default_rng(seed)
     emotions = rng.permutation([name for name, count in EMOTIONS.items() for _ in range(count)])
     rows = []
@@ -66,7 +66,7 @@ def sheet(path: Path, seed: int = 0) -> None:
 
 
 def measure(out: Path) -> tuple[accuracy.AccuracyTable, str]:
-    """Renders the twin into `out`, trains and scores it; goes on with what is there. The text says how long it took."""
+    """Render the twin into `out`, train and score it, or resume; return the table and a text with the times taken."""
     start = time.perf_counter()
     archive = out / "archive"
     if not (archive / "CASME2-coding.csv").exists():
@@ -79,8 +79,8 @@ def measure(out: Path) -> tuple[accuracy.AccuracyTable, str]:
     cli.connect(config)
     run = cli.set_up(config, out / "run")
     table = accuracy.measure(*run)
-    done = time.perf_counter()
+    finished = time.perf_counter()
     return (
         table,
-        f"rendered in {rendered - start:.0f} s; built, looked at, trained and scored in {done - rendered:.0f} s",
+        f"rendered in {rendered - start:.0f} s; built, looked at, trained and scored in {finished - rendered:.0f} s",
     )

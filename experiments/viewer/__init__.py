@@ -1,6 +1,6 @@
 """The local page of experiments/view.py: a Flask app that answers this machine only, and the files it serves.
 
-The page is index.html, view.css and three modules in plain JavaScript; nothing is fetched from anywhere else.
+The page is index.html, view.css and three modules in plain JavaScript; nothing is fetched from other servers.
 """
 
 import functools
@@ -24,12 +24,12 @@ from stag_jax.motion import nodes
 from stag_jax.types import UserError
 
 HOST = "127.0.0.1"
-NAMES = (HOST, "localhost")  # by which the page may be asked for
-# By name, since what the machine takes a .js file for may be wrong, and browsers are strict with modules.
+NAMES = (HOST, "localhost")  # host names that requests may use
+# Types by name, because the system's type of .js files may be wrong, and browsers are strict with modules.
 FILES = {"index.html": "text/html", "view.css": "text/css"}
 FILES |= dict.fromkeys(("view.js", "player.js", "panels.js"), "text/javascript")
 HERE = Path(__file__).parent
-REMEMBERED = 32  # clips whose pictures are kept, encoded
+REMEMBERED = 32  # clips whose encoded pictures are cached
 DIGITS = 5
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -42,15 +42,15 @@ HEADERS = {
 
 
 class Shown(NamedTuple):
-    """What is sent of one clip."""
+    """The data sent to the page for one clip."""
 
     about: dict[str, Any]
     frames: bytes  # all frames as one PNG, row by row; empty where there are none
-    flow: bytes  # the flow pictures likewise
+    flow: bytes  # the flow pictures in the same form
 
 
 def create_app(run: LoadedRun, corpora: Sequence[Path]) -> flask.Flask:
-    """The app of a run; `corpora` are the folders of its prepared corpora.
+    """Return the app of a run; `corpora` are the folders of its prepared corpora.
 
     GET /api/run, /api/clips, /api/clips/<index>, /api/clips/<index>/playback, .../frames.png, .../flow.png; an error is
     JSON with the key "error" and a status of 400 or above. Indices are rows of `run.predictions`.
@@ -59,7 +59,7 @@ def create_app(run: LoadedRun, corpora: Sequence[Path]) -> flask.Flask:
     app.json.sort_keys = False
     rows = run.predictions.reset_index(drop=True)
     remembered = functools.lru_cache(maxsize=REMEMBERED)(lambda index: show(run, corpora, rows.loc[index]))
-    one_at_a_time = threading.Lock()  # a second clip at once would only slow the first
+    one_at_a_time = threading.Lock()  # two clips at the same time would only slow each other
 
     def shown(index: int) -> Shown:
         _row(rows, index)
@@ -68,7 +68,7 @@ def create_app(run: LoadedRun, corpora: Sequence[Path]) -> flask.Flask:
 
     @app.before_request
     def refuse_strangers() -> tuple[flask.Response, int] | None:
-        # A page elsewhere may point its own name at this machine and read what is served here (DNS rebinding).
+        # A foreign page could point its own host name at this machine and read this server (DNS rebinding).
         if _host_name(flask.request.headers.get("Host", "")) not in NAMES:
             return flask.jsonify(error=f"this page answers to {' and '.join(NAMES)} only"), 403
         return None
@@ -125,7 +125,7 @@ def create_app(run: LoadedRun, corpora: Sequence[Path]) -> flask.Flask:
 
 
 def describe(run: LoadedRun) -> dict[str, Any]:
-    """The run as a whole."""
+    """Return the facts about the whole run."""
     rows, config = run.predictions, run.config
     return {
         "name": run.folder.absolute().name,
@@ -161,17 +161,17 @@ def _notes(run: LoadedRun) -> list[str]:
 
 
 def _entry(run: LoadedRun, row: pd.Series) -> dict[str, Any]:
-    """One line of the list."""
+    """Return one line of the list of clips."""
     names = ("id", "dataset", "subject", "fold", "label", "prediction")
     return {"index": int(row.name), **{name: row[name] for name in names}, "p": _p(row, row["prediction"])}
 
 
 def facts(run: LoadedRun, row: pd.Series) -> dict[str, Any]:
-    """What the tables say of a clip, a row of `run.predictions`."""
-    own = run.by_seed[run.by_seed["id"] == row["id"]]
+    """Return the predictions of a clip, a row of `run.predictions`, over all seeds and by seed."""
+    seed_rows = run.by_seed[run.by_seed["id"] == row["id"]]
     by_seed = [
-        {"seed": int(each["seed"]), "prediction": each["prediction"], "probability": _probability(run, each)}
-        for _, each in own.iterrows()
+        {"seed": int(seed["seed"]), "prediction": seed["prediction"], "probability": _probability(run, seed)}
+        for _, seed in seed_rows.iterrows()
     ]
     return {
         **_entry(run, row),
@@ -182,68 +182,70 @@ def facts(run: LoadedRun, row: pd.Series) -> dict[str, Any]:
 
 
 def _no_networks(run: LoadedRun, row: pd.Series) -> str:
-    """Why the networks say nothing of the clip; empty where they do, and where no clip has them (`_notes`)."""
+    """Return why there are no networks for the clip; empty if there are, or if no clip has any (`_notes`)."""
     if not run.partial and row["fold"] not in run.folds:
         return f"The networks of fold {row['fold']} are missing: only the prediction is known."
     return ""
 
 
 def show(run: LoadedRun, corpora: Sequence[Path], row: pd.Series) -> Shown:
-    """Everything that is played of a clip.
+    """Return everything that the page shows of a clip.
 
     Raises:
-      UserError: the clip is not there, is damaged, or has no usable face.
+      UserError: the clip is missing, is damaged, or has no usable face.
     """
-    seen = playback.playback(run, corpora, row["id"])
-    said = loaded.probabilities(row.to_frame().T, run.classes)[0]
-    differs = seen.probability is not None and np.abs(seen.probability - said).max() > attributions.AGREEMENT
-    known = seen.features
+    played = playback.playback(run, corpora, row["id"])
+    run_probability = loaded.probabilities(row.to_frame().T, run.classes)[0]
+    differs = (
+        played.probability is not None and np.abs(played.probability - run_probability).max() > attributions.AGREEMENT
+    )
+    features = played.features
     about = {
-        "height": seen.flow_pictures.shape[1],
-        "width": seen.flow_pictures.shape[2],
-        "emotion": known.emotion,
-        "action_units": seen.action_units,
-        "times_ms": _plain(seen.times_ms),
-        "raw": seen.raw.tolist(),
-        "magnitude": _plain(seen.magnitude),
-        "kept": seen.kept[seen.mask].tolist(),
-        "kept_ms": _plain(known.times_ms[seen.mask]),
-        "marks_ms": seen.marks_ms,
-        "centres": _plain(seen.centres),
-        "columns": _columns(len(seen.frames)),
-        "flow_columns": _columns(int(seen.mask.sum())),
-        "annotated": [bool(seen) if there else None for seen, there in zip(known.au, known.au_mask, strict=True)],
+        "height": played.flow_pictures.shape[1],
+        "width": played.flow_pictures.shape[2],
+        "emotion": features.emotion,
+        "action_units": played.action_units,
+        "times_ms": _plain(played.times_ms),
+        "raw": played.raw.tolist(),
+        "magnitude": _plain(played.magnitude),
+        "kept": played.kept[played.mask].tolist(),
+        "kept_ms": _plain(features.times_ms[played.mask]),
+        "marks_ms": played.marks_ms,
+        "centres": _plain(played.centres),
+        "columns": _columns(len(played.frames)),
+        "flow_columns": _columns(int(played.mask.sum())),
+        "annotated": [bool(au) if mask else None for au, mask in zip(features.au, features.au_mask, strict=True)],
         "differs": bool(differs),
-        **_intermediates(seen),
+        **_intermediates(played),
     }
-    return Shown(about, _sheet(seen.frames), _sheet(seen.flow_pictures[seen.mask]))
+    return Shown(about, _sheet(played.frames), _sheet(played.flow_pictures[played.mask]))
 
 
 def _intermediates(seen: playback.Playback) -> dict[str, Any]:
-    """What the networks found, of the frames that are there; None or empty where they do not say."""
-    there = seen.mask[seen.spoken]
-    place = np.cumsum(seen.mask) - 1  # among the frames that are sent
-    over_time = {name: seen.aux[name] for name in ("au_probability", "temporal_attention") if name in seen.aux}
+    """Return the intermediates of the networks for the existing frames; None or empty if a network has none."""
+    present = seen.mask[seen.spoken]
+    sent_index = np.cumsum(seen.mask) - 1  # index among the frames that are sent
+    per_frame = {name: seen.aux[name] for name in ("au_probability", "temporal_attention") if name in seen.aux}
     weights = playback.region_weights(seen.aux)
     return {
-        "spoken": place[seen.spoken[there]].tolist(),
-        "au_probability": _plain(over_time["au_probability"][there]) if "au_probability" in over_time else None,
+        "spoken": sent_index[seen.spoken[present]].tolist(),
+        "au_probability": _plain(per_frame["au_probability"][present]) if "au_probability" in per_frame else None,
         "au_of_clip": _plain(_sigmoid(seen.aux["au_logits"])) if "au_logits" in seen.aux else None,
-        "temporal_attention": _plain(over_time["temporal_attention"][there])
-        if "temporal_attention" in over_time
+        "temporal_attention": _plain(per_frame["temporal_attention"][present])
+        if "temporal_attention" in per_frame
         else None,
-        "weights": {name: _plain(each[there]) for name, each in weights.items()},
+        "weights": {name: _plain(weight[present]) for name, weight in weights.items()},
     }
 
 
 def serve(app: flask.Flask, port: int, ready: Callable[[str], None]) -> None:
-    """Serves until it is interrupted; `ready` gets the address once it answers. Port 0 is any that is free.
+    """Serve until interrupted; call `ready` with the address once the server answers. Port 0: any free port.
 
     Raises:
-      UserError: the port cannot be had.
+      UserError: the port cannot be used.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last one may have been stopped just now
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last server may have stopped just now
         try:
             listener.bind((HOST, port))
         except OSError as error:
@@ -251,7 +253,7 @@ def serve(app: flask.Flask, port: int, ready: Callable[[str], None]) -> None:
         listener.listen()
         server = serving.make_server(
             HOST, port, app, threaded=True, request_handler=_Quiet, fd=listener.fileno()
-        )  # of a socket that is bound already, since make_server prints and exits where a port is busy
+        )  # with a bound socket, because make_server prints and exits if the port is busy
         try:
             ready(f"http://{HOST}:{server.port}/")
             server.serve_forever()
@@ -260,7 +262,7 @@ def serve(app: flask.Flask, port: int, ready: Callable[[str], None]) -> None:
 
 
 class _Quiet(serving.WSGIRequestHandler):
-    """Says nothing of requests that went well."""
+    """A request handler that does not log successful requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
@@ -292,7 +294,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def _plain(values: np.ndarray) -> Any:
-    """Nested lists of short numbers, None for NaN, which JSON does not know."""
+    """Return nested lists of rounded numbers, with None for NaN, which JSON does not have."""
     rounded = np.round(np.asarray(values, np.float64), DIGITS)
     return np.where(np.isfinite(rounded), rounded, None).tolist()
 
@@ -302,7 +304,7 @@ def _columns(count: int) -> int:
 
 
 def _sheet(pictures: np.ndarray) -> bytes:
-    """Pictures [f, y, x] or RGB [f, y, x, 3] as one PNG, `_columns` a row. Lossless: movements are of one pixel."""
+    """Return pictures [f, y, x] or RGB [f, y, x, 3] as one PNG, `_columns` per row; lossless: movements are small."""
     count, height, width = pictures.shape[:3]
     if not count:
         return b""
