@@ -59,10 +59,12 @@ def build(
     parallel: ParallelConfig,
     per_device: int,
     devices: Sequence[jax.Device] | None = None,
+    compiler: Callable[[jax.stages.Lowered], Any] = jax.stages.Lowered.compile,
 ) -> Study:
     """Lays the members over the devices, `per_device` at once, and compiles the training program.
 
     The member axis is padded to full chunks by repeating the first member; what the copies compute is dropped.
+    `compiler` may compile in another thread: its result is not looked at before the first step.
 
     Raises:
       UserError: unknown `config.parallel.mode`.
@@ -92,7 +94,8 @@ def build(
     start = time.perf_counter()
     one = jax.eval_shape(lambda member: fold.init(task, batch, member), _first(who.members))
     stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape), x.dtype), one)
-    program = train.lower(batch, chunks[0], lay.abstract(stacked), np.int32(1)).compile()
+    lowered = train.lower(batch, chunks[0], lay.abstract(stacked), np.int32(1))
+    program = compiler(lowered)
     compile_s = time.perf_counter() - start
 
     def run(states: list[fold.MemberState], steps: int) -> tuple[list[fold.MemberState], dict[str, Any]]:
@@ -110,7 +113,7 @@ def build(
         copy=lambda trees: [lay.copy(tree) for tree in trees],
         place=place,
         member=one,
-        hlo=program.as_text,
+        hlo=lambda: program.as_text(),
         compile_s=compile_s,
         per_device=per_device,
         layout=_describe(count, devices, per_device, len(chunks), parallel.mode),
