@@ -28,27 +28,27 @@ def test_made_up_states_train_like_others():
     member, state = jax.tree.map(lambda x: x[0], (setting.roster.members, random_study.stacked_states(setting)))
     shapes = jax.eval_shape(lambda batch, member: fold.init(setting.task, batch, member), setting.batch, member)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
-    train = jax.jit(lambda *args: fold.train_steps(setting.task, *args))
-    state, metrics = train(setting.batch, member, state, np.int32(3))
+    with jax.numpy_dtype_promotion("standard"):  # optax's own steps mix dtypes
+        train = jax.jit(lambda *args: fold.train_steps(setting.task, *args))
+        state, metrics = train(setting.batch, member, state, np.int32(3))
     assert int(state.step) == 3 and int(state.bad_step) == -1 and np.isfinite(metrics["loss"])
 
 
-def begun(*wanted, threads=8, known=None):
-    """Returns programs that were begun, and the names of those that are finished, in their order."""
-    told = []
-    made = Programs(wanted, threads, lambda name, seconds: told.append(name), known or {})
-    made.begin()
-    return made, told
+def known_by(told, *wanted, threads=8, known=None):
+    """Returns programs that are not begun yet; the names of those that are finished go to the list `told`."""
+    return Programs(wanted, threads, lambda name, seconds: told.append(name), known or {})
 
 
 def test_programs_are_traced_in_order_and_compiled_beside_each_other():
-    together, traced = threading.Barrier(4, timeout=20), []
+    together, traced, told = threading.Barrier(4, timeout=20), [], []
 
     def build(name, later):
         traced.append(name)
         return later(lambda: together.wait() >= 0)  # none is finished before all are begun
 
-    made, told = begun(*(Program(name, lambda later, name=name: build(name, later)) for name in "cabdca"), threads=4)
+    wanted = (Program(name, lambda later, name=name: build(name, later)) for name in "cabdca")
+    made = known_by(told, *wanted, threads=4)
+    made.begin()
     assert all(made.get(name).result() for name in "abcd")
     wait_for(lambda: len(told) == 4)
     assert traced == list("cabd") and sorted(told) == list("abcd")
@@ -56,7 +56,7 @@ def test_programs_are_traced_in_order_and_compiled_beside_each_other():
 
 def test_nothing_is_traced_while_something_is_measured():
     traced = threading.Event()
-    made = Programs([Program("a", lambda later: traced.set())], 1, lambda name, seconds: None, {})
+    made = known_by([], Program("a", lambda later: traced.set()))
     with made.quiet():
         made.begin()
         assert not traced.wait(0.2)
@@ -67,12 +67,15 @@ def test_a_program_that_fails_is_told_and_raises_where_it_is_used():
     def fail():
         raise ValueError("it is broken")
 
-    made, told = begun(
+    told = []
+    made = known_by(
+        told,
         Program("traces", lambda later: fail()),
         Program("compiles", lambda later: later(fail)),
         Program("follows", lambda later: made.get("traces"), after=("traces", "compiles")),
         known={"compiles": 12.5},
     )
+    made.begin()
     wait_for(lambda: len(told) == 3)
     for use in (lambda: made.get("traces"), lambda: made.get("follows"), lambda: made.get("compiles")(1)):
         with pytest.raises(ValueError, match="it is broken"):
@@ -118,7 +121,8 @@ def test_a_count_is_halved_until_the_device_takes_it(most, tried, monkeypatch):
     assert [message["row"] for message in sent if "row" in message] == [{"at once": 85}] * (most > 0)
 
 
-# Compiles 12 programs, each stretched by half a second; one job takes its process with it. Says what is read from disk.
+# Compiles 12 programs, each stretched by half a second; one job takes its process with it once all are compiled. Says
+# what is read from disk.
 STRETCHED = f"""
 import os, sys, time, types
 import jax
@@ -126,18 +130,21 @@ from stag_experiments.benchmarks.accelerator import bench, programs, worker
 
 def finish(work):
     time.sleep(0.5)
-    return work()
+    finished.append(work())
+    return finished[-1]
 
 def job(index):
     def measure(clock, add):
-        if index == 5:
-            os._exit(3)
+        while index == 5:
+            if len(finished) == 12:
+                os._exit(3)
+            time.sleep(0.01)
         yield {{"sum": float(add(1.0)), "read": len(read)}}
     def build(later):
         return later(jax.jit(lambda x: x + index).lower(1.0).compile)
     return bench.Job(f"add {{index}}", "loop", 0.1, measure, (programs.Program(f"add {{index}}", build),))
 
-read = []
+finished, read = [], []
 programs.finish = finish
 jax.monitoring.register_event_listener(lambda event, **kwargs: read.append(event) if "cache_hits" in event else None)
 sys.modules["{worker.PACKAGE}.adding"] = types.SimpleNamespace(jobs=lambda bench: [job(i) for i in range(12)])

@@ -110,8 +110,8 @@ class Worker:
         name, clock, built = command["job"], bench.Clock(command["seconds"]), ()
         job = self._jobs[name]
         try:
+            built = [self._bench.programs.get(program.name) for program in job.programs]
             with self._bench.programs.quiet():
-                built = [self._bench.programs.get(program.name) for program in job.programs]
                 for row in job.measure(clock, *built):
                     self._send({"facts": self._bench.facts, "row": _plain(row)})
         except Exception as error:
