@@ -54,6 +54,20 @@ def test_programs_are_traced_in_order_and_compiled_beside_each_other():
     assert traced == list("cabd") and sorted(told) == list("abcd")
 
 
+def test_a_program_that_waits_for_another_keeps_nobody_waiting():
+    told, gate = [], threading.Event()
+    made = known_by(
+        told,
+        Program("last", lambda later, slow: slow.result(), after=("slow",)),
+        Program("slow", lambda later: later(lambda: gate.wait(20))),
+        Program("quick", lambda later: None),
+    )
+    made.begin()
+    wait_for(lambda: told == ["quick"])
+    gate.set()
+    wait_for(lambda: told == ["quick", "slow", "last"])
+
+
 def test_nothing_is_traced_while_something_is_measured():
     traced = threading.Event()
     made = known_by([], Program("a", lambda later: traced.set()))
@@ -72,7 +86,7 @@ def test_a_program_that_fails_is_told_and_raises_where_it_is_used():
         told,
         Program("traces", lambda later: fail()),
         Program("compiles", lambda later: later(fail)),
-        Program("follows", lambda later: made.get("traces"), after=("traces", "compiles")),
+        Program("follows", lambda later, *broken: None, after=("traces", "compiles")),
         known={"compiles": 12.5},
     )
     made.begin()

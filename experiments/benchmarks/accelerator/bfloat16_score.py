@@ -31,8 +31,8 @@ def jobs(bench: Bench) -> list[Job]:
 
 
 def _scores(bench: Bench, clips: Program, dtype: str) -> Job:
-    def build(later: Compile) -> members.Members:
-        setting, parallel = _with_type(bench.programs.get(clips.name).result(), dtype), bench.parallel()
+    def build(later: Compile, clips: Later) -> members.Members:
+        setting, parallel = _with_type(clips.result(), dtype), bench.parallel()
         planned = members.plan(setting.task, setting.batch, setting.roster, parallel)
         return members.Members(
             setting.task,
@@ -45,11 +45,10 @@ def _scores(bench: Bench, clips: Program, dtype: str) -> Job:
 
     train = Program(f"order {dtype}", build, after=(clips.name,))
 
-    def build_predict(later: Compile) -> Later:
-        study = bench.programs.get(train.name)
+    def build_predict(later: Compile, study: members.Members) -> Later:
         return later(lambda: study.predict(study.init()))
 
-    predict = Program(f"order {dtype}, first states and prediction", build_predict)
+    predict = Program(f"order {dtype}, first states and prediction", build_predict, after=(train.name,))
 
     def measure(clock: Clock, study: members.Members, clips: Later, first: Any) -> Rows:
         setting = _with_type(clips.result(), dtype)

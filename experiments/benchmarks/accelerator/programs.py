@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
+POLL_S = 0.05
 
 
 class Later:
@@ -36,8 +37,8 @@ class Program(NamedTuple):
     """What is made ahead; two of one name are the same."""
 
     name: str
-    build: Callable[[Compile], Any]  # traces, and hands compiling to its argument, once at most
-    after: tuple[str, ...] = ()  # names of what has to be finished before it is traced
+    build: Callable[..., Any]  # traces, and hands compiling to its first argument, a Compile, once at most
+    after: tuple[str, ...] = ()  # names of what is finished, or has failed, before it is traced: its other arguments
 
 
 class Programs:
@@ -61,6 +62,7 @@ class Programs:
         self._tell = tell
         self._seconds = dict(known)
         self._built: dict[str, Future] = {}
+        self._finished: set[str] = set()
         self._waiting: queue.SimpleQueue[Program] = queue.SimpleQueue()
         self._turn, self._free = threading.Lock(), threading.Event()
         self._free.set()
@@ -98,9 +100,10 @@ class Programs:
     def _trace_all(self) -> None:
         while True:
             program = self._waiting.get()
-            for name in program.after:
-                with contextlib.suppress(Exception):  # of which `build` hears as well
-                    self.get(name).result()
+            if not self._finished.issuperset(program.after):
+                self._waiting.put(program)
+                time.sleep(POLL_S)  # for nothing else may be waiting
+                continue
             self._free.wait()
             with self._turn:
                 self._build(program)
@@ -109,32 +112,30 @@ class Programs:
         """Trace a program, and tell of it when it is compiled."""
         begin, handed_over = time.perf_counter(), False
 
-        def done() -> None:
-            self._seconds.setdefault(program.name, time.perf_counter() - begin - waited_s)
+        def done(seconds: float) -> None:
+            self._seconds.setdefault(program.name, seconds)
+            self._finished.add(program.name)
             self._tell(program.name, self._seconds[program.name])
-
-        waited_s = 0.0
 
         def later(work: Callable[[], T]) -> Later:
             nonlocal handed_over
-            handed_over, handed_s = True, time.perf_counter()
+            handed_over, traced_s = True, time.perf_counter() - begin
 
             def run() -> T:
-                nonlocal waited_s
-                waited_s = time.perf_counter() - handed_s  # for a thread
+                start = time.perf_counter()  # not before there is a thread
                 try:
                     return finish(work)
                 finally:
-                    done()
+                    done(traced_s + time.perf_counter() - start)
 
             return Later(self._pool.submit(run))
 
         try:
-            self._built[program.name].set_result(program.build(later))
+            self._built[program.name].set_result(program.build(later, *map(self.get, program.after)))
         except Exception as error:
             self._built[program.name].set_exception(error)
         if not handed_over:
-            done()
+            done(time.perf_counter() - begin)
 
 
 def finish(work: Callable[[], T]) -> T:

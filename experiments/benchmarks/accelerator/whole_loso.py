@@ -16,12 +16,11 @@ def jobs(bench: Bench) -> list[Job]:
     """Return the training of the whole, and its prediction, which is another program."""
     whole = bench.whole()
 
-    def build(later: Compile) -> Later:
-        study = bench.programs.get(whole.name)
+    def build(later: Compile, study: members.Members) -> Later:
         states = study.place(bench.states(COMPOSITE, bench.whole_count()))
         return later(lambda: study.predict(states))
 
-    predict = Program(f"prediction of {whole.name}", build)
+    predict = Program(f"prediction of {whole.name}", build, after=(whole.name,))
 
     def measure(clock: Clock, study: members.Members, first: Any) -> Rows:
         states = study.place(bench.states(COMPOSITE, bench.whole_count()))
