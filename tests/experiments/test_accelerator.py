@@ -57,15 +57,23 @@ def test_a_long_job_waits_for_more_wanted_ones_that_are_being_compiled():
     assert schedule.choose([(short._replace(seconds=200), False), (long, True)], 100) is long
 
 
+def jobs_of(part, size):
+    """Returns what a part would measure at a size on the devices that are here."""
+    return importlib.import_module(f"{worker.PACKAGE}.{part.module}").jobs(bench.Bench(size, {}))
+
+
 def all_jobs(size):
-    """Returns what each part would measure at a size, as `Planned`, on the devices that are here."""
-    shared, found = bench.Bench(size, {}), []
-    for part in schedule.PARTS:
-        module = importlib.import_module(f"{worker.PACKAGE}.{part.module}")
-        for job in module.jobs(shared):
-            names = tuple(program.name for program in job.programs)
-            found.append(planned(f"{part.name}: {job.name}", schedule.WANTED.index(job.wanted), job.seconds, *names))
-    return found
+    """Returns what all parts would measure, as `Planned`."""
+    return [
+        planned(
+            f"{part.name}: {job.name}",
+            schedule.WANTED.index(job.wanted),
+            job.seconds,
+            *(program.name for program in job.programs),
+        )
+        for part in schedule.PARTS
+        for job in jobs_of(part, size)
+    ]
 
 
 @pytest.fixture
@@ -75,16 +83,20 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda platform=None: devices)
 
 
-def measured_in(seconds, compile_s=90.0, threads=10, start_s=10.0):
-    """Returns the names of the jobs that are done were each program to take `compile_s`; no clock is looked at."""
+def measured_in(seconds, compile_s=90.0, trace_s=4.0, threads=10, start_s=10.0):
+    """Returns the names of the jobs that are done, one program traced before each; no clock is looked at.
+
+    Each program is compiled in `compile_s` once a thread is free.
+    """
     waiting = sorted(all_jobs(sizes.FULL_SIZE), key=lambda job: job.wanted)
-    free, ready = [start_s] * threads, {}
-    for name in dict.fromkeys(name for job in waiting for name in job.programs):
-        ready[name] = heapq.heappop(free) + compile_s
-        heapq.heappush(free, ready[name])
-    now, done = start_s, []
+    untraced = list(dict.fromkeys(name for job in waiting for name in job.programs))
+    now, free, ready, done = start_s, [start_s] * threads, {}, []
     while now < seconds and waiting:
-        entries = [(job, all(ready[name] <= now for name in job.programs)) for job in waiting]
+        now += trace_s if untraced else 0.0
+        for name in untraced[:1]:
+            ready[name] = max(heapq.heappop(free), now) + compile_s
+            heapq.heappush(free, ready[untraced.pop(0)])
+        entries = [(job, all(ready.get(name, seconds) <= now for name in job.programs)) for job in waiting]
         job = schedule.choose(entries, seconds - session.RESERVE_S - now)
         now += job.seconds if job else 1.0
         if job:
@@ -93,26 +105,35 @@ def measured_in(seconds, compile_s=90.0, threads=10, start_s=10.0):
     return done
 
 
-def test_what_is_most_wanted_is_measured_in_290_seconds_though_a_program_takes_90(one_device):
-    done = measured_in(290)
-    assert len([name for name in done if name.startswith("matrix")]) == 4
-    for name in (
-        *("members: composite loop", "loso: training, composite 340", "saving: saving", "matrix: copying"),
-        *(f"members: composite vmapped, 1 device {count}" for count in (64, 340, 1024)),
-        *("torch: composite, eager", "torch: clips, eager", "windows: 1 windows", "windows: 64 windows"),
-        *("flow: 128 px, 32 pairs", "flow: 128 px, 512 pairs", "flow: 128 px, errors"),
-    ):
-        assert name in done
+FIRST = [
+    *("members: composite loop", "loso: training, composite 340", "saving: saving", "matrix: copying"),
+    *(f"members: composite vmapped, 1 device {count}" for count in (64, 340, 1024)),
+    *("torch: composite, eager", "torch: clips, eager", "flow: 128 px, 32 pairs", "flow: 128 px, errors"),
+]
+THEN = ["windows: 1 windows", "windows: 64 windows", "members: clips loop", "flow: 128 px, 512 pairs", "resume: resume"]
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(220, FIRST), (290, FIRST + THEN)])
+def test_what_is_most_wanted_is_measured_first_though_a_program_takes_90_seconds(one_device, seconds, wanted):
+    done = measured_in(seconds)
+    assert set(wanted) <= set(done) and len([name for name in done if name.startswith("matrix")]) == 4
 
 
 def test_every_part_has_figures_in_eight_minutes(one_device):
-    assert {name.partition(":")[0] for name in measured_in(480)} == {part.name for part in schedule.PARTS}
+    done = measured_in(480)
+    assert {name.partition(":")[0] for name in done} == {part.name for part in schedule.PARTS}
+    assert {"bfloat16: float32", "bfloat16: bfloat16"} <= set(done)  # of which one alone says nothing
 
 
 @pytest.mark.parametrize("size", sizes.SIZES.values(), ids=lambda size: size.name)
 def test_jobs_have_names_of_their_own(size):
     names = [job.name for job in all_jobs(size)]
     assert len(names) == len(set(names))
+
+
+def test_what_a_program_follows_is_made_as_well():
+    made = [program for part in schedule.PARTS for job in jobs_of(part, sizes.FULL_SIZE) for program in job.programs]
+    assert {name for program in made for name in program.after} <= {program.name for program in made}
 
 
 def test_bytes_of_a_flow_are_counted_by_hand():
@@ -287,6 +308,7 @@ def test_no_part_needs_more_than_the_few_packages(bare):
 
 def start(out, env, *flags):
     command = [sys.executable, str(SCRIPT), "accelerator", f"--out={out}", "--size=tiny", *flags]
+    env = {**env, "TMPDIR": str(out)}  # where a killed run leaves its programs
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

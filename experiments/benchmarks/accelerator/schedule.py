@@ -91,8 +91,8 @@ PARTS = (
 WANTED = (
     *("products", "copying", "eager torch", "saving"),
     *("loop", "whole study", "shared", "most members", "flow", "prediction", "clips", "more flow", "more prediction"),
-    *("resume", "losses", "other members", "larger pictures", "whole prediction", "most windows", "pmap", "memory"),
-    *("other clips", "highest", "bfloat16", "compiled torch"),
+    *("resume", "losses", "other members", "bfloat16", "whole prediction", "highest", "larger pictures"),
+    *("most windows", "pmap", "memory", "other clips", "compiled torch"),
 )
 
 
