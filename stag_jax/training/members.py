@@ -79,7 +79,7 @@ class Members:
             donate=(2,),
         )
         start = time.perf_counter()
-        self.member = jax.eval_shape(lambda member: fold.init(task, batch, member), _first(roster.members))
+        self.member = jax.eval_shape(lambda *args: fold.init(task, *args), batch, _first(roster.members))
         stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape), x.dtype), self.member)
         self._train = compiler(train.lower(self._batch, self._chunks[0], layout.abstract(stacked), np.int32(1)))
         self.compile_s = time.perf_counter() - start

@@ -147,15 +147,8 @@ class Worker:
 
 def _plain(row: Message) -> Message:
     """Return the row with numbers that JSON knows; what is not finite becomes a word."""
-    plain = {}
-    for key, value in row.items():
-        if hasattr(value, "item"):
-            value = value.item()
-        if isinstance(value, float) and value not in (float("inf"), float("-inf")) and value == value:
-            plain[key] = value
-        else:
-            plain[key] = str(value) if isinstance(value, float) else value
-    return plain
+    plain = {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
 
 
 if __name__ == "__main__":
