@@ -12,12 +12,12 @@ from pathlib import Path
 from absl import flags
 
 from stag_experiments import cli
-from stag_jax.deploy import export
+from stag_jax.deploy import exporting
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
 OUT = flags.DEFINE_string("out", None, "Folder for the file.")
-FORMAT = flags.DEFINE_string("format", "stablehlo", f"One of {', '.join(export.FORMATS)}.")
+FORMAT = flags.DEFINE_string("format", "stablehlo", f"One of {', '.join(exporting.FORMATS)}.")
 PRECISION = flags.DEFINE_string("precision", "f32", "f32, bf16 or int8.")
 FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are averaged if missing.")
 
@@ -27,7 +27,7 @@ def main() -> None:
     if not OUT.value:
         raise UserError("--out=DIR is missing")
     folder = cli.read_workdir(WORKDIR)
-    path = export.export(folder, Path(OUT.value), format=FORMAT.value, precision=PRECISION.value, folds=FOLD.value)
+    path = exporting.export(folder, Path(OUT.value), format=FORMAT.value, precision=PRECISION.value, folds=FOLD.value)
     print(f"{path}: {path.stat().st_size / 1e6:.3f} MB")
 
 

@@ -18,8 +18,8 @@ from stag_jax import media
 from stag_jax.config import Config, to_dict
 from stag_jax.deploy.source import VIDEOS
 from stag_jax.files import write_arrays, write_atomically, write_table
-from stag_jax.motion import extract, fields
-from stag_jax.motion import flow as flows
+from stag_jax.motion import fields, times
+from stag_jax.motion import optical_flow as flows
 from stag_jax.types import UserError
 
 VERSION = 1  # of what is written; raise it when the same input gives other files
@@ -174,10 +174,10 @@ def _measure(path: Path, config: Config, options: Options) -> tuple[dict[str, np
     flow = measure(clip, config, largest=options.largest)
     encoded = [fields.encode(*field, options.size, options.crop) for field in zip(flow.flow, flow.strain, strict=True)]
     names = np.array(_names(path, len(clip.frames)))[flow.index]
-    times = extract.times_ms(clip)[flow.index]
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)[flow.index].astype(np.float32)
     arrays = {
         **flow._asdict(),
-        "times_ms": times if timed else np.full_like(times, np.nan),
+        "times_ms": taken if timed else np.full_like(taken, np.nan),
         "limits": np.stack([limits for _, limits in encoded]),
         "names": names,
         "frames": len(clip.frames),

@@ -28,7 +28,7 @@ def wanted() -> bool:
     return flags.FLAGS.slurm
 
 
-class Job:
+class SweepJob:
     """One program of a sweep: the command line of the sweep, with --only. Queued again where it was cut short."""
 
     def __init__(self, command: Sequence[str], name: str) -> None:
@@ -76,7 +76,7 @@ def submit(names: Sequence[str], folder: Path) -> None:
             slurm_gpus_per_node=values.slurm_gpus or None,
         )
     with executor.batch():
-        jobs = [executor.submit(Job(command, name)) for name in names]
+        jobs = [executor.submit(SweepJob(command, name)) for name in names]
     print(f"submitted {len(jobs)} jobs: {', '.join(job.job_id for job in jobs)}; logs in {folder / 'jobs'}", flush=True)
     for name, job in zip(names, jobs, strict=True):
         try:

@@ -25,7 +25,7 @@ from absl import flags
 from stag_experiments import cli
 from stag_jax import media
 from stag_jax.allowed import Between
-from stag_jax.deploy import TO_TRY, load_export, predict, record, scan, source, stream
+from stag_jax.deploy import TO_TRY, load_export, recognition, record, scan, source, stream
 from stag_jax.deploy.results import Gap, Interval, Recogniser
 from stag_jax.types import UserError
 
@@ -38,7 +38,7 @@ CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expressi
 POSITIVE = Between(0, open_low=True)
 FPS = cli.number_flag("fps", None, "Frames a second; of a video, instead of its time stamps.", POSITIVE)
 FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
-DEFAULT = stream.Settings()
+DEFAULT = stream.StreamSettings()
 WARNING = (
     "warning: this is the model that comes with stag-jax, trained on rendered faces alone. It shows what the software "
     "does; what it says of a person means nothing. See docs/MODEL_CARD.md; name your own by --workdir or --model."
@@ -87,14 +87,14 @@ def main() -> None:
 
 def _network() -> Recogniser:
     if WORKDIR.value:
-        return predict.from_run(Path(WORKDIR.value), FOLD.value)
+        return recognition.from_run(Path(WORKDIR.value), FOLD.value)
     if not MODEL.value:
         print(WARNING, file=sys.stderr)
     return load_export(MODEL.value or TO_TRY)
 
 
 def _clip(recogniser: Recogniser, path: Path) -> None:
-    result = predict.predict(recogniser, media.read_clip(path, FPS.value))
+    result = recognition.predict(recogniser, media.read_clip(path, FPS.value))
     print(path)
     for name, value in zip(result.classes, result.probability, strict=True):
         print(f"{name:12}{value:8.3f}")

@@ -24,7 +24,7 @@ from stag_jax.analysis import sweep_report
 from stag_jax.config import DataConfig
 from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
-from stag_jax.training import hosts, space, sweep, workdir
+from stag_jax.training import hosts, space, trials, workdir
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
@@ -35,7 +35,7 @@ cli.host_flags()
 launch.slurm_flags()
 
 
-def read_plan(tree: ConfigDict) -> sweep.Plan:
+def read_plan(tree: ConfigDict) -> trials.Plan:
     """The trials of a sweep: those it names, or those drawn from its space.
 
     Raises UserError where there are none, or a key does not exist.
@@ -59,7 +59,7 @@ def read_plan(tree: ConfigDict) -> sweep.Plan:
     select = tree.get("select", "uf1")
     if select not in nested.SELECT:
         raise UserError(f"a sweep's `select` is one of {', '.join(nested.SELECT)}, got {select!r}")
-    return sweep.Plan(
+    return trials.Plan(
         settings=cli.from_config_dict(tree.settings),
         trials=trials,
         changed=changed,
@@ -96,19 +96,19 @@ def main() -> None:
         settings=cli.absolute(plan.settings),
         trials={name: cli.absolute(config) for name, config in plan.trials.items()},
     )
-    groups = sweep.make_groups(plan)
+    groups = trials.make_groups(plan)
     cli.connect(plan.settings)
-    hosts.in_turn(lambda: sweep.check(folder, plan))
+    hosts.in_turn(lambda: trials.check(folder, plan))
     corpora = {}
     for config in (plan.settings, *(group.config for group in groups)):
         if config.data not in corpora:
             corpora[config.data] = cli.build(config)
-    with sweep.claimed(folder, plan):
+    with trials.claimed(folder, plan):
         _run(plan, groups, folder, corpora)
 
 
 def _run(
-    plan: sweep.Plan, groups: list[sweep.Group], folder: Path, corpora: Mapping[DataConfig, Sequence[Path]]
+    plan: trials.Plan, groups: list[trials.Group], folder: Path, corpora: Mapping[DataConfig, Sequence[Path]]
 ) -> None:
     workdir.keep_programs(folder)
     if launch.wanted():
@@ -120,10 +120,10 @@ def _run(
         raise UserError(f"--only={ONLY.value}: no such group; there are {', '.join(group.name for group in groups)}")
     chosen = [group for group in groups if ONLY.value in (None, group.name)]
 
-    def work(group: sweep.Group) -> sweep.GroupResult:
-        return sweep.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
+    def work(group: trials.Group) -> trials.GroupResult:
+        return trials.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
 
-    results = sweep.each_group(chosen, work)
+    results = trials.each_group(chosen, work)
     if ONLY.value:
         return
     found = sweep_report.collect(plan, groups, results, folder, corpora[plan.settings.data])

@@ -28,7 +28,7 @@ ONLY_IN |= {"jax2onnx": "stag_jax/deploy/onnx_file.py", "onnx": "stag_jax/deploy
 ONLY_IN |= {"tensorflow": "stag_jax/deploy/litert.py"}
 EXPORTING = {
     "portable.py",
-    "export.py",
+    "exporting.py",
     "onnx_file.py",
     "litert.py",
 }  # of stag_jax/deploy: those that make what runs elsewhere
@@ -89,7 +89,7 @@ def check_runtime(files):
         name = path.removeprefix("stag_jax/deploy/")
         if name == path or name in EXPORTING:
             continue
-        for node in ast.parse(source).body:  # `predict.from_run` asks for training when it is called
+        for node in ast.parse(source).body:  # `recognition.from_run` asks for training when it is called
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for each in imports(path, ast.unparse(node)):
                     if each.startswith("stag_jax.training.") and not each.startswith("stag_jax.files."):
@@ -117,12 +117,28 @@ def check_length(files):
             yield f"{path} has more than {LINES} lines"
 
 
+def check_names(files):
+    """No two files, and no two public classes, of stag_jax and experiments have one name."""
+    known = {}
+    for path, source in files.items():
+        if path.split("/")[0] not in ("stag_jax", "experiments"):
+            continue
+        name = path.rsplit("/", 1)[1]
+        classes = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+        for each in [name] * (name != "__init__.py") + [name for name in classes if not name.startswith("_")]:
+            other = known.setdefault(each, path)
+            if other != path:
+                yield f"{path} has a name of {other}: {each}"
+
+
 def check_top(entries):
     """The root of the repository holds nothing but the known entries."""
     yield from (entry for entry in sorted(set(entries)) if entry not in TOP and not entry.startswith("."))
 
 
-@pytest.mark.parametrize("check", [check_rooms, check_outside, check_runtime, check_docstrings, check_length])
+@pytest.mark.parametrize(
+    "check", [check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names]
+)
 def test_the_house_is_in_order(check):
     files = sources()
     assert {"stag_jax/types.py", "configs/base.py", "datasets/corpus.py", "experiments/train.py"} <= set(files)
@@ -150,23 +166,23 @@ PLANTED = [
     (check_rooms, "stag_jax/model/stag.py", "from stag_jax.motion.nodes import graph"),
     (check_rooms, "stag_jax/model/stag.py", "from ..protocol import metrics"),
     (check_rooms, "stag_jax/protocol/metrics.py", "def f():\n    from stag_jax import model"),
-    (check_rooms, "stag_jax/face/regions.py", "import stag_jax.motion.flow"),
+    (check_rooms, "stag_jax/face/regions.py", "import stag_jax.motion.optical_flow"),
     (check_rooms, "stag_jax/config.py", "from stag_jax import face"),
     (check_rooms, "stag_jax/types.py", "from stag_jax.config import Config"),
     (check_rooms, "stag_jax/media.py", "from stag_jax.config import Config"),
-    (check_rooms, "stag_jax/motion/flow.py", "from stag_jax.media import read_image"),
+    (check_rooms, "stag_jax/motion/optical_flow.py", "from stag_jax.media import read_image"),
     (check_rooms, "stag_jax/deploy/app.py", "from stag_jax.analysis import report"),
     (check_rooms, "stag_jax/analysis/report.py", "from stag_jax import deploy"),
     (check_rooms, "stag_jax/training/loop.py", "from stag_datasets import corpus"),
     (check_rooms, "stag_jax/attic/old.py", "from stag_jax import types"),
     (check_rooms, "stag_jax/analysis/report.py", "from stag_jax.training import fold"),
-    (check_rooms, "stag_jax/deploy/export.py", "from stag_jax.training.stepping import train"),
+    (check_rooms, "stag_jax/deploy/exporting.py", "from stag_jax.training.stepping import train"),
     (check_outside, "datasets/synth_me/labels.py", "from stag_jax.types import Clip"),
     (check_outside, "configs/base.py", "import numpy as np"),
-    (check_outside, "stag_jax/motion/flow.py", "import dlib"),
+    (check_outside, "stag_jax/motion/optical_flow.py", "import dlib"),
     (check_outside, "stag_jax/training/loop.py", "from orbax import checkpoint"),
     (check_outside, "experiments/train.py", "import tensorflow as tf"),
-    (check_outside, "stag_jax/deploy/export.py", "def f():\n    import tensorflow"),
+    (check_outside, "stag_jax/deploy/exporting.py", "def f():\n    import tensorflow"),
     (check_outside, "stag_jax/deploy/litert.py", "import keras"),
     (check_outside, "stag_jax/training/loop.py", "import torch"),
     (check_outside, "stag_jax/deploy/artefact.py", "def f():\n    import jax2onnx"),
@@ -189,12 +205,24 @@ def test_a_planted_fault_is_found(check, path, source):
     assert complaint.startswith(path)
 
 
+@pytest.mark.parametrize("path", ["experiments/flow.py", "stag_jax/deploy/optical.py"])
+def test_names_that_are_taken_are_found(path):
+    files = {
+        "stag_jax/motion/flow.py": "class Field:\n    pass",
+        path: "class Field:\n    pass\nclass Other:\n    pass",
+    }
+    found = list(check_names(files))
+    assert found[-1] == f"{path} has a name of stag_jax/motion/flow.py: Field" and len(found) == 1 + path.endswith(
+        "flow.py"
+    )
+
+
 def test_what_is_allowed_is_not_complained_about():
     files = {
         "stag_jax/motion/nodes.py": DOCUMENTED + "from stag_jax.face import regions\nfrom stag_jax.types import Clip",
         "stag_jax/training/loop.py": DOCUMENTED + "from stag_jax import config as c\nfrom stag_jax.model import stag",
         "stag_jax/face/landmarks.py": DOCUMENTED + "import dlib\ndef _private():\n    pass",
-        "stag_jax/deploy/predict.py": DOCUMENTED
+        "stag_jax/deploy/recognition.py": DOCUMENTED
         + "from stag_jax import media\ndef _f():\n    from stag_jax.training import x",
         "stag_jax/deploy/litert.py": DOCUMENTED + "def _f():\n    import tensorflow as tf",
         "stag_jax/deploy/film.py": DOCUMENTED + "from stag_jax.files import write_text",
@@ -203,6 +231,6 @@ def test_what_is_allowed_is_not_complained_about():
         "configs/base.py": DOCUMENTED + "from ml_collections import ConfigDict\nfrom stag_configs import base",
         "experiments/train.py": DOCUMENTED + "from stag_jax.deploy import x\nfrom stag_datasets import corpus",
     }
-    for check in (check_rooms, check_outside, check_runtime, check_docstrings, check_length):
+    for check in (check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names):
         assert list(check(files)) == []
     assert list(check_top(["setup.py", ".gitignore", "stag_jax", "notes.txt"])) == ["notes.txt"]

@@ -28,10 +28,10 @@ from stag_jax.types import ClipBatch, UserError
 HIDDEN, EPOCHS = 64, 200
 
 
-class Table(NamedTuple):
+class AccuracyTable(NamedTuple):
     """All rows, and a line of how long it took."""
 
-    rows: list[comparison.Row]
+    rows: list[comparison.ComparedRow]
     clock: str
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         print(comparison.write(table.rows, folder / "accuracy.csv"))
 
 
-def show(table: Table) -> None:
+def show(table: AccuracyTable) -> None:
     """Print the comparison, and how long it took."""
     print(comparison.markdown(comparison.HEADER, map(comparison.cells, table.rows)))
     print(table.clock)
@@ -71,7 +71,9 @@ def check_installed() -> None:
         ) from error
 
 
-def measure(config: Config, folder: Path, corpora: Path | Sequence[Path], against: Sequence[Path] = ()) -> Table:
+def measure(
+    config: Config, folder: Path, corpora: Path | Sequence[Path], against: Sequence[Path] = ()
+) -> AccuracyTable:
     """Finishes the run of `config` in the workdir `folder` and compares it with classifiers and with other runs.
 
     Raises:
@@ -92,10 +94,10 @@ def measure(config: Config, folder: Path, corpora: Path | Sequence[Path], agains
         f"wall clock: {result['wall_s']:.0f} s of training, compiled in {result['compile_s']:.0f} s; "
         f"the classifiers {time.perf_counter() - begin:.0f} s"
     )
-    return Table(comparison.compare_all(models, tested, config), clock)
+    return AccuracyTable(comparison.compare_all(models, tested, config), clock)
 
 
-def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparison.Model]:
+def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparison.ComparedModel]:
     """Plain classifiers of flattened node features, on the clips that are tested."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
@@ -120,7 +122,7 @@ def _references(corpus: Corpus, splits: Splits, config: Config) -> list[comparis
         plan.append(("logistic regression of the annotated action units", oracle, (0,), (au, au)))
     classes = len(config.data.classes)
     return [
-        comparison.Model(
+        comparison.ComparedModel(
             name, np.stack([_held_out(make, seed, inputs, corpus, splits, classes, name) for seed in seeds])
         )
         for name, make, seeds, inputs in plan

@@ -27,7 +27,7 @@ from stag_jax.analysis import comparison
 from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.corpora.dataset import Corpus
-from stag_jax.deploy import artefact, export, predict
+from stag_jax.deploy import artefact, exporting, recognition
 from stag_jax.protocol import compare, metrics
 from stag_jax.protocol.splits import Splits, make_splits
 from stag_jax.training import checkpoint, workdir
@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     memory_mb: float  # largest resident memory less that before the network was opened
 
 
-class Table(NamedTuple):
+class ForwardTable(NamedTuple):
     """Rows of `HEADER`, and a line on each format that is left out."""
 
     rows: list[tuple[str, ...]]
@@ -74,7 +74,7 @@ def main() -> None:
         print(files.write_table(kept / "forward.csv", HEADER, table.rows))
 
 
-def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> Table:
+def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) -> ForwardTable:
     """Exports into `out` whatever can be exported of the run in `folder`, and measures it beside the checkpoint.
 
     Raises:
@@ -92,19 +92,19 @@ def measure(folder: Path, corpora: Sequence[Path], config: Config, out: Path) ->
     clip = ClipBatch(*(np.asarray(array)[:1] for array in held_out.batch))
     rows = [_row("checkpoint, jit", "", _apart(folder, first, clip), held_out, config, before, before)]
     left_out = []
-    for format, precisions in export.FORMATS.items():
+    for format, precisions in exporting.FORMATS.items():
         try:
-            export.check(format, precisions[0])
+            exporting.check(format, precisions[0])
         except UserError as error:
             left_out.append(f"{format} is left out: {error}")
             continue
         for precision in precisions:
-            path = export.export(folder, out, format=format, precision=precision, folds=[first])
+            path = exporting.export(folder, out, format=format, precision=precision, folds=[first])
             found = pooled(folder, format, precision, corpus, splits, out)[tested].argmax(axis=1)
             size = f"{path.stat().st_size / 1e6:.3f}"
             name = f"{format}, {precision}"
             rows.append(_row(name, size, _apart(path, "", clip), held_out, config, found, before))
-    return Table(rows, left_out)
+    return ForwardTable(rows, left_out)
 
 
 def pooled(
@@ -115,8 +115,8 @@ def pooled(
     program, ask = None, None
     folds = zip(splits.names, splits.test_mask, strict=True)
     for name, test in tqdm(list(folds), desc=f"{format} {precision}", unit="fold"):
-        made = export.load(folder, format, precision, [name])
-        program = program or export.program(made, format)
+        made = exporting.load(folder, format, precision, [name])
+        program = program or exporting.program(made, format)
         own = ClipBatch(*(np.asarray(array)[test] for array in corpus.batch))
         if format == "stablehlo":
             # The same program and the same stored weights as in a file, but compiled once for all folds.
@@ -126,7 +126,7 @@ def pooled(
             each = [ask(*weights, *(array[row : row + 1] for array in arrays))[0] for row in range(test.sum())]
             said[test] = np.concatenate(each)
         else:
-            path = export.write(out / ".fold.stag", folder, made, format, precision, program)
+            path = exporting.write(out / ".fold.stag", folder, made, format, precision, program)
             said[test] = artefact.load_export(path).forward(own).probability
             path.unlink()
     return said
@@ -143,7 +143,7 @@ def _cost(model: Path, fold: str, clip: ClipBatch) -> Cost:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ONE_THREAD}"
     before = psutil.Process().memory_info().rss
-    recogniser = predict.from_run(model, [fold]) if fold else artefact.load_export(model)
+    recogniser = recognition.from_run(model, [fold]) if fold else artefact.load_export(model)
     times = []
     for _ in range(WARM + REPEATS):
         begin = time.perf_counter()

@@ -20,7 +20,7 @@ from stag_jax import media, processes
 from stag_jax.analysis import clip_reports
 from stag_jax.config import Config, from_config_dict
 from stag_jax.face import alignment, tracking
-from stag_jax.motion import extract, flow, nodes, observe, selection
+from stag_jax.motion import extract, nodes, observe, optical_flow, selection
 from stag_jax.types import Clip, UserError
 
 Row = tuple[str, str]
@@ -136,8 +136,8 @@ def _flow_rows(pairs: Sequence[dict[str, Any]]) -> list[Row]:
     prev, next = (np.stack([pair[name] for pair in pairs]) for name in ("prev", "next"))
     rows = []
     for name in ("tvl1", "dis", "farneback"):
-        flow.flows(prev[:8], next[:8], name)  # compiles, where there is something to compile
-        found, seconds = _timed(lambda name=name: flow.flows(prev, next, name))
+        optical_flow.flows(prev[:8], next[:8], name)  # compiles, where there is something to compile
+        found, seconds = _timed(lambda name=name: optical_flow.flows(prev, next, name))
         rows.append((f"flow {name}", _flow_figure(found, pairs, seconds / len(pairs))))
     found, seconds = _scikit_image(prev, next)
     rows.append(("flow scikit-image `optical_flow_tvl1`", _flow_figure(found, pairs, seconds)))
@@ -209,7 +209,7 @@ def _node_norms(
         "truth": seen._replace(flow=muscles),
     }
     nodes_of = {
-        name: nodes.node_features(look.flow, flow.strain(look.flow), look.centres, motion.patch, motion.spacing)
+        name: nodes.node_features(look.flow, optical_flow.strain(look.flow), look.centres, motion.patch, motion.spacing)
         for name, look in looks.items()
     }
     against = {"default": "truth", "dis": "truth", "head": "default"}
@@ -258,7 +258,7 @@ def _speed_rows(config: Config) -> list[Row]:
             done = list(pool.map(_work, range(workers), [made] * workers))
         rate = sum(frames / seconds for frames, seconds, _ in done)
         share = 100 * np.mean([tracking for _, _, tracking in done])
-        looks = f"`{flow.resolve(made.motion.first_look)}` for all, `{name}` for those kept"
+        looks = f"`{optical_flow.resolve(made.motion.first_look)}` for all, `{name}` for those kept"
         what = f"640x480 frames to node features, {looks}, {workers} processes"
         rows.append((what, f"{rate:.0f} frames/s (tracking takes {share:.0f}% of the time)"))
     return rows

@@ -19,7 +19,7 @@ from absl import flags
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
 from stag_experiments.benchmarks.matrix_rate import matrix_rate
-from stag_experiments.benchmarks.random_study import Setting, random_setting, stacked_states, step_flops
+from stag_experiments.benchmarks.random_study import RandomStudy, random_setting, stacked_states, step_flops
 from stag_jax import files, processes
 from stag_jax.analysis import comparison
 from stag_jax.config import Config, ParallelConfig
@@ -45,7 +45,7 @@ CURVES = (
 )  # fmt: skip
 
 
-class Table(NamedTuple):
+class SpeedTable(NamedTuple):
     """Numbers and words under a header; `text` prints them."""
 
     name: str
@@ -89,15 +89,15 @@ def main() -> None:
         _show(table)
 
 
-def _show(table: Table) -> None:
+def _show(table: SpeedTable) -> None:
     print(comparison.markdown(table.header, text(table)) + "\n", flush=True)
     if folder := output.out_folder():
         print(files.write_table(folder / f"{table.name}.csv", table.header, table.rows))
 
 
-def setting(config: Config, corpus: dataset.Corpus) -> Setting:
+def setting(config: Config, corpus: dataset.Corpus) -> RandomStudy:
     """The whole study of `config` on `corpus`. Raises UserError where the clips cannot be split so."""
-    return Setting(
+    return RandomStudy(
         config, corpus.graph, corpus.batch, make_roster(make_splits(config.protocol, corpus.clips), config.seeds)
     )
 
@@ -112,8 +112,8 @@ def read_chunks(texts: Sequence[str] | None) -> tuple[int, ...]:
 
 
 def measure(
-    what: Setting, *, steps: int, chunks: Sequence[int] = CHUNKS, pmap: bool = False, side: int = 0
-) -> tuple[Table, Table]:
+    what: RandomStudy, *, steps: int, chunks: Sequence[int] = CHUNKS, pmap: bool = False, side: int = 0
+) -> tuple[SpeedTable, SpeedTable]:
     """The device, and all ways of training `what`. `side` is that of the matrices, 0 = as the device has it."""
     rate = matrix_rate(side)
     flops = step_flops(what)
@@ -135,12 +135,12 @@ def measure(
         ("steps a dispatch", steps),
     ]
     rows = [_row(way, ways[0], flops / rate) for way in ways]
-    return Table("members_device", ("what", "figure"), device), Table("members_ways", WAYS, rows)
+    return SpeedTable("members_device", ("what", "figure"), device), SpeedTable("members_ways", WAYS, rows)
 
 
 def curves(
     config: Config, *, steps: int, counts: Sequence[int] = CURVE_MEMBERS, clips: Sequence[int] = CURVE_CLIPS
-) -> Table:
+) -> SpeedTable:
     """A table of the cost against the number of members, then of clips, on random clips, as training plans it."""
     points = [(count, FIXED_CLIPS) for count in counts] + [(FIXED_MEMBERS, size) for size in clips]
     rows = []
@@ -154,15 +154,15 @@ def curves(
         rate = float(np.median(rates))
         rows.append((count, size, study.per_device, steps, count * steps / rate, rate, study.compile_s, held / 1e6))
         _say(f"{count} members, {size} clips: {rate:.4g} member-steps/s")
-    return Table("members_curves", CURVES, rows)
+    return SpeedTable("members_curves", CURVES, rows)
 
 
-def text(table: Table) -> list[list[str]]:
+def text(table: SpeedTable) -> list[list[str]]:
     """The rows as they are printed."""
     return [[_cell(value) for value in row] for row in table.rows]
 
 
-def one_device(what: Setting, steps: int, chunks: Sequence[int]) -> Iterator[Way]:
+def one_device(what: RandomStudy, steps: int, chunks: Sequence[int]) -> Iterator[Way]:
     """Member after member by one program, then vmapped in chunks; all on the first device."""
     count, start = len(what.roster.names), stacked_states(what)
     yield _sequential(what, start, steps)
@@ -182,7 +182,7 @@ def one_device(what: Setting, steps: int, chunks: Sequence[int]) -> Iterator[Way
             yield too_large
 
 
-def all_devices(what: Setting, steps: int, *, pmap: bool) -> Iterator[Way]:
+def all_devices(what: RandomStudy, steps: int, *, pmap: bool) -> Iterator[Way]:
     """As training does it, and with `pmap` by that too."""
     devices, start, parallel = jax.devices(), stacked_states(what), what.config.parallel
     where = f"{len(devices)} device{'s' * (len(devices) > 1)}"
@@ -194,7 +194,7 @@ def all_devices(what: Setting, steps: int, *, pmap: bool) -> Iterator[Way]:
         yield _built(what, start, steps, f"{name}, {where} ({parallel.mode})", parallel, size, devices)
 
 
-def eager_torch(what: Setting, steps: int) -> Iterator[Way]:
+def eager_torch(what: RandomStudy, steps: int) -> Iterator[Way]:
     """A few members in PyTorch, on the GPU where jax and torch both have one; else with one thread and with all.
 
     Threads that wait for each other can cost more than they bring where the arrays are small or the machine is busy.
@@ -222,14 +222,14 @@ def eager_torch(what: Setting, steps: int) -> Iterator[Way]:
         torch.set_num_threads(before)
 
 
-def _alone(what: Setting, steps: int, chunks: Sequence[int]) -> list[Way]:
+def _alone(what: RandomStudy, steps: int, chunks: Sequence[int]) -> list[Way]:
     """`one_device` in a process that has done nothing yet."""
     jax.config.update("jax_num_cpu_devices", 1)
     jax.config.update("jax_enable_compilation_cache", False)
     return list(one_device(what, steps, chunks))
 
 
-def _sequential(what: Setting, start: fold.MemberState, steps: int) -> Way:
+def _sequential(what: RandomStudy, start: fold.MemberState, steps: int) -> Way:
     task, device = what.task, jax.devices()[0]
     batch = jax.device_put(what.batch, device)
 
@@ -254,7 +254,7 @@ def _sequential(what: Setting, start: fold.MemberState, steps: int) -> Way:
 
 
 def _built(
-    what: Setting,
+    what: RandomStudy,
     start: fold.MemberState,
     steps: int,
     name: str,

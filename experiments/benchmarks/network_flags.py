@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 
 from stag_experiments import cli
-from stag_jax.deploy import load_export, predict
+from stag_jax.deploy import load_export, recognition
 from stag_jax.deploy.results import Recogniser
 from stag_jax.types import UserError
 
@@ -24,4 +24,4 @@ def read() -> Recogniser:
     given = flags.FLAGS
     if bool(given.model) == bool(given.workdir):
         raise UserError("one of --workdir=DIR and --model=FILE is needed, not both")
-    return load_export(given.model) if given.model else predict.from_run(Path(given.workdir), given.fold)
+    return load_export(given.model) if given.model else recognition.from_run(Path(given.workdir), given.fold)

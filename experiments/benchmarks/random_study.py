@@ -17,7 +17,7 @@ FRAME_MS = 40.0  # mean time from one frame to the next
 SPREAD = 0.1  # of made-up parameters
 
 
-class Setting(NamedTuple):
+class RandomStudy(NamedTuple):
     """What is trained; all of it on the host, so that it can be sent to another process."""
 
     config: Config
@@ -31,12 +31,12 @@ class Setting(NamedTuple):
         return fold.make_task(self.config, self.graph, int(self.roster.members.train_mask.sum(axis=1).min()))
 
 
-def random_setting(config: Config, clips: int, members: int, subjects: int = SUBJECTS) -> Setting:
+def random_setting(config: Config, clips: int, members: int, subjects: int = SUBJECTS) -> RandomStudy:
     """Draw a study of so many random clips and members: folds of `subjects` subjects, with as many seeds as needed."""
     graph = nodes.graph(config.graph, config.motion)
     splits = loso([f"s{index % subjects:02d}" for index in range(clips)])
     roster = make_roster(splits, range(-(-members // len(splits.names))))
-    return Setting(config, graph, random_clips(config, graph, clips), first_members(roster, members))
+    return RandomStudy(config, graph, random_clips(config, graph, clips), first_members(roster, members))
 
 
 def random_clips(config: Config, graph: FaceGraph, clips: int) -> ClipBatch:
@@ -65,7 +65,7 @@ def first_members(roster: Roster, count: int) -> Roster:
     return roster._replace(members=members, names=roster.names[:count], test_rows=rows, test_mask=mask)
 
 
-def stacked_states(setting: Setting) -> fold.MemberState:
+def stacked_states(setting: RandomStudy) -> fold.MemberState:
     """Return a made-up first state of the first member, once for each member; nothing is compiled for it.
 
     It is on the host, where the copies share their memory. A step costs the same whatever its numbers are.
@@ -81,7 +81,7 @@ def stacked_states(setting: Setting) -> fold.MemberState:
     return jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), made_up)
 
 
-def step_flops(setting: Setting) -> float:
+def step_flops(setting: RandomStudy) -> float:
     """Return the FLOP of one step of one member, as XLA counts them before it optimises."""
     task = setting.task
     lowered = jax.jit(lambda *args: fold.train_step(task, *args)).lower(
@@ -90,12 +90,12 @@ def step_flops(setting: Setting) -> float:
     return float(lowered.cost_analysis()["flops"])
 
 
-def abstract_member(setting: Setting) -> Any:
+def abstract_member(setting: RandomStudy) -> Any:
     """Return shapes and types of one member."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), setting.roster.members)
 
 
-def _abstract_state(setting: Setting) -> fold.MemberState:
+def _abstract_state(setting: RandomStudy) -> fold.MemberState:
     """Return shapes and types of the state of one member."""
     task = setting.task
     return jax.eval_shape(lambda batch, member: fold.init(task, batch, member), setting.batch, abstract_member(setting))

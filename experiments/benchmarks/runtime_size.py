@@ -9,7 +9,7 @@ from absl import flags
 
 from stag_experiments import cli
 from stag_experiments.benchmarks import output
-from stag_jax.deploy import export
+from stag_jax.deploy import exporting
 from stag_jax.training import checkpoint
 from stag_jax.types import UserError
 
@@ -23,7 +23,7 @@ import numpy as np
 from stag_jax.deploy import load_export, scan, stream
 from stag_jax.types import ClipBatch
 recogniser = load_export(sys.argv[1])
-stream.make_step(recogniser, stream.Settings())
+stream.make_step(recogniser, stream.StreamSettings())
 t, u = recogniser.config.motion.frames, len(recogniser.config.graph.units)
 clip = ClipBatch(np.zeros((1, t, 22, 4 * recogniser.config.motion.patch**2 + 6)), np.arange(t)[None], np.ones((1, t)),
     np.ones((1, t), bool), np.zeros((1, u)), np.zeros((1, u), bool), np.zeros(1, int))
@@ -50,7 +50,7 @@ def measure(folder: Path, out: Path) -> list[tuple[str, str]]:
       UserError: no run, or one of flow images; something cannot be installed, or does not run.
     """
     first = checkpoint.fold_names(folder)[:1]
-    path = export.export(folder, out, format="stablehlo", precision="int8", folds=first)
+    path = exporting.export(folder, out, format="stablehlo", precision="int8", folds=first)
     home = out / "runtime"
     venv.create(home, clear=True, with_pip=True)
     python = home / "bin" / "python"

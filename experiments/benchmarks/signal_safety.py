@@ -33,7 +33,7 @@ SMALL = (
 )
 
 
-class Job(NamedTuple):
+class SignalJob(NamedTuple):
     """One script on its own small study."""
 
     name: str
@@ -42,7 +42,7 @@ class Job(NamedTuple):
     kept: Sequence[str]  # files of it that must come out the same, as patterns
 
 
-class Session(NamedTuple):
+class SignalRun(NamedTuple):
     """What became of one session."""
 
     signal: int | None  # None where it had ended before
@@ -52,7 +52,7 @@ class Session(NamedTuple):
     leaving_s: float  # from the signal to its end
 
 
-def jobs(folder: Path) -> list[Job]:
+def jobs(folder: Path) -> list[SignalJob]:
     """List the jobs, with what they need made in `folder`."""
     scripts = Path(__file__).parents[1]
     configs = scripts.parent / "configs"
@@ -82,21 +82,21 @@ def jobs(folder: Path) -> list[Job]:
     sweep = command("sweep", f"--config={space}", *study("data", "--config.settings."), f"--workdir={folder / 'sweep'}")
     report = folder / "whole" / "report"
     return [
-        Job("train", train, folder / "train", ("*.csv",)),
-        Job(
+        SignalJob("train", train, folder / "train", ("*.csv",)),
+        SignalJob(
             "prepare",
             command("prepare", "--dataset=synth_me/tiny", f"--data_dir={folder / 'prepared'}"),
             folder / "prepared",
             ("reports/*/clips.csv",),
         ),
-        Job(
+        SignalJob(
             "predict",
             command("predict", f"--video={film}", f"--out={folder / 'predicted'}"),
             folder / "predicted",
             ("*.csv", "*.json"),
         ),
-        Job("analyze", command("analyze", f"--workdir={folder / 'whole'}"), report, ("tables/*.csv",)),
-        Job("sweep", sweep, folder / "sweep", ("trials.csv",)),
+        SignalJob("analyze", command("analyze", f"--workdir={folder / 'whole'}"), report, ("tables/*.csv",)),
+        SignalJob("sweep", sweep, folder / "sweep", ("trials.csv",)),
     ]
 
 
@@ -107,7 +107,7 @@ def measure(folder: Path, count: int, seed: int = 0, only: Iterable[str] = ()) -
     """
     moments = random.Random(seed)
     chosen = [job for job in jobs(folder) if not only or job.name in only]
-    sessions: dict[str, list[Session]] = {job.name: [] for job in chosen}
+    sessions: dict[str, list[SignalRun]] = {job.name: [] for job in chosen}
     lengths, files = {}, {}
     for job in chosen:
         for _ in range(2):  # what is found ready the second time is also found by all that follow
@@ -125,7 +125,7 @@ def measure(folder: Path, count: int, seed: int = 0, only: Iterable[str] = ()) -
     return [_row(job, sessions[job.name], files[job.name]) for job in chosen]
 
 
-def _undisturbed(job: Job) -> tuple[float, dict[str, bytes]]:
+def _undisturbed(job: SignalJob) -> tuple[float, dict[str, bytes]]:
     start = time.perf_counter()
     done = subprocess.run(job.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -133,16 +133,16 @@ def _undisturbed(job: Job) -> tuple[float, dict[str, bytes]]:
     return time.perf_counter() - start, _files(job)
 
 
-def _files(job: Job) -> dict[str, bytes]:
+def _files(job: SignalJob) -> dict[str, bytes]:
     paths = [path for pattern in job.kept for path in sorted(job.made.glob(pattern))]
     return {path.name: path.read_bytes() for path in paths}  # names of folders carry hashes of corpora
 
 
-def _session(job: Job, number: int, moment: float) -> Session:
+def _session(job: SignalJob, number: int, moment: float) -> SignalRun:
     process = subprocess.Popen(job.command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         _, text = process.communicate(timeout=moment)
-        return Session(None, process.returncode, text, moment, 0.0)
+        return SignalRun(None, process.returncode, text, moment, 0.0)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     start = time.perf_counter()
@@ -151,16 +151,16 @@ def _session(job: Job, number: int, moment: float) -> Session:
     except subprocess.TimeoutExpired:
         process.kill()
         _, text = process.communicate()
-    return Session(number, process.returncode, text, moment, time.perf_counter() - start)
+    return SignalRun(number, process.returncode, text, moment, time.perf_counter() - start)
 
 
-def _row(job: Job, sessions: Sequence[Session], files: dict[str, bytes]) -> tuple[str, ...]:
+def _row(job: SignalJob, sessions: Sequence[SignalRun], files: dict[str, bytes]) -> tuple[str, ...]:
     hit = [session for session in sessions if session.signal is not None]
     # A session may end of itself between the moment drawn and the signal.
     codes = Counter(session.code for session in hit)
     odd = [session for session in hit if session.code not in (CODES[session.signal], 0)]
 
-    def having(what: Callable[[Session], bool]) -> str:
+    def having(what: Callable[[SignalRun], bool]) -> str:
         return str(sum(map(what, sessions)))
 
     try:

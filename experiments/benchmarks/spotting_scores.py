@@ -21,9 +21,9 @@ from stag_experiments import cli
 from stag_jax import processes
 from stag_jax.analysis import comparison
 from stag_jax.corpora import windows
-from stag_jax.deploy import intervals, predict, stream
+from stag_jax.deploy import intervals, recognition, stream
 from stag_jax.deploy.results import Interval, Recogniser, Score
-from stag_jax.motion import watch
+from stag_jax.motion import times, watch
 from stag_jax.protocol import spotting
 from stag_jax.training import checkpoint, workdir
 from stag_jax.types import UserError
@@ -50,7 +50,7 @@ def main() -> None:
     print(comparison.markdown(HEADER, rows))
 
 
-class Watched(NamedTuple):
+class WatchedRecording(NamedTuple):
     """One recording: what is there, and what was seen of it."""
 
     subject: str
@@ -74,7 +74,7 @@ def measure(folder: Path, learned: Sequence[Path], subjects: int) -> list[tuple[
     work = functools.partial(_watch, runs)
     with processes.pool(min(processes.cores(), len(names))) as pool:
         watched = list(tqdm(pool.map(work, names), total=len(names), desc="recordings"))
-    makers = [predict.from_run(run, names[:1]) for run in runs]
+    makers = [recognition.from_run(run, names[:1]) for run in runs]
     found = {
         FIRST: _chosen([_sized(one, makers[0], 0.0) for one in watched], THRESHOLDS),
         "size less what the head leaves": _chosen(
@@ -98,32 +98,32 @@ def _folds(folder: Path) -> list[str]:
     return names
 
 
-def _watch(runs: Sequence[Path], name: str) -> Watched:
+def _watch(runs: Sequence[Path], name: str) -> WatchedRecording:
     cv2.setNumThreads(1)
     recipe = corpus.builder("synth_me/long", data_dir="").builder_config.recipe
     number = int(name.rpartition("s")[2]) - 1
     recording = long.recording(recipe, number)
-    makers = [predict.from_run(run, [name]) for run in runs]
-    configs = [stream.prepared(maker, stream.Settings()) for maker in makers]
+    makers = [recognition.from_run(run, [name]) for run in runs]
+    configs = [stream.prepared(maker, stream.StreamSettings()) for maker in makers]
     if any(config.motion != configs[0].motion or config.face != configs[0].face for config in configs):
         raise UserError(f"{runs[0]} and {', '.join(map(str, runs[1:]))} differ in config.face or config.motion")
-    state, scores = watch.State(), [[] for _ in runs]
-    for f, frame in enumerate(recording.frames):
-        state, faces = watch.step(state, frame, 1000 * f / recording.fps, configs[0], 1)
+    state, scores = watch.WatchState(), [[] for _ in runs]
+    taken = times.frame_times(len(recording.frames), recording.fps, recording.numbers).tolist()
+    for frame, time_ms in zip(recording.frames, taken, strict=True):
+        state, faces = watch.step(state, frame, time_ms, configs[0], 1)
         for face, _, window in faces:
             for maker, said in zip(makers, scores, strict=True):
                 if window:
                     # The threshold and what the head leaves come in afterwards.
-                    said.append((face.track, stream.score(window, maker, stream.Settings.threshold)))
-    tick = 1000 / recording.fps
-    truth = tuple(spotting.Span(e.onset * tick, e.offset * tick, e.emotion) for e in recording.events)
-    return Watched(name, truth, tuple(map(tuple, scores)))
+                    said.append((face.track, stream.score(window, maker, stream.StreamSettings.threshold)))
+    truth = tuple(spotting.Span(taken[e.onset], taken[e.offset], e.emotion) for e in recording.events)
+    return WatchedRecording(name, truth, tuple(map(tuple, scores)))
 
 
-Find = Callable[[float], spotting.Recording]  # what is found in a recording at a threshold
+Find = Callable[[float], spotting.SpottedRecording]  # what is found in a recording at a threshold
 
 
-def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.Recording]:
+def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.SpottedRecording]:
     """What is found in each recording at the threshold that does best on the others."""
     found = {t: [find(t) for find in each] for t in thresholds}
     chosen = []
@@ -134,8 +134,8 @@ def _chosen(each: Sequence[Find], thresholds: Sequence[float]) -> list[spotting.
     return chosen
 
 
-def _sized(one: Watched, maker: Recogniser, turning: float) -> Find:
-    def find(threshold: float) -> spotting.Recording:
+def _sized(one: WatchedRecording, maker: Recogniser, turning: float) -> Find:
+    def find(threshold: float) -> spotting.SpottedRecording:
         scores = [
             (track, score._replace(expression=stream.moves(score.magnitude, threshold + turning * score.travel)))
             for track, score in one.scores[0]
@@ -145,18 +145,21 @@ def _sized(one: Watched, maker: Recogniser, turning: float) -> Find:
     return find
 
 
-def _learned(one: Watched, index: int, maker: Recogniser, least: float) -> spotting.Recording:
+def _learned(one: WatchedRecording, index: int, maker: Recogniser, least: float) -> spotting.SpottedRecording:
     return _recording(one, intervals.found(one.scores[index], maker, least))
 
 
-def _recording(one: Watched, found: Sequence[Interval]) -> spotting.Recording:
-    return spotting.Recording(
+def _recording(one: WatchedRecording, found: Sequence[Interval]) -> spotting.SpottedRecording:
+    return spotting.SpottedRecording(
         one.subject, one.truth, [spotting.Span(i.onset_ms, i.offset_ms, i.emotion) for i in found]
     )
 
 
 def _row(
-    name: str, found: Sequence[spotting.Recording], first: Sequence[spotting.Recording], classes: Sequence[str]
+    name: str,
+    found: Sequence[spotting.SpottedRecording],
+    first: Sequence[spotting.SpottedRecording],
+    classes: Sequence[str],
 ) -> tuple[str, ...]:
     ends, scores = spotting.intervals(found, classes, resamples=RESAMPLES), spotting.scores(found, classes)
     counts = spotting.spotting(found)

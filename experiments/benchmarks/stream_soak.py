@@ -49,7 +49,7 @@ def soak(recogniser: Recogniser, folder: Path, minutes: float) -> list[tuple[str
       UserError: a network that has no use for video, or less than three passes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path, settings = film(folder / "loop.mp4", SOAK_RATE), stream.Settings()
+    path, settings = film(folder / "loop.mp4", SOAK_RATE), stream.StreamSettings()
     once = [frame.time_ms for frame in looped(path, 1)]
     length = once[-1] + once[1] - once[0]
     passes = int(minutes * MINUTE / length)

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
 from stag_experiments.benchmarks import network_flags, output
-from stag_jax.deploy import live, source, stream
+from stag_jax.deploy import realtime, source, stream
 from stag_jax.deploy.results import Recogniser
 from stag_jax.face import crowd
 from stag_jax.motion import watch
@@ -107,7 +107,7 @@ def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
       UserError: a network that has no use for video.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    settings, rows = stream.Settings(), []
+    settings, rows = stream.StreamSettings(), []
     for rate in RATES:
         path = film(folder / f"person{rate}.mp4", rate)
         rows.append((f"film of {rate} frames/s, as fast as can be", f"{_throughput(recogniser, settings, path)}"))
@@ -117,7 +117,7 @@ def measure(recogniser: Recogniser, folder: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _throughput(recogniser: Recogniser, settings: stream.Settings, path: Path) -> str:
+def _throughput(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) -> str:
     """Median over thirds of three passes, so that one hiccup does not decide."""
     stamps = []
     with contextlib.closing(stream.results(recogniser, settings, looped(path, 3))) as found:
@@ -129,13 +129,13 @@ def _throughput(recogniser: Recogniser, settings: stream.Settings, path: Path) -
     return f"{np.median(rates):.0f} frames/s ({min(rates):.0f} to {max(rates):.0f} over {len(rates)} stretches)"
 
 
-def _real_time(recogniser: Recogniser, settings: stream.Settings, folder: Path, rate: int) -> str:
-    step, state = stream.make_step(recogniser, settings), stream.State()
+def _real_time(recogniser: Recogniser, settings: stream.StreamSettings, folder: Path, rate: int) -> str:
+    step, state = stream.make_step(recogniser, settings), stream.StreamState()
     frames = looped(folder / f"person{rate}.mp4")
     for frame in itertools.takewhile(lambda frame: frame.time_ms < WARM_MS, frames):
         state, _ = step(state, frame.pixels, frame.time_ms)
-    paced = live.paced(itertools.islice(frames, round(REAL_TIME * rate)))
-    report = live.run(step, state, paced, capacity=4, on_result=lambda result: None)
+    paced = realtime.paced(itertools.islice(frames, round(REAL_TIME * rate)))
+    report = realtime.run(step, state, paced, capacity=4, on_result=lambda result: None)
     late = 100 * report.dropped / max(report.taken, 1)
     return (
         f"delay p50 {report.latency.p50:.1f} ms, p99 {report.latency.p99:.1f} ms, max {report.latency.max:.0f} ms; "
@@ -143,7 +143,7 @@ def _real_time(recogniser: Recogniser, settings: stream.Settings, folder: Path, 
     )
 
 
-def _parts(recogniser: Recogniser, settings: stream.Settings, path: Path) -> list[tuple[str, str]]:
+def _parts(recogniser: Recogniser, settings: stream.StreamSettings, path: Path) -> list[tuple[str, str]]:
     config = stream.prepared(recogniser, settings)
     spent: dict[str, list[float]] = {
         name: [] for name in ("decoding", "finding the face", "motion", "network, a window")

@@ -18,7 +18,7 @@ from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics, splits
-from stag_jax.training import sweep, workdir
+from stag_jax.training import trials, workdir
 from stag_jax.types import Preempted, UserError
 
 TABLE = "smaller.csv"
@@ -46,7 +46,7 @@ def main() -> None:
     print(write(rows, out))
 
 
-class Row(NamedTuple):
+class StudentRow(NamedTuple):
     """One network; scores are UF1, mean over seeds, with 95% intervals over subjects."""
 
     name: str
@@ -78,13 +78,13 @@ def train(given: Sequence[str], teacher: Path, out: Path) -> None:
         raise UserError(f"the students were not trained: sweep.py {' '.join(given)} has failed")
 
 
-def measure(teacher: Path, out: Path) -> list[Row]:
+def measure(teacher: Path, out: Path) -> list[StudentRow]:
     """The teacher and every student in `out/trials`, on the clips and folds of the teacher.
 
     Raises:
       UserError: a run is not finished, was split otherwise, or is about other clips.
     """
-    folders = {"teacher": teacher} | {name: sweep.trial_folder(out, name) for name in sweep.trial_names(out)}
+    folders = {"teacher": teacher} | {name: trials.trial_folder(out, name) for name in trials.trial_names(out)}
     configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
     first = configs["teacher"]
     own = next(config for name, config in configs.items() if name != "teacher")
@@ -109,7 +109,7 @@ def measure(teacher: Path, out: Path) -> list[Row]:
             "uf1"
         ]
         rows.append(
-            Row(
+            StudentRow(
                 name=name,
                 settings=differing(first, config),
                 uf1=metrics.mean_scores(corpus.batch.label, said[name], clips[1])["uf1"],
@@ -153,12 +153,12 @@ def _keep_to_one_core() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def write(rows: Sequence[Row], out: Path) -> Path:
+def write(rows: Sequence[StudentRow], out: Path) -> Path:
     """The rows as numbers, in a CSV file."""
     pairs = ("less_teacher", "less_untaught")
     header = [
         cell
-        for name in Row._fields
+        for name in StudentRow._fields
         for cell in ([f"{name}_{part}" for part in compare.Difference._fields] if name in pairs else [name])
     ]
     body = []
@@ -168,7 +168,7 @@ def write(rows: Sequence[Row], out: Path) -> Path:
     return files.write_table(out / TABLE, header, body)
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: StudentRow) -> tuple[str, ...]:
     """A row under `HEADER`."""
 
     def far(difference: compare.Difference | None) -> str:

@@ -51,7 +51,7 @@ def make_model(config: ModelConfig, graph: FaceGraph, classes: int, features: in
     """
     if config.name != "stag" or config.dtype != "float32":
         raise UserError(f"in torch there is stag in float32 only, not {config.name} in {config.dtype}")
-    return Stag(config, graph, classes, features)
+    return TorchStag(config, graph, classes, features)
 
 
 def load_params(model: torch.nn.Module, params: Mapping[str, Any]) -> None:
@@ -226,7 +226,7 @@ def loss_of(model: torch.nn.Module, mixed: Mixed, class_weight: Tensor, config: 
     return each.mean() + float(config.lambda_au) * au
 
 
-class Stag(Module):
+class TorchStag(Module):
     """The whole network: see `make_model`. Modules bear the names of the Flax ones."""
 
     def __init__(self, c: ModelConfig, graph: FaceGraph, classes: int, features: int) -> None:
@@ -236,15 +236,15 @@ class Stag(Module):
         self.register_buffer("frequency", torch.from_numpy(2 * np.pi / periods).float(), persistent=False)
         self.embed = nn.ModuleDict({"patch": linear(features, d), "time": linear(CODE_WIDTH, d, bias=False)})
         self.embed.node = nn.Parameter(torch.randn(len(graph.node_names), d) * 0.02)
-        self.au = ActionUnitHead(d, graph)
-        self.connectivity = Connectivity(c.dynamic, graph)
-        self.gat = nn.ModuleList(GraphAttention(c, graph) for _ in range(c.gat_layers))
-        self.over_time, self.over_nodes = Pool(d, c.temporal_attention), Pool(d)
+        self.au = TorchActionUnitHead(d, graph)
+        self.connectivity = TorchConnectivity(c.dynamic, graph)
+        self.gat = nn.ModuleList(TorchGraphAttention(c, graph) for _ in range(c.gat_layers))
+        self.over_time, self.over_nodes = TorchPool(d, c.temporal_attention), TorchPool(d)
         self.time_code = linear(CODE_WIDTH, d)
-        self.encoder = nn.ModuleList(Attend(c, cross=False) for _ in range(c.transformer_layers))
-        self.to_space = nn.ModuleList(Attend(c, cross=True) for _ in range(c.cross_layers * c.cross_to_space))
-        self.to_time = nn.ModuleList(Attend(c, cross=True) for _ in range(c.cross_layers * c.cross_to_time))
-        self.pool = Pool(d, c.temporal_attention)
+        self.encoder = nn.ModuleList(TorchAttend(c, cross=False) for _ in range(c.transformer_layers))
+        self.to_space = nn.ModuleList(TorchAttend(c, cross=True) for _ in range(c.cross_layers * c.cross_to_space))
+        self.to_time = nn.ModuleList(TorchAttend(c, cross=True) for _ in range(c.cross_layers * c.cross_to_time))
+        self.pool = TorchPool(d, c.temporal_attention)
         self.readout = stack(norm=nn.LayerNorm(d, EPSILON), node=linear(d, c.readout_dim), gelu=nn.GELU("tanh"))
         self.drop = nn.Dropout(float(c.dropout))
         self.logits = linear(len(graph.node_names) * c.readout_dim + d, classes)
@@ -275,7 +275,7 @@ class Stag(Module):
         return self.logits(self.drop(read)), au_logits
 
 
-class ActionUnitHead(Module):
+class TorchActionUnitHead(Module):
     def __init__(self, width: int, graph: FaceGraph) -> None:
         super().__init__()
         share = torch.from_numpy(graph.incidence / graph.incidence.sum(axis=1, keepdims=True))
@@ -289,7 +289,7 @@ class ActionUnitHead(Module):
         return (pooled * self.weight).sum(dim=-1) + self.bias
 
 
-class Connectivity(Module):
+class TorchConnectivity(Module):
     def __init__(self, dynamic: bool, graph: FaceGraph) -> None:
         super().__init__()
         self.dynamic = dynamic
@@ -305,7 +305,7 @@ class Connectivity(Module):
         return link.log()
 
 
-class GraphAttention(Module):
+class TorchGraphAttention(Module):
     def __init__(self, c: ModelConfig, graph: FaceGraph) -> None:
         super().__init__()
         self.heads, self.window, self.edge_dropout = c.heads, c.window, float(c.edge_dropout)
@@ -348,7 +348,7 @@ class GraphAttention(Module):
         return h + locked(self.drop, self.mlp(h))
 
 
-class Attend(Module):
+class TorchAttend(Module):
     def __init__(self, c: ModelConfig, *, cross: bool) -> None:
         super().__init__()
         self.heads = c.heads
@@ -368,7 +368,7 @@ class Attend(Module):
         return x + locked(self.drop, self.mlp(x))
 
 
-class Pool(Module):
+class TorchPool(Module):
     def __init__(self, d: int, learned: bool = True) -> None:
         super().__init__()
         self.norm, self.score = (nn.LayerNorm(d, EPSILON), linear(d, 1, bias=False)) if learned else (None, None)

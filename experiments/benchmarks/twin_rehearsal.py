@@ -65,7 +65,7 @@ def sheet(path: Path, seed: int = 0) -> None:
     write_table(path, header, rows)
 
 
-def measure(out: Path) -> tuple[accuracy.Table, str]:
+def measure(out: Path) -> tuple[accuracy.AccuracyTable, str]:
     """Renders the twin into `out`, trains and scores it; goes on with what is there. The text says how long it took."""
     start = time.perf_counter()
     archive = out / "archive"

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from werkzeug import serving
 
-from stag_jax.analysis import evidence, loaded, playback
+from stag_jax.analysis import attributions, loaded, playback
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.motion import nodes
 from stag_jax.types import UserError
@@ -196,7 +196,7 @@ def show(run: LoadedRun, corpora: Sequence[Path], row: pd.Series) -> Shown:
     """
     seen = playback.playback(run, corpora, row["id"])
     said = loaded.probabilities(row.to_frame().T, run.classes)[0]
-    differs = seen.probability is not None and np.abs(seen.probability - said).max() > evidence.AGREEMENT
+    differs = seen.probability is not None and np.abs(seen.probability - said).max() > attributions.AGREEMENT
     known = seen.features
     about = {
         "height": seen.flow_pictures.shape[1],

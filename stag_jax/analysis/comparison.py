@@ -18,14 +18,14 @@ ALL = "all"
 HEADER = ("model", "clips", "seeds", "UF1, mean over seeds", "UF1, seeds averaged", "UF1 of the first less that of it")
 
 
-class Model(NamedTuple):
+class ComparedModel(NamedTuple):
     """What a model says of clips that it did not see."""
 
     name: str
     probability: Float[np.ndarray, "seed b k"]
 
 
-class Row(NamedTuple):
+class ComparedRow(NamedTuple):
     """One model on all clips, or on those of one corpus; all scores are UF1."""
 
     model: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     difference: compare.Difference | None  # of the first model less this one; None in its own row
 
 
-def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> Model:
+def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> ComparedModel:
     """A finished run on the clips of `corpus`, split as `config` says.
 
     Raises:
@@ -52,10 +52,12 @@ def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> Mode
             raise UserError(f"{folder} was run with config.protocol.{key} {one!r}, not {other!r}")
     if workdir.finished(folder) is None:
         raise UserError(f"{folder} is not finished; run experiments/train.py on it again")
-    return Model(name or f"{theirs.model.name}, {folder}", workdir.read_by_seed(folder, corpus, config.data.classes))
+    return ComparedModel(
+        name or f"{theirs.model.name}, {folder}", workdir.read_by_seed(folder, corpus, config.data.classes)
+    )
 
 
-def compare_all(models: Sequence[Model], corpus: Corpus, config: Config) -> list[Row]:
+def compare_all(models: Sequence[ComparedModel], corpus: Corpus, config: Config) -> list[ComparedRow]:
     """All models on all clips, then on each corpus where there are several; all are compared with the first."""
     classes, resamples = len(config.data.classes), config.protocol.bootstrap
     names = sorted(set(corpus.datasets))
@@ -73,7 +75,7 @@ def compare_all(models: Sequence[Model], corpus: Corpus, config: Config) -> list
                 paired = compare.paired_bootstrap(label, said[0], each, subjects, classes, resamples=resamples)["uf1"]
             pooled = model.probability[:, chosen].mean(axis=0).argmax(axis=-1)
             rows.append(
-                Row(
+                ComparedRow(
                     model.name,
                     part,
                     len(label),
@@ -87,7 +89,7 @@ def compare_all(models: Sequence[Model], corpus: Corpus, config: Config) -> list
     return rows
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: ComparedRow) -> tuple[str, ...]:
     """A row under `HEADER`."""
     far = row.difference
     return (
@@ -105,9 +107,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
-def write(rows: Sequence[Row], path: Path) -> Path:
+def write(rows: Sequence[ComparedRow], path: Path) -> Path:
     """The rows as numbers, in a CSV file."""
-    header = [*Row._fields[:-1], *(f"difference_{name}" for name in compare.Difference._fields)]
+    header = [*ComparedRow._fields[:-1], *(f"difference_{name}" for name in compare.Difference._fields)]
     blank = [""] * len(compare.Difference._fields)
     body = ([*row[:-1], *(row.difference or blank)] for row in rows)
     return files.write_table(path, header, body)

@@ -21,7 +21,7 @@ from stag_jax.types import ClipBatch, UserError
 TEXTS = ("id", "dataset", "subject", "group", "part", "label", "prediction", "tested_in", "left_out_of")
 
 
-class Model(NamedTuple):
+class LoadedModel(NamedTuple):
     """The networks of one fold, one a seed, which never saw the clips that the fold tests."""
 
     fold: str
@@ -81,7 +81,7 @@ class LoadedRun:
             raise UserError(f"{self.folder}: clips of {subject} are tested in several folds: {', '.join(found)}")
         return found[0]
 
-    def model(self, subject: str) -> Model:
+    def model(self, subject: str) -> LoadedModel:
         """The networks that never saw a subject; a fold's own name does as well.
 
         Raises:
@@ -93,7 +93,7 @@ class LoadedRun:
         def apply(clips: ClipBatch) -> tuple[Float[np.ndarray, "b k"], dict[str, np.ndarray]]:
             return trained.ask(name, clips, question=trained.intermediates, size=len(clips.label))
 
-        return Model(name, *trained.weights(name), apply)
+        return LoadedModel(name, *trained.weights(name), apply)
 
     def corpus(self, corpora: Path | Sequence[Path]) -> dataset.Corpus:
         """The clips that are tested, as in `predictions`, from the folders where the corpora were prepared.

@@ -23,7 +23,7 @@ BEST_AVERAGED = "best test step of each fold, averaged over folds, absent classe
 BEST_AVERAGED_PRESENT = "best test step of each fold, averaged over folds, classes of the fold"
 
 
-class Row(NamedTuple):
+class OptimismRow(NamedTuple):
     """One way of scoring the run; scores are means over seeds."""
 
     name: str
@@ -34,14 +34,14 @@ class Row(NamedTuple):
     honest: bool
 
 
-class Table(NamedTuple):
+class OptimismTable(NamedTuple):
     """All ways of scoring a run, the honest one first; no rows where nothing was recorded along the way."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[OptimismRow, ...]
     ceiling: float  # what nobody can exceed where absent classes count as 0
 
 
-def table(run: LoadedRun) -> Table:
+def table(run: LoadedRun) -> OptimismTable:
     """Scores of one run, honest and not, from what was recorded of its held-out clips after every dispatch.
 
     Honest is the last step and one pooled score. The step chosen is that of the best accuracy on the fold's own test
@@ -57,7 +57,7 @@ def table(run: LoadedRun) -> Table:
     _, fold = np.unique(tested["tested_in"].to_numpy(str), return_inverse=True)
     most = ceiling(label, fold, classes)
     if run.history is None:
-        return Table((), most)
+        return OptimismTable((), most)
     if run.history.probability.shape[2:] != (len(label), classes):
         there = " x ".join(map(str, run.history.probability.shape[2:]))
         raise UserError(
@@ -75,8 +75,10 @@ def table(run: LoadedRun) -> Table:
         BEST_AVERAGED_PRESENT: averaged(best, absent=False),
     }
     honest = scored[HONEST]["uf1"]
-    rows = (Row(name, *map(each.get, SCORES), each["uf1"] - honest, name == HONEST) for name, each in scored.items())
-    return Table(tuple(rows), most)
+    rows = (
+        OptimismRow(name, *map(each.get, SCORES), each["uf1"] - honest, name == HONEST) for name, each in scored.items()
+    )
+    return OptimismTable(tuple(rows), most)
 
 
 def ceiling(label: Int[np.ndarray, " b"], fold: Int[np.ndarray, " b"], classes: int) -> float:

@@ -14,7 +14,7 @@ from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.config import Config
 from stag_jax.corpora import records
 from stag_jax.face import alignment, regions, template, tracking
-from stag_jax.motion import extract, nodes, quality
+from stag_jax.motion import extract, nodes, quality, times
 from stag_jax.motion.observe import observe, placed
 from stag_jax.types import Clip, ClipFeatures, FlowClip, UserError
 
@@ -133,11 +133,11 @@ def _opened(folder: Path) -> tuple[Any, dict[str, int]]:
 def _from_frames(clip: Clip, config: Config) -> dict[str, Any]:
     seen = observe(clip, config)
     raw = np.flatnonzero([not reason for reason in seen.track.refused])
-    times = extract.times_ms(clip)
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers).astype(np.float32)
     return {
         "features": extract.from_frames(clip, seen, config),
         "frames": np.stack([alignment.warp(clip.frames[f], seen.transform, config.face.size) for f in raw]),
-        "times_ms": times[raw],
+        "times_ms": taken[raw],
         "raw": raw,
         "magnitude": seen.magnitude[raw],
         "kept": np.searchsorted(raw, seen.index),
@@ -148,8 +148,8 @@ def _from_frames(clip: Clip, config: Config) -> dict[str, Any]:
 
 
 def _marks(clip: Clip) -> dict[str, float]:
-    times, found = extract.times_ms(clip), {name: getattr(clip, name) for name in MARKS}
-    return {name: float(times[mark]) for name, mark in found.items() if mark is not None}
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
+    return {name: float(taken[getattr(clip, name)]) for name in MARKS if getattr(clip, name) is not None}
 
 
 def _from_flow_image(clip: FlowClip, config: Config) -> dict[str, Any]:

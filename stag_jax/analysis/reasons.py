@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from stag_jax.analysis import charts, connections, evidence, examples, explain, faithfulness, page
-from stag_jax.analysis.evidence import INTEGRATED, ROLLOUT, Evidence
+from stag_jax.analysis import attributions, charts, connections, examples, explain, faithfulness, page
+from stag_jax.analysis.attributions import INTEGRATED, ROLLOUT, Evidence
 from stag_jax.analysis.loaded import LoadedRun
 from stag_jax.analysis.playback import faces
 from stag_jax.corpora import features
@@ -23,7 +23,7 @@ def sections(
     """All of them; none where no networks are there."""
     if found is None:
         return []
-    spread = evidence.by_method(found)
+    spread = attributions.by_method(found)
     return [
         *_connectivity(run, found, spread),
         *_time(run, prepared, found),
@@ -92,9 +92,9 @@ def annotated(prepared: Sequence[features.Prepared], ids: Sequence[str]) -> dict
     for each in prepared:
         for report in each.reports:
             for mark in MARKS:
-                frame = getattr(report, f"annotated_{mark}")
-                if report.id in where and frame >= 0:
-                    found[mark][where[report.id]] = frame * 1000 / report.fps
+                time_ms = getattr(report, f"annotated_{mark}_ms")
+                if report.id in where and time_ms >= 0:
+                    found[mark][where[report.id]] = time_ms
     return found
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from stag_jax import config as config_lib
 from stag_jax.analysis import (
+    attributions,
     audit,
     charts,
     drawing,
     embedding,
-    evidence,
     loaded,
     optimism,
     page,
@@ -57,7 +57,7 @@ def write(
     everything = dataset.assemble(corpora, prepared, run.config)
     workdir.check_data(run.folder, everything)
     corpus = everything.take(np.isin(everything.ids, run.predictions["id"]))
-    found = evidence.collect(run, corpus, quiet=quiet)
+    found = attributions.collect(run, corpus, quiet=quiet)
     small = thumbnails.make(corpora, prepared, corpus.ids)
     head = tables.headline(run)
     with drawing.style():
@@ -98,7 +98,7 @@ def _subtitle(run: LoadedRun) -> str:
     )
 
 
-def _banners(run: LoadedRun, found: evidence.Evidence | None) -> list[str]:
+def _banners(run: LoadedRun, found: attributions.Evidence | None) -> list[str]:
     lines = []
     if run.partial:
         lines.append(
@@ -181,7 +181,7 @@ def _training(run: LoadedRun) -> list[page.Section]:
     fold = run.predictions["fold"].map(names.index).to_numpy(int)
     label = loaded.labels(run.predictions, run.classes)
     claims = optimism.table(run)
-    frame = pd.DataFrame(claims.rows, columns=optimism.Row._fields)
+    frame = pd.DataFrame(claims.rows, columns=optimism.OptimismRow._fields)
     frame = frame.assign(mark=~frame.pop("honest")).rename(columns=tables.SCORES | {"name": "scored by"})
     return [
         page.Section(
@@ -258,7 +258,7 @@ def _comparison(run: LoadedRun, other: LoadedRun) -> page.Section:
 
 
 def _audit(
-    run: LoadedRun, corpus: dataset.Corpus, small: dict[str, thumbnails.Thumbnail], found: evidence.Evidence | None
+    run: LoadedRun, corpus: dataset.Corpus, small: dict[str, thumbnails.Thumbnail], found: attributions.Evidence | None
 ) -> page.Section:
     tiles = {name: each.picture for name, each in small.items() if not each.flow_only}
     rows = []
@@ -306,7 +306,7 @@ def _embedding(run: LoadedRun, corpus: dataset.Corpus) -> list[page.Section]:
     chosen = [
         names[index] for index in np.unique(np.linspace(0, len(names) - 1, min(NETWORKS, len(names))).astype(int))
     ]
-    found = evidence.features(run, chosen, corpus)
+    found = attributions.features(run, chosen, corpus)
     label = corpus.batch.label
     shown = corpus.batch.frame_mask[:, :, None, None]
     raw = (corpus.batch.nodes * shown).sum(axis=1).reshape(len(label), -1) / shown.sum(axis=1).reshape(len(label), -1)

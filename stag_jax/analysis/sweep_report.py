@@ -16,7 +16,7 @@ from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import hosts, outcome, sweep, workdir
+from stag_jax.training import hosts, outcome, trials, workdir
 from stag_jax.types import UserError
 
 NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores"
@@ -26,7 +26,7 @@ class Findings(NamedTuple):
     """All of a sweep, trials in the order of the plan."""
 
     names: tuple[str, ...]
-    rows: list[comparison.Row]  # outer scores of each trial, compared with the first
+    rows: list[comparison.ComparedRow]  # outer scores of each trial, compared with the first
     scores: nested.Scores | None  # None where nothing was chosen
     chosen: dict[str, str]  # trial of each outer fold; empty where nothing was chosen
     results: dict[str, dict[str, Any]]  # metrics of each trial
@@ -34,9 +34,9 @@ class Findings(NamedTuple):
 
 
 def collect(
-    plan: sweep.Plan,
-    groups: Sequence[sweep.Group],
-    results: Mapping[str, sweep.GroupResult],
+    plan: trials.Plan,
+    groups: Sequence[trials.Group],
+    results: Mapping[str, trials.GroupResult],
     folder: Path,
     corpora: Path | Sequence[Path],
 ) -> Findings:
@@ -70,17 +70,17 @@ def collect(
         scores = nested.Scores(*(np.stack([of(name, f"inner_{key}") for name in names]) for key in nested.SELECT))
         best = nested.choose(scores, plan.select)
         chosen = {fold: names[index] for fold, index in zip(splits.names, best, strict=True)}
-        sweep.export_chosen(groups, chosen, folder)
+        trials.export_chosen(groups, chosen, folder)
 
     def write() -> Findings:
         metrics, models = {}, []
         tested = splits.test_mask.any(axis=0)
         for name in names:
-            place, config = sweep.trial_folder(folder, name), plan.trials[name]
+            place, config = trials.trial_folder(folder, name), plan.trials[name]
             probability = of(name, "probability")
             own, au = shown[_features(config)], of(name, "au_probability")
             metrics[name] = _score(config, place, own, splits, probability, au)
-            models.append(comparison.Model(name, probability[:, tested]))
+            models.append(comparison.ComparedModel(name, probability[:, tested]))
         rows = comparison.compare_all(models, corpus.take(tested), plan.settings)[: len(names)]
         together = None
         if chosen:
@@ -120,7 +120,7 @@ def _by_choice(field: str, of: Any, chosen: Mapping[str, str], splits: Splits) -
     return pooled
 
 
-def table(plan: sweep.Plan, found: Findings) -> tuple[list[str], list[list[str]]]:
+def table(plan: trials.Plan, found: Findings) -> tuple[list[str], list[list[str]]]:
     """One row a trial, in the order of the plan: header and cells of trials.csv."""
     keys = _keys(plan)
     header = ["trial", *keys]
@@ -144,11 +144,11 @@ def table(plan: sweep.Plan, found: Findings) -> tuple[list[str], list[list[str]]
     return header, rows
 
 
-def _keys(plan: sweep.Plan) -> list[str]:
+def _keys(plan: trials.Plan) -> list[str]:
     return list(dict.fromkeys(key for changes in plan.changed.values() for key in changes))
 
 
-def _cell(plan: sweep.Plan, name: str, key: str) -> str:
+def _cell(plan: trials.Plan, name: str, key: str) -> str:
     return str(config_lib.get(plan.trials[name], key))
 
 
@@ -156,7 +156,7 @@ def _digits(value: float) -> str:
     return f"{value + 0.0:.6f}"
 
 
-def ranked(plan: sweep.Plan, found: Findings, most: int = 20) -> str:
+def ranked(plan: trials.Plan, found: Findings, most: int = 20) -> str:
     """The trials as a short table, best first: by the inner score, or by the outer one where nothing was chosen."""
     header, rows = table(plan, found)
     by = {"uf1": "inner_uf1", "log_loss": "inner_log_loss"}[plan.select] if found.scores else "uf1"
@@ -173,7 +173,7 @@ def _rounded(cell: str) -> str:
         return cell
 
 
-def verdict(plan: sweep.Plan, found: Findings) -> str:
+def verdict(plan: trials.Plan, found: Findings) -> str:
     """The lines that a paper may quote, and the one that it may not."""
     best = max(zip(found.rows, found.names, strict=True), key=lambda pair: pair[0].uf1)
     row, name = best
@@ -189,7 +189,7 @@ def verdict(plan: sweep.Plan, found: Findings) -> str:
     )
 
 
-def chart(plan: sweep.Plan, found: Findings) -> drawing.Chart | None:
+def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
     """Each setting that varies against the inner validation score of the trials, mean and spread over outer folds.
 
     None where nothing was chosen or nothing varies.
@@ -227,7 +227,7 @@ def chart(plan: sweep.Plan, found: Findings) -> drawing.Chart | None:
     return drawing.Chart(figure, data)
 
 
-def write(plan: sweep.Plan, found: Findings, folder: Path) -> list[Path]:
+def write(plan: trials.Plan, found: Findings, folder: Path) -> list[Path]:
     """Writes trials.csv and, where something was chosen, the figure with its arrays; returns their paths."""
     paths = [files.write_table(folder / "trials.csv", *table(plan, found))]
     with drawing.style():

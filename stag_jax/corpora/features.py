@@ -30,19 +30,19 @@ from stag_jax.corpora import records, windows
 from stag_jax.face import landmarks
 from stag_jax.face.landmarks import NoFaceError
 from stag_jax.files import require_writable, write_atomically
-from stag_jax.motion import extract, flow, quality
+from stag_jax.motion import extract, optical_flow, quality
 from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
 from stag_jax.types import ClipFeatures, FlowClip, Recording
 
-FEATURES_VERSION = 4  # raise it when face/ or motion/ change what they compute
+FEATURES_VERSION = 5  # raise it when face/ or motion/ change what they compute
 CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
 RECORDINGS = 4  # and recordings
 TILE_QUALITY = 90  # of JPEG
 PACKAGES = ("stag-jax", "numpy", "opencv-python-headless", "dlib-bin", "jax", "scipy")  # that features depend on
 
 
-class Seen(NamedTuple):
+class SeenClip(NamedTuple):
     """One clip. Without a report where it is a flow image, or a window of a recording."""
 
     features: ClipFeatures
@@ -96,8 +96,8 @@ def prepare(folder: Path, config: Config) -> Prepared:
     return prepared
 
 
-def _collected(results: Iterable[list[Seen] | str], bar: tqdm) -> Prepared:
-    found: list[Seen] = []
+def _collected(results: Iterable[list[SeenClip] | str], bar: tqdm) -> Prepared:
+    found: list[SeenClip] = []
     faceless: list[str] = []
     for result in results:
         if isinstance(result, str):
@@ -190,7 +190,7 @@ def _resolved(config: Config) -> Config:
 
     And with all regions: those that a network is given are picked in `dataset`, so that all share one cache.
     """
-    names = {name: flow.resolve(getattr(config.motion, name), name) for name in ("first_look", "flow")}
+    names = {name: optical_flow.resolve(getattr(config.motion, name), name) for name in ("first_look", "flow")}
     graph = dataclasses.replace(config.graph, nodes=())
     return dataclasses.replace(config, motion=dataclasses.replace(config.motion, **names), graph=graph)
 
@@ -203,20 +203,22 @@ def _count(folder: Path) -> int:
     return len(_source(folder))
 
 
-def _work(folder: Path, config: Config, index: int) -> list[Seen] | str:
+def _work(folder: Path, config: Config, index: int) -> list[SeenClip] | str:
     """What is seen in one clip, or in each window of a recording; or the message of why it has no usable face."""
     clip = records.to_clip(_source(folder)[index])
     if isinstance(clip, FlowClip):
-        return [Seen(extract.from_flow_image(clip, config), None, b"")]
+        return [SeenClip(extract.from_flow_image(clip, config), None, b"")]
     if isinstance(clip, Recording):
         cut = windows.cut(clip, config)
-        return [Seen(one, None, b"") for one in cut] or f"{clip.id}: no face is seen for as long as a window"
+        return [SeenClip(one, None, b"") for one in cut] or f"{clip.id}: no face is seen for as long as a window"
     try:
         seen = observe(clip, config)
     except NoFaceError as error:
         return str(error)
     _, tile = cv2.imencode(".jpg", quality.tile(clip, seen)[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, TILE_QUALITY))
-    return [Seen(extract.from_frames(clip, seen, config), quality.report(clip, seen, config.motion), tile.tobytes())]
+    return [
+        SeenClip(extract.from_frames(clip, seen, config), quality.report(clip, seen, config.motion), tile.tobytes())
+    ]
 
 
 def _start_worker() -> None:
@@ -225,7 +227,7 @@ def _start_worker() -> None:
 
 
 @contextlib.contextmanager
-def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[list[Seen] | str]]]:
+def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[list[SeenClip] | str]]]:
     """What sees the clips of a range of indices, on as many processes as there are cores."""
     workers = min(config.data.workers or processes.cores(), _count(folder))
     work = functools.partial(_work, folder, config)

@@ -11,7 +11,7 @@ import numpy as np
 
 from stag_jax.config import Config
 from stag_jax.face import action_units
-from stag_jax.motion import live, watch
+from stag_jax.motion import incremental, times, watch
 from stag_jax.protocol.labels import NONE
 from stag_jax.types import ClipFeatures, Event, Recording, UserError
 
@@ -37,21 +37,22 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
             raise UserError(
                 f"{recording.id}: an event from frame {event.onset} to {event.offset} of a recording of {count}"
             )
-    numbers = np.arange(count) if recording.numbers is None else recording.numbers - recording.numbers[0]
-    times = numbers * (1000 / recording.fps)
-    state, found = watch.State(), []
-    for frame, time_ms in zip(recording.frames, times.tolist(), strict=True):
+    taken = times.frame_times(count, recording.fps, recording.numbers)
+    state, found = watch.WatchState(), []
+    for frame, time_ms in zip(recording.frames, taken.tolist(), strict=True):
         state, faces = watch.step(state, frame, time_ms, config, 1)
         for face in faces:
             if face.window:
-                found += _learnable(recording, times, face.window, config)
+                found += _learnable(recording, taken, face.window, config)
     return found
 
 
-def _learnable(recording: Recording, times: np.ndarray, window: live.Window, config: Config) -> list[ClipFeatures]:
+def _learnable(
+    recording: Recording, taken: np.ndarray, window: incremental.Window, config: Config
+) -> list[ClipFeatures]:
     """The window as a clip; none where it holds a part of an expression."""
     start, end = window.start_ms, float(window.times_ms[-1])
-    shares = [_share(times[event.onset], times[event.offset], start, end) for event in recording.events]
+    shares = [_share(taken[event.onset], taken[event.offset], start, end) for event in recording.events]
     if any(TRACE < share < WHOLE for share in shares):
         return []
     whole = [event for event, share in zip(recording.events, shares, strict=True) if share >= WHOLE]
@@ -71,7 +72,7 @@ def _learnable(recording: Recording, times: np.ndarray, window: live.Window, con
             times_ms=np.asarray(clips.times_ms[0]),
             magnitude=np.asarray(clips.magnitude[0]),
             frame_mask=np.asarray(clips.frame_mask[0]),
-            frame_index=np.abs(times[:, None] - start - np.asarray(clips.times_ms[0])).argmin(axis=0),
+            frame_index=np.abs(taken[:, None] - start - np.asarray(clips.times_ms[0])).argmin(axis=0),
             **_units(whole, config, recording.id),
         )
     ]

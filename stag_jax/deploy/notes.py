@@ -29,7 +29,7 @@ class Notes:
     """Takes in results, and writes what they say; a context manager. Only the last seconds are held in memory."""
 
     def __init__(
-        self, recogniser: Recogniser, settings: stream.Settings, name: str, folder: Path, tally: Tally = NOTHING
+        self, recogniser: Recogniser, settings: stream.StreamSettings, name: str, folder: Path, tally: Tally = NOTHING
     ):
         """Goes on from `tally` with the journal in `folder`."""
         self.recogniser, self.settings, self.name, self.tally = recogniser, settings, name, tally

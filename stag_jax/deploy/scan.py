@@ -14,11 +14,11 @@ from absl import logging
 from tqdm import tqdm
 
 from stag_jax.deploy import film as films
-from stag_jax.deploy import journal, live, overlay, record, source, stream, timeline, unfinished
+from stag_jax.deploy import journal, overlay, realtime, record, source, stream, timeline, unfinished
 from stag_jax.deploy.notes import NOTHING, Notes, Tally
 from stag_jax.deploy.results import Gap, Interval, Recogniser, Result
-from stag_jax.face import crowd, evidence, tracking
-from stag_jax.motion import live as motion
+from stag_jax.face import crowd, face_checks, tracking
+from stag_jax.motion import incremental as motion
 from stag_jax.motion import watch
 from stag_jax.types import UserError
 
@@ -30,14 +30,32 @@ class Progress(NamedTuple):
     """All that is needed to go on with a recording."""
 
     tally: Tally = NOTHING
-    state: stream.State = stream.State()
+    state: stream.StreamState = stream.StreamState()
     shown: tuple[Interval, ...] = ()  # on the film
     place: films.Place | None = None  # of the film
 
 
 KINDS = (
-    *(Progress, Tally, journal.Position, films.Place, Gap, Interval, stream.State, watch.State, watch.Following),
-    *(motion.State, motion.Anchor, motion.Moment, crowd.Crowd, crowd.Tracked, tracking.State, evidence.Face),
+    *(
+        Progress,
+        Tally,
+        journal.Position,
+        films.Place,
+        Gap,
+        Interval,
+        stream.StreamState,
+        watch.WatchState,
+        watch.Following,
+    ),
+    *(
+        motion.MotionState,
+        motion.Anchor,
+        motion.Moment,
+        crowd.Crowd,
+        crowd.Tracked,
+        tracking.TrackingState,
+        face_checks.Face,
+    ),
 )
 
 
@@ -66,7 +84,7 @@ def done(out: Path, name: str) -> bool:
 
 def file(
     recogniser: Recogniser,
-    settings: stream.Settings,
+    settings: stream.StreamSettings,
     recording: source.Source,
     out: Path | None,
     name: str,
@@ -151,7 +169,7 @@ def _part(folder: Path, start: int) -> Path:
 
 def camera(
     recogniser: Recogniser,
-    settings: stream.Settings,
+    settings: stream.StreamSettings,
     recording: source.Source,
     out: Path | None,
     on_interval: Callable[[Interval], None],
@@ -179,7 +197,9 @@ def camera(
         with Notes(recogniser, settings, recording.name, work.folder) as notes:
             before = signal.signal(signal.SIGINT, lambda *_: stop.set())
             try:
-                live.run(step, stream.State(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop)
+                realtime.run(
+                    step, stream.StreamState(), recording.frames(), capacity=WAITING, on_result=on_result, stop=stop
+                )
             finally:
                 signal.signal(signal.SIGINT, before)
             return _finished(notes, out, None)

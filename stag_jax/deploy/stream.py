@@ -16,8 +16,8 @@ from jaxtyping import Float, UInt8
 from stag_jax.config import Config, replace
 from stag_jax.deploy.results import FaceResult, Recogniser, Result, Score, largest_units
 from stag_jax.deploy.source import Frame, ahead
-from stag_jax.motion import flow as flows
-from stag_jax.motion import live, watch
+from stag_jax.motion import incremental, watch
+from stag_jax.motion import optical_flow as flows
 from stag_jax.protocol.labels import NONE
 from stag_jax.types import UserError
 
@@ -26,7 +26,7 @@ TURNING = 0.15  # of the head's own way in the window that may be left in the mo
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class StreamSettings:
     """How a recording is looked at."""
 
     hop_ms: float | None = None  # between windows; None: as the network was trained
@@ -36,17 +36,17 @@ class Settings:
     threshold: float = 0.2
 
 
-class State(NamedTuple):
+class StreamState(NamedTuple):
     """All that is remembered from one frame to the next. `State()` has seen nothing."""
 
-    watched: watch.State = watch.State()
+    watched: watch.WatchState = watch.WatchState()
     time_ms: float = -np.inf
 
 
-Step = Callable[[State, UInt8[np.ndarray, "y x 3"], float], tuple[State, Result]]
+Step = Callable[[StreamState, UInt8[np.ndarray, "y x 3"], float], tuple[StreamState, Result]]
 
 
-def make_step(recogniser: Recogniser, settings: Settings) -> Step:
+def make_step(recogniser: Recogniser, settings: StreamSettings) -> Step:
     """The step of a recogniser. It raises UserError where its config cannot be used, and nothing for what frames show.
 
     A frame whose time does not lie after that of the one before is dropped, and the state stays as it was.
@@ -56,7 +56,7 @@ def make_step(recogniser: Recogniser, settings: Settings) -> Step:
     """
     config = prepared(recogniser, settings)
 
-    def step(state: State, frame: UInt8[np.ndarray, "y x 3"], time_ms: float) -> tuple[State, Result]:
+    def step(state: StreamState, frame: UInt8[np.ndarray, "y x 3"], time_ms: float) -> tuple[StreamState, Result]:
         if not time_ms > state.time_ms:
             return state, Result(time_ms, (), BACKWARDS)
         watched, found = watch.step(state.watched, frame, time_ms, config, settings.faces)
@@ -72,12 +72,14 @@ def make_step(recogniser: Recogniser, settings: Settings) -> Step:
             )
             for face, field, window in found
         )
-        return State(watched, time_ms), Result(time_ms, faces, "")
+        return StreamState(watched, time_ms), Result(time_ms, faces, "")
 
     return step
 
 
-def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Result]]:
+def results(
+    recogniser: Recogniser, settings: StreamSettings, frames: Iterable[Frame]
+) -> Iterator[tuple[Frame, Result]]:
     """The frames of a recording with what the step says of each, as fast as can be; closing it closes `frames`.
 
     Decoding is a thread of its own. Finding the face and measuring its motion are not: both are many small calls that
@@ -86,21 +88,21 @@ def results(recogniser: Recogniser, settings: Settings, frames: Iterable[Frame])
     Raises:
       UserError: as `make_step`, and what `frames` raises.
     """
-    step, state = make_step(recogniser, settings), State()
+    step, state = make_step(recogniser, settings), StreamState()
     with contextlib.closing(ahead(frames)) as decoded:
         for frame in decoded:
             state, result = take(step, state, frame)
             yield frame, result
 
 
-def take(step: Step, state: State, frame: Frame) -> tuple[State, Result]:
+def take(step: Step, state: StreamState, frame: Frame) -> tuple[StreamState, Result]:
     """Calls the step for a frame of a recording; one without pixels changes nothing, and its problem is the result."""
     if frame.pixels is None:
         return state, Result(frame.time_ms, (), frame.problem)
     return step(state, frame.pixels, frame.time_ms)
 
 
-def prepared(recogniser: Recogniser, settings: Settings) -> Config:
+def prepared(recogniser: Recogniser, settings: StreamSettings) -> Config:
     """The config of a recogniser as a stream needs it; raises as `make_step`."""
     for name in ("hop_ms", "threshold"):
         value = getattr(settings, name)
@@ -120,7 +122,7 @@ def prepared(recogniser: Recogniser, settings: Settings) -> Config:
     )
 
 
-def score(window: live.Window, recogniser: Recogniser, threshold: float) -> Score:
+def score(window: incremental.Window, recogniser: Recogniser, threshold: float) -> Score:
     """What a recogniser says of a window. `threshold` is used where it was not trained to spot."""
     answer = recogniser.forward(window.clips)
     peak = float(window.magnitude[window.phases.apex])

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from stag_jax.config import FaceConfig
-from stag_jax.face import appearance, evidence, landmarks, tracking
-from stag_jax.face.tracking import Seen, State
+from stag_jax.face import appearance, face_checks, landmarks, tracking
+from stag_jax.face.tracking import SeenFace, TrackingState
 
 NEW = 1000.0  # ms between searches for faces that are not yet tracked
 SEEK = 200.0  # ms between searches while a known face is missing, or none is known
@@ -26,8 +26,8 @@ TIE = 0.02  # of two that claim one face the younger yields where they differ by
 CLEAR = 2.0  # outer eye distances to the next face, beyond which a view has nothing of that face in it
 APART = 1.0  # outer eye distances within which the detector's box and a tracked face are one
 
-_NOBODY = (evidence.NOTHING, tracking.ANOTHER)  # the face is not where it was
-_AWAY = (*_NOBODY, evidence.LOST)  # or may not be
+_NOBODY = (face_checks.NOTHING, tracking.ANOTHER)  # the face is not where it was
+_AWAY = (*_NOBODY, face_checks.LOST)  # or may not be
 
 Views = tuple[Float[np.ndarray, "region pixel"], ...]
 
@@ -36,7 +36,7 @@ class Tracked(NamedTuple):
     """One face that is known."""
 
     number: int
-    state: State | None  # None: it is gone, and waits to be recognised
+    state: TrackingState | None  # None: it is gone, and waits to be recognised
     seen_ms: float  # when it was last tracked, or begun
     views: Views = ()  # what it looked like: the first view and the latest; empty before the first
     learnt_ms: float = 0.0  # when the latest was taken
@@ -58,7 +58,7 @@ class Followed(NamedTuple):
     """One face in one frame."""
 
     track: int  # the same number for the same face
-    seen: Seen
+    seen: SeenFace
     # The face is tracked, but motion since an earlier frame is not to be trusted: it is new, was refused until now,
     # jumped by more than `cfg.redetect_jump`, abruptly looks different, or was recognised elsewhere.
     broken: bool
@@ -68,8 +68,8 @@ class _Step(NamedTuple):
     """A track in this frame: as it was, as it is, and where it is not what it was."""
 
     was: Tracked
-    state: State
-    seen: Seen
+    state: TrackingState
+    seen: SeenFace
 
 
 def step(
@@ -90,18 +90,18 @@ def step(
       UserError: the predictor file is missing or unusable. Nothing is raised for what a frame shows.
     """
     size = frame.shape[:2]
-    alone = next((t.state for t in state.tracks if t.state), State()) if most == 1 else None
+    alone = next((t.state for t in state.tracks if t.state), TrackingState()) if most == 1 else None
     tracks, begun = _remembered(state.tracks, time_ms, most), state.begun
     if state.size not in (None, size):
         tracks = tuple(track._replace(state=None, torn=True) for track in tracks)
-        state, alone = state._replace(searched_ms=None), State()
+        state, alone = state._replace(searched_ms=None), TrackingState()
     state = state._replace(size=size)
     if most == 1 and not any(track.state for track in tracks):
         tracks, begun = (*tracks, Tracked(begun, alone, time_ms)), begun + 1
     live, gone = [t for t in tracks if t.state], [t for t in tracks if not t.state]
 
     if min(size) < LEAST:
-        steps = [_Step(track, *tracking.refuse(track.state, evidence.NOTHING, track.state.place)) for track in live]
+        steps = [_Step(track, *tracking.refuse(track.state, face_checks.NOTHING, track.state.place)) for track in live]
     elif most == 1:
         steps = [_Step(track, *tracking.step(track.state, frame, cfg)) for track in live]
     else:
@@ -112,7 +112,7 @@ def step(
             sizes = _sizes(state.turn, [one.was for one in refused] + gone, bool(live), size)
             fresh = _arrivals(steps, frame, cfg, sizes, most)
             # Below zero until it is clear that this is a new person, and that there is room.
-            steps += [_Step(Tracked(-1 - k, State(), time_ms), *one) for k, one in enumerate(fresh)]
+            steps += [_Step(Tracked(-1 - k, TrackingState(), time_ms), *one) for k, one in enumerate(fresh)]
             state = state._replace(searched_ms=time_ms, turn=state.turn + 1)
 
     steps, moved, begun = _recognised(steps, gone, begun, time_ms, most)
@@ -157,7 +157,7 @@ def _parted(steps: list[_Step], frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConf
             one, two = steps[i], steps[j]
             if one.seen.refused or two.seen.refused or not tracking.on_top(one.state.place, two.state.place):
                 continue
-            view = evidence.look(frame, one.state.place, cfg.predictor).view
+            view = face_checks.look(frame, one.state.place, cfg.predictor).view
             loser = i if _like(two.was.views, view) > _like(one.was.views, view) + TIE else j
             was = steps[loser].was
             steps[loser] = _Step(was, *tracking.refuse(was.state, tracking.ANOTHER, was.state.place))
@@ -189,16 +189,16 @@ def _sizes(turn: int, missing: list[Tracked], any_live: bool, size: tuple[int, i
 
 def _arrivals(
     steps: list[_Step], frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, sizes: tuple[float, ...], most: int
-) -> list[tuple[State, Seen]]:
+) -> list[tuple[TrackingState, SeenFace]]:
     """The faces of the frame that no track is on."""
     # A track that is refused for what its face shows is on that face all the same.
     held = [one.state.place for one in steps if one.seen.refused not in _NOBODY]
     fresh = []
     for found in landmarks.search(frame, sizes, cfg.min_score):
-        for place in (evidence.start(face) for face in found[: most + tracking.MOST]):
+        for place in (face_checks.start(face) for face in found[: most + tracking.MOST]):
             if any(tracking.away(other, place) < APART for other in held):
                 continue
-            state, seen = tracking.step(State(place=place), frame, cfg, tuple(held))
+            state, seen = tracking.step(TrackingState(place=place), frame, cfg, tuple(held))
             if seen.refused not in _NOBODY:
                 held.append(state.place)
                 fresh.append((state, seen))
@@ -246,7 +246,7 @@ def _recognised(
             # Half a face behind another is nobody new: it has to stay.
             rest.append(_Step(one.was, *tracking.refuse(one.was.state, tracking.UNSTEADY, one.state.place)))
         else:
-            named.append(one._replace(was=Tracked(begun, State(), now)))
+            named.append(one._replace(was=Tracked(begun, TrackingState(), now)))
             begun += 1
     moved = {one.was.number for one in named[len(firm) :]}
     taken = {one.was.number for one in named}
@@ -269,13 +269,15 @@ def _worth(one: _Step, now: float) -> bool:
     return bool(one.was.views) or one.seen.refused not in _NOBODY
 
 
-def _result(one: _Step, now: float, moved: bool, others: list[State], cfg: FaceConfig) -> tuple[Tracked, Followed]:
+def _result(
+    one: _Step, now: float, moved: bool, others: list[TrackingState], cfg: FaceConfig
+) -> tuple[Tracked, Followed]:
     """What is remembered and what is said of one track."""
     track = one.was._replace(state=one.state)
     if one.seen.refused:
         return track._replace(torn=True), Followed(track.number, one.seen, broken=False)
     broken = track.torn or moved or one.seen.jump > cfg.redetect_jump
-    track = track._replace(seen_ms=now, torn=False, eyes=evidence.eyes(one.state.place))
+    track = track._replace(seen_ms=now, torn=False, eyes=face_checks.eyes(one.state.place))
     view = _confirmed(one)
     if view is not None:
         clear = all(o.place is None or tracking.away(one.state.place, o.place) > CLEAR for o in others)

@@ -8,8 +8,8 @@ from absl import logging
 from jaxtyping import Float, Int, UInt8
 
 from stag_jax.config import FaceConfig
-from stag_jax.face import appearance, evidence, landmarks, smoothing
-from stag_jax.face.evidence import Exam, Face, Look
+from stag_jax.face import appearance, face_checks, landmarks, smoothing
+from stag_jax.face.face_checks import Exam, Face, Look
 from stag_jax.face.landmarks import Box, NoFaceError
 
 CHECK = 30  # a face is examined every so many frames even if nothing seems to have happened
@@ -28,21 +28,21 @@ SIZES = 1.5  # and by how much their sizes may differ
 
 ANOTHER, UNSTEADY = "another face", "not yet steady"
 
-Place = Float[np.ndarray, "2 3"]  # see evidence.look
+Place = Float[np.ndarray, "2 3"]  # see face_checks.look
 
 
-class State(NamedTuple):
+class TrackingState(NamedTuple):
     """All that is remembered from one frame to the next. `State()` has seen nothing."""
 
     face: Face | None = None  # as last confirmed
     points: Float[np.ndarray, "p 2"] | None = None  # where it was last tracked
-    place: Float[np.ndarray, "2 3"] | None = None  # where to look next: see evidence.look
+    place: Float[np.ndarray, "2 3"] | None = None  # where to look next: see face_checks.look
     age: int = 0  # frames since it was confirmed
     gone: int = 0  # frames since it was tracked
     calm: int = 0  # frames since it has been fine again
 
 
-class Seen(NamedTuple):
+class SeenFace(NamedTuple):
     """What is known of one frame; see Track."""
 
     landmarks: Float[np.ndarray, "p 2"]
@@ -66,8 +66,8 @@ class Track(NamedTuple):
 
 
 def step(
-    state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None = None
-) -> tuple[State, Seen]:
+    state: TrackingState, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None = None
+) -> tuple[TrackingState, SeenFace]:
     """Takes in the next frame. Pure: a live stream calls it as frames arrive, `track` for all frames of a clip.
 
     A tracked face is followed by the predictor alone, from where it was in the frame before. It is examined every CHECK
@@ -82,91 +82,91 @@ def step(
     """
     if state.face is None or state.gone:
         return _find(state, frame, cfg, others)
-    seen = evidence.look(frame, state.place, cfg.predictor)
+    seen = face_checks.look(frame, state.place, cfg.predictor)
     alike = float(appearance.likeness(state.face.view, seen.view).min())
     jump = _jump(state, seen)
-    objection = evidence.objection(seen, frame.shape[:2], cfg.max_turn)
-    if not objection and alike >= evidence.EQUAL and jump <= cfg.redetect_jump and state.age + 1 < CHECK:
+    objection = face_checks.objection(seen, frame.shape[:2], cfg.max_turn)
+    if not objection and alike >= face_checks.EQUAL and jump <= cfg.redetect_jump and state.age + 1 < CHECK:
         return _accept(state._replace(age=state.age + 1), seen, alike, jump, 0)
     if not objection:
-        exam = evidence.examine(seen, cfg.predictor)
-        if not evidence.verdict(seen, exam, state.face, cfg.min_score):
+        exam = face_checks.examine(seen, cfg.predictor)
+        if not face_checks.verdict(seen, exam, state.face, cfg.min_score):
             return _confirm(state, seen, exam, 0)
     return _find(state, frame, cfg, others)
 
 
 def _find(
-    state: State, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None
-) -> tuple[State, Seen]:
+    state: TrackingState, frame: UInt8[np.ndarray, "y x 3"], cfg: FaceConfig, others: tuple[Place, ...] | None
+) -> tuple[TrackingState, SeenFace]:
     """Looks for the face where it was, then everywhere. The first real face decides, be it taken or refused."""
     doubtful = None
     for place, faces in _places(state, frame, cfg.min_score) if others is None else ((state.place, 0),):
-        seen = evidence.look(frame, place, cfg.predictor, times=2)
+        seen = face_checks.look(frame, place, cfg.predictor, times=2)
         if others and any(on_top(seen.place, other) for other in others):
             doubtful = doubtful or refuse(state, ANOTHER, state.place, faces)
             continue
-        exam = evidence.examine(seen, cfg.predictor)
-        reason = evidence.verdict(seen, exam, state.face, cfg.min_score)
-        if reason == evidence.NOTHING or _stranger(state, seen):
+        exam = face_checks.examine(seen, cfg.predictor)
+        reason = face_checks.verdict(seen, exam, state.face, cfg.min_score)
+        if reason == face_checks.NOTHING or _stranger(state, seen):
             continue
-        lost = reason == evidence.LOST and not faces  # then the old place may be wrong rather than the face
-        reason = evidence.objection(seen, frame.shape[:2], cfg.max_turn) or reason
+        lost = reason == face_checks.LOST and not faces  # then the old place may be wrong rather than the face
+        reason = face_checks.objection(seen, frame.shape[:2], cfg.max_turn) or reason
         if not reason:
             return _confirm(state, seen, exam, faces)
         doubtful = doubtful or refuse(state, reason, state.place if lost else seen.place, faces)
-        sure = exam.score > (evidence.POOR if faces else cfg.min_score)
+        sure = exam.score > (face_checks.POOR if faces else cfg.min_score)
         if sure and not lost and (faces or state.gone % RETRY):
             break
-    return doubtful or refuse(state, evidence.NOTHING, state.place if state.gone < FORGET else None, 0)
+    return doubtful or refuse(state, face_checks.NOTHING, state.place if state.gone < FORGET else None, 0)
 
 
 def _places(
-    state: State, frame: UInt8[np.ndarray, "y x 3"], least: float
+    state: TrackingState, frame: UInt8[np.ndarray, "y x 3"], least: float
 ) -> Iterator[tuple[Float[np.ndarray, "2 3"], int]]:
     """Where to look, and how many faces the detector saw: 0 for the old place, for which it is not asked."""
     scales, margin = landmarks.scales(max(frame.shape[:2])), True
     if state.place is not None:
         yield state.place, 0
         if state.gone == 0 or state.gone % RETRY:
-            own = EASY / evidence.eyes(state.place)
+            own = EASY / face_checks.eyes(state.place)
             scales, margin = (min(max(own, scales[0]), scales[-1]),), False
     elif state.gone % RETRY:
         scales, margin = scales[:1], False
     for found in landmarks.search(frame, scales, least, margin=margin):
-        starts = [evidence.start(face) for face in found[:MOST]]
+        starts = [face_checks.start(face) for face in found[:MOST]]
         if state.place is not None:
             starts.sort(key=lambda place: away(state.place, place) > NEAR)
         for place in starts:
             yield place, len(found)
 
 
-def _stranger(state: State, seen: Look) -> bool:
+def _stranger(state: TrackingState, seen: Look) -> bool:
     """Whether this is some other face, while the one that was tracked may still come back."""
     if state.face is None or away(state.place, seen.place) <= NEAR:
         return False
     return bool(appearance.likeness(state.face.view, seen.view).mean() < SAME)
 
 
-def _confirm(state: State, seen: Look, exam: Exam, faces: int) -> tuple[State, Seen]:
+def _confirm(state: TrackingState, seen: Look, exam: Exam, faces: int) -> tuple[TrackingState, SeenFace]:
     """Takes a face that was found to be fine as the new reference, or waits whether it stays fine."""
     spread = float(np.median(exam.spread))
     face, alike = Face(seen.view, exam.score, spread), 0.0
     if state.face is not None:
         likes = appearance.likeness(state.face.view, seen.view)
         alike = float(likes.min())
-        if likes.max() >= evidence.KNOWN:
+        if likes.max() >= face_checks.KNOWN:
             face = face._replace(score=max(exam.score, state.face.score + SLOW * (exam.score - state.face.score)))
-    if state.gone and alike < evidence.ALIKE and state.calm + 1 < CALM:
+    if state.gone and alike < face_checks.ALIKE and state.calm + 1 < CALM:
         after, result = refuse(state, UNSTEADY, seen.place, faces)
         return after._replace(calm=state.calm + 1), result
     return _accept(state._replace(face=face, age=0), seen, 1.0, _jump(state, seen), faces)
 
 
-def _accept(state: State, seen: Look, alike: float, jump: float, faces: int) -> tuple[State, Seen]:
-    agree = 1 - state.face.spread / evidence.CHAOS
-    result = Seen(
+def _accept(state: TrackingState, seen: Look, alike: float, jump: float, faces: int) -> tuple[TrackingState, SeenFace]:
+    agree = 1 - state.face.spread / face_checks.CHAOS
+    result = SeenFace(
         landmarks=seen.landmarks,
-        box=evidence.box(seen.place),
+        box=face_checks.box(seen.place),
         confidence=float(np.clip(min(alike, agree), 0, 1)),
         jump=jump,
         refused="",
@@ -175,34 +175,34 @@ def _accept(state: State, seen: Look, alike: float, jump: float, faces: int) -> 
     return state._replace(points=seen.landmarks, place=seen.place, gone=0, calm=0), result
 
 
-def refuse(state: State, reason: str, place: Place | None, faces: int = 0) -> tuple[State, Seen]:
+def refuse(state: TrackingState, reason: str, place: Place | None, faces: int = 0) -> tuple[TrackingState, SeenFace]:
     """Takes in a frame in which the face is of no use; `place`: where to look for it next, None for nowhere."""
     nowhere = np.full((landmarks.POINTS, 2), np.nan, np.float32)
-    box = Box(0, 0, 0, 0) if place is None else evidence.box(place)
-    result = Seen(nowhere, box, confidence=0.0, jump=0.0, refused=reason, faces=faces)
+    box = Box(0, 0, 0, 0) if place is None else face_checks.box(place)
+    result = SeenFace(nowhere, box, confidence=0.0, jump=0.0, refused=reason, faces=faces)
     gone = state.gone + 1
     if state.face is None or gone > FORGET:
-        return State(gone=gone, place=place), result
+        return TrackingState(gone=gone, place=place), result
     face = state.face._replace(score=state.face.score * FADE)
     return state._replace(face=face, place=place, gone=gone, calm=0), result
 
 
-def _jump(state: State, seen: Look) -> float:
+def _jump(state: TrackingState, seen: Look) -> float:
     """Median movement of the landmarks since the face was last tracked, in outer eye distances."""
     if state.points is None:
         return 0.0
-    return float(np.median(np.linalg.norm(seen.landmarks - state.points, axis=1))) / evidence.eyes(seen.place)
+    return float(np.median(np.linalg.norm(seen.landmarks - state.points, axis=1))) / face_checks.eyes(seen.place)
 
 
 def on_top(place: Place, other: Place) -> bool:
     """Whether two places are those of one face."""
-    one, two = evidence.eyes(place), evidence.eyes(other)
+    one, two = face_checks.eyes(place), face_checks.eyes(other)
     return max(one, two) < SIZES * min(one, two) and away(place, other) < ON_TOP
 
 
 def away(place: Place, other: Place) -> float:
     """Distance of two faces in outer eye distances of the first."""
-    return float(np.linalg.norm(evidence.centre(other) - evidence.centre(place))) / evidence.eyes(place)
+    return float(np.linalg.norm(face_checks.centre(other) - face_checks.centre(place))) / face_checks.eyes(place)
 
 
 def track(frames: UInt8[np.ndarray, "f y x 3"], cfg: FaceConfig, *, clip: str) -> Track:
@@ -214,7 +214,7 @@ def track(frames: UInt8[np.ndarray, "f y x 3"], cfg: FaceConfig, *, clip: str) -
     Raises:
       UserError: the predictor file is missing or unusable, or `cfg.smooth` is no window.
     """
-    state, seen = State(), []
+    state, seen = TrackingState(), []
     for frame in frames:
         state, result = step(state, frame, cfg)
         seen.append(result)

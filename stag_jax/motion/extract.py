@@ -3,11 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from stag_jax.config import Config
 from stag_jax.face import action_units
-from stag_jax.motion import flow, nodes, selection
+from stag_jax.motion import nodes, optical_flow, selection, times
 from stag_jax.motion.observe import Observation, observe
 from stag_jax.types import Clip, ClipFeatures, FlowClip
 
@@ -33,11 +32,12 @@ def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
     motion = config.motion
     shown = seen.mask.astype(np.float32)
     centres = nodes.kept(seen.centres, config.graph)
-    features = nodes.node_features(seen.flow, flow.strain(seen.flow), centres, motion.patch, motion.spacing)
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
+    features = nodes.node_features(seen.flow, optical_flow.strain(seen.flow), centres, motion.patch, motion.spacing)
     return ClipFeatures(
         **_known(clip, config),
         nodes=features * shown[:, None, None],
-        times_ms=times_ms(clip)[seen.index],
+        times_ms=taken[seen.index].astype(np.float32),
         magnitude=seen.magnitude[seen.index] * shown,
         frame_mask=seen.mask,
         frame_index=seen.index,
@@ -62,9 +62,3 @@ def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
     au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
     text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion", "objective", "part")}
     return {**text, "group": clip.group or clip.subject, "au": au, "au_mask": au_mask}
-
-
-def times_ms(clip: Clip) -> Float[np.ndarray, " f"]:
-    """Time of each frame after the first. A frame that is missing leaves its time to itself."""
-    numbers = np.arange(len(clip.frames)) if clip.numbers is None else clip.numbers - clip.numbers[0]
-    return (numbers * (1000 / clip.fps)).astype(np.float32)

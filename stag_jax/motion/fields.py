@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from stag_jax.config import Config, replace
 from stag_jax.face import template
-from stag_jax.motion import flow as flows
+from stag_jax.motion import optical_flow as flows
 from stag_jax.motion import selection
 from stag_jax.motion.observe import observe
 from stag_jax.types import Clip, UserError
@@ -71,7 +71,7 @@ def unaligned(clip: Clip, config: Config, *, largest: bool = False) -> Fields:
 
     Args:
       clip: a clip.
-      config: `motion.first_look`, `motion.flow` and `motion.reference` are used.
+      config: `motion.first_look`, `motion.optical_flow` and `motion.reference` are used.
       largest: only the frame of largest movement.
 
     Raises:

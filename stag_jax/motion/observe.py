@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from stag_jax.config import Config, FaceConfig, MotionConfig
 from stag_jax.face import alignment, regions, tracking
-from stag_jax.motion import flow as flows
-from stag_jax.motion import nodes, selection, stabilise
+from stag_jax.motion import nodes, selection, stabilise, times
+from stag_jax.motion import optical_flow as flows
 from stag_jax.types import Clip, UserError
 
 STILL = 0.25  # pixels at the rigid points; a head that moved less is not put back
@@ -56,7 +56,6 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     transform, points = placed(track, config.face)
     centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
     faces = np.stack([alignment.warp(clip.frames[f], transform, size) for f in seen])
-    step = round(motion.average_ms * clip.fps / 1000)
     before = faces[:1] if motion.reference == "onset" else faces[:-1]
 
     first = flows.flows(before, faces[1:], scout)
@@ -72,9 +71,10 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     else:
         place, mask = np.searchsorted(seen[1:], keep), np.ones(len(keep), bool)
 
-    around = [_around(seen[1:], p, step) for p in place.tolist()]
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)[seen[1:]]
+    averages = [times.around(taken, p, motion.average_ms, 1000 / clip.fps) for p in place.tolist()]
     turned = stabilise.reach(head, rigid) > STILL
-    again = sorted({p for places in around for p in places if turned[p] or backend != scout})
+    again = [p for p in times.places(averages) if turned[p] or backend != scout]
     if again:
         back = [alignment.compose(alignment.inverse(head[p]), transform) if turned[p] else transform for p in again]
         put_back = [
@@ -92,7 +92,7 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
         magnitude=_scatter(np.full(len(clip.frames), np.nan, np.float32), seen[1:], magnitude),
         index=seen[1:][place],
         mask=mask,
-        flow=np.stack([muscles[places].mean(axis=0) for places in around]),
+        flow=np.stack([times.mean(muscles, average) for average in averages]),
     )
 
 
@@ -117,12 +117,6 @@ def _checked(clip: Clip, config: Config) -> tuple[str, str]:
     if not clip.fps > 0:
         raise UserError(f"{clip.id}: frame rate {clip.fps} is not positive")
     return flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
-
-
-def _around(frames: Int[np.ndarray, " g"], place: int, step: int) -> list[int]:
-    """Places of the frames at `step` before and after, where they were seen, and of the frame itself."""
-    wanted = {int(frames[place]) + offset for offset in (-step, 0, step)}
-    return np.flatnonzero(np.isin(frames, list(wanted))).tolist()
 
 
 def _scatter(into: np.ndarray, where: Int[np.ndarray, " g"], values: np.ndarray) -> np.ndarray:

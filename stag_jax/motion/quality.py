@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from stag_jax.config import MotionConfig
 from stag_jax.face import alignment, template
-from stag_jax.motion import nodes, selection, stabilise
+from stag_jax.motion import nodes, selection, stabilise, times
 from stag_jax.motion.observe import Observation
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import Clip
@@ -48,6 +48,9 @@ class ClipReport(NamedTuple):
     annotated_onset: int  # -1: not annotated
     annotated_apex: int
     annotated_offset: int
+    annotated_onset_ms: float  # after the first frame; -1: not annotated
+    annotated_apex_ms: float
+    annotated_offset_ms: float
 
 
 def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
@@ -56,6 +59,7 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
     tracked = np.array([not reason for reason in track.refused])
     eyes = track.landmarks[0, template.EYE_CORNERS[1]] - track.landmarks[0, template.EYE_CORNERS[0]]
     left = bilinear(seen.flow[seen.mask], seen.rigid)
+    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
     return ClipReport(
         clip.id,
@@ -73,6 +77,7 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
         float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
         *selection.phases(seen.magnitude),
         *marks,
+        *(-1.0 if mark < 0 else float(taken[mark]) for mark in marks),
     )
 
 

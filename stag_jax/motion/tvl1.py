@@ -35,7 +35,7 @@ POLE = math.sqrt(3) - 2  # of the filter that turns samples into coefficients of
 STABILITY = 2.0  # primal step x dual step x 8 (the squared norm of ∇); the iteration is stable below 4
 
 
-class Settings(NamedTuple):
+class TVL1Settings(NamedTuple):
     """What is minimised, and how long. Static: other settings are another program. Grey levels are of 255."""
 
     attachment: float = 0.4  # λ: the larger, the closer to the pictures and the less smooth
@@ -49,14 +49,14 @@ class Settings(NamedTuple):
     iterations: int = 15  # a warp
 
 
-DEFAULT = Settings()
+DEFAULT = TVL1Settings()
 Picture = Float[Array, "f y x"]
 Field = Float[Array, "2 f y x"]  # u and v
 
 
 @functools.partial(jax.jit, static_argnames="settings")
 def tvl1(
-    prev: Real[Array, "f y x"], next: Real[Array, "f y x"], settings: Settings = DEFAULT
+    prev: Real[Array, "f y x"], next: Real[Array, "f y x"], settings: TVL1Settings = DEFAULT
 ) -> Float[Array, "f y x 2"]:
     """Motion u (right), v (down) in pixels: what lies at p in `prev` lies at p + w(p) in `next`. Grey levels 0 to 255.
 
@@ -80,7 +80,7 @@ def tvl1(
 def flows(
     prev: Real[np.ndarray, "#f y x"],
     next: Real[np.ndarray, "f y x"],
-    settings: Settings = DEFAULT,
+    settings: TVL1Settings = DEFAULT,
     pairs: int | None = None,
 ) -> Float[np.ndarray, "f y x 2"]:
     """`tvl1` for any number of pairs on the host; one picture `prev` serves all of `next`.
@@ -100,7 +100,7 @@ def flows(
 
 
 def _level(
-    first: Picture, second: Picture, flow: Field, dual: tuple[Field, Field], settings: Settings
+    first: Picture, second: Picture, flow: Field, dual: tuple[Field, Field], settings: TVL1Settings
 ) -> tuple[Field, tuple[Field, Field]]:
     """All warps at one scale, from and to a flow and its dual variables for ∂x and ∂y."""
     first, second = (picture - _smooth(picture, _gaussian(settings.detail)) for picture in (first, second))
@@ -117,7 +117,7 @@ def _level(
 
 
 def _data_term(
-    first: Picture, gradient: tuple[Picture, Picture], spline: Picture, flow: Field, settings: Settings
+    first: Picture, gradient: tuple[Picture, Picture], spline: Picture, flow: Field, settings: TVL1Settings
 ) -> tuple[Field, Picture, Field]:
     """What the proximal step of the data term near `flow` does to w at each pixel: see `minimise`.
 
@@ -141,7 +141,7 @@ def _data_term(
 
 
 def minimise(
-    flow: Field, dual: tuple[Field, Field], data: tuple[Field, Picture, Field], settings: Settings
+    flow: Field, dual: tuple[Field, Field], data: tuple[Field, Picture, Field], settings: TVL1Settings
 ) -> tuple[Field, tuple[Field, Field]]:
     """The inner iteration, `settings.iterations` times: a step up in the dual variables, then one down in the flow.
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from stag_jax.config import Config
 from stag_jax.face import crowd
-from stag_jax.motion import live
+from stag_jax.motion import incremental
 
 SPARE = 1.5  # so much of a window is kept, for frames that come late
 
@@ -20,14 +20,14 @@ SPARE = 1.5  # so much of a window is kept, for frames that come late
 class Following(NamedTuple):
     """One face."""
 
-    motion: live.State = live.State()
+    motion: incremental.MotionState = incremental.MotionState()
     next_ms: float = -np.inf  # when a window is due
 
 
 Everyone = tuple[tuple[int, Following], ...]  # by track
 
 
-class State(NamedTuple):
+class WatchState(NamedTuple):
     """All that is remembered from one frame to the next. `State()` has seen nothing."""
 
     people: crowd.Crowd = crowd.Crowd()
@@ -38,13 +38,13 @@ class Watched(NamedTuple):
     """One face in one frame."""
 
     face: crowd.Followed
-    field: live.Field | None  # movement of its muscles, to be shown
-    window: live.Window | None  # that ends with this frame, where one is due
+    field: incremental.Field | None  # movement of its muscles, to be shown
+    window: incremental.Window | None  # that ends with this frame, where one is due
 
 
 def step(
-    state: State, frame: UInt8[np.ndarray, "y x 3"], time_ms: float, config: Config, faces: int
-) -> tuple[State, tuple[Watched, ...]]:
+    state: WatchState, frame: UInt8[np.ndarray, "y x 3"], time_ms: float, config: Config, faces: int
+) -> tuple[WatchState, tuple[Watched, ...]]:
     """Takes in the next frame of a film, RGB, at its time, and follows at most `faces` faces in it. Pure.
 
     First come the faces (`crowd.step`), then their motion (`measure`).
@@ -54,7 +54,7 @@ def step(
     """
     people, found = crowd.step(state.people, frame, time_ms, config.face, faces)
     following, watched = measure(state.following, found, frame, time_ms, config)
-    return State(people, following), watched
+    return WatchState(people, following), watched
 
 
 def measure(
@@ -77,7 +77,7 @@ def measure(
     after, watched = [], []
     for face in found:
         own = known.get(face.track, Following())
-        moved, field = live.step(
+        moved, field = incremental.step(
             own.motion,
             frame,
             face.seen,
@@ -87,7 +87,7 @@ def measure(
             keep_ms=SPARE * motion.window_ms,
         )
         own, window = own._replace(motion=moved), None
-        if time_ms >= own.next_ms and (window := live.window(moved, motion.window_ms, config)):
+        if time_ms >= own.next_ms and (window := incremental.window(moved, motion.window_ms, config)):
             own = own._replace(next_ms=time_ms + motion.hop_ms)
         after.append((face.track, own))
         watched.append(Watched(face, field, window))

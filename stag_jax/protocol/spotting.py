@@ -37,7 +37,7 @@ class Span(NamedTuple):
     emotion: str = ""  # empty where only spotting is asked for
 
 
-class Recording(NamedTuple):
+class SpottedRecording(NamedTuple):
     """What is to be found in one recording, and what a method has found in it."""
 
     subject: str
@@ -66,7 +66,7 @@ class Analysis(NamedTuple):
     confusion: Int[np.ndarray, "k k2"]  # true positives by true class (rows) and recognised class (columns)
 
 
-class Tally(NamedTuple):
+class SpottingCounts(NamedTuple):
     """All that the scores are made of; sums of tallies are the tally of all recordings."""
 
     tp: Int[np.ndarray, " *any"]
@@ -112,7 +112,9 @@ def match(truth: Sequence[Span], found: Sequence[Span], least: float = LEAST) ->
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if fits[i, j]]
 
 
-def tally(recordings: Sequence[Recording], classes: Sequence[str] = (), *, least: float = LEAST) -> Tally:
+def tally(
+    recordings: Sequence[SpottedRecording], classes: Sequence[str] = (), *, least: float = LEAST
+) -> SpottingCounts:
     """Counts of each recording, on a leading axis. Without `classes` nothing is recognised.
 
     Raises:
@@ -125,7 +127,7 @@ def tally(recordings: Sequence[Recording], classes: Sequence[str] = (), *, least
     there = np.zeros((len(recordings), len(number)), np.int64)
     confusion = np.zeros((*there.shape, len(number)), np.int64)
 
-    def of(each: Recording, span: Span) -> int:
+    def of(each: SpottedRecording, span: Span) -> int:
         if span.emotion not in number:
             raise UserError(f"{each.subject}: {span.emotion!r} is none of the classes {', '.join(number)}")
         return number[span.emotion]
@@ -137,10 +139,10 @@ def tally(recordings: Sequence[Recording], classes: Sequence[str] = (), *, least
             confusion[r, of(each, each.truth[i]), of(each, each.found[j])] += 1
     truths = np.array([len(each.truth) for each in recordings], np.int64)
     finds = np.array([len(each.found) for each in recordings], np.int64)
-    return Tally(hits, finds - hits, truths - hits, there, confusion)
+    return SpottingCounts(hits, finds - hits, truths - hits, there, confusion)
 
 
-def spotting(recordings: Sequence[Recording], *, least: float = LEAST) -> Spotting:
+def spotting(recordings: Sequence[SpottedRecording], *, least: float = LEAST) -> Spotting:
     """How well expressions are spotted, whatever they are taken for; pooled over all recordings. Raises as `match`."""
     counts = _pooled(tally(recordings, least=least))
     tp, fp, fn = (int(each) for each in counts[:3])
@@ -148,7 +150,7 @@ def spotting(recordings: Sequence[Recording], *, least: float = LEAST) -> Spotti
     return Spotting(tp, fp, fn, precision, recall, float(_scores(counts)["f1"]))
 
 
-def analysis(recordings: Sequence[Recording], classes: Sequence[str], *, least: float = LEAST) -> Analysis:
+def analysis(recordings: Sequence[SpottedRecording], classes: Sequence[str], *, least: float = LEAST) -> Analysis:
     """How well that which was spotted is recognised. Raises as `tally`.
 
     All but accuracy are means over the classes of the true spans. One of which nothing was spotted counts 0, as in the
@@ -161,7 +163,7 @@ def analysis(recordings: Sequence[Recording], classes: Sequence[str], *, least: 
     return Analysis(uf1, uar, f1, float(accuracy), counts.confusion)
 
 
-def strs(recordings: Sequence[Recording], classes: Sequence[str], *, least: float = LEAST) -> float:
+def strs(recordings: Sequence[SpottedRecording], classes: Sequence[str], *, least: float = LEAST) -> float:
     """Spot-then-recognise score: F1 of spotting times F1 of analysis. Raises as `tally`.
 
     F1 of analysis is the harmonic mean of the classes' mean precision and mean recall over the true positives
@@ -170,14 +172,14 @@ def strs(recordings: Sequence[Recording], classes: Sequence[str], *, least: floa
     return scores(recordings, classes, least=least)["strs"]
 
 
-def scores(recordings: Sequence[Recording], classes: Sequence[str], *, least: float = LEAST) -> dict[str, float]:
+def scores(recordings: Sequence[SpottedRecording], classes: Sequence[str], *, least: float = LEAST) -> dict[str, float]:
     """f1 (of spotting), uf1, uar, f1_analysis and strs, pooled over all recordings. Raises as `tally`."""
     counts = _pooled(tally(recordings, classes, least=least))
     return {name: float(value) for name, value in _scores(counts).items()}
 
 
 def intervals(
-    recordings: Sequence[Recording],
+    recordings: Sequence[SpottedRecording],
     classes: Sequence[str],
     *,
     resamples: int,
@@ -194,8 +196,8 @@ def intervals(
 
 
 def differences(
-    first: Sequence[Recording],
-    second: Sequence[Recording],
+    first: Sequence[SpottedRecording],
+    second: Sequence[SpottedRecording],
     classes: Sequence[str],
     *,
     resamples: int,
@@ -224,20 +226,20 @@ def differences(
 
 
 def _resampled(
-    recordings: Sequence[Recording], classes: Sequence[str], *, resamples: int, seed: int, least: float
+    recordings: Sequence[SpottedRecording], classes: Sequence[str], *, resamples: int, seed: int, least: float
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     if not recordings:
         raise UserError("there are no recordings to resample")
     subject, draws = metrics.resample([each.subject for each in recordings], resamples, seed)
     times = draws[:, subject]  # how often each recording is in each resample
-    return _scores(Tally(*(np.tensordot(times, each, 1) for each in tally(recordings, classes, least=least))))
+    return _scores(SpottingCounts(*(np.tensordot(times, each, 1) for each in tally(recordings, classes, least=least))))
 
 
-def _pooled(counts: Tally) -> Tally:
-    return Tally(*(np.asarray(each.sum(axis=0)) for each in counts))
+def _pooled(counts: SpottingCounts) -> SpottingCounts:
+    return SpottingCounts(*(np.asarray(each.sum(axis=0)) for each in counts))
 
 
-def _scores(counts: Tally) -> dict[str, Float[np.ndarray, "*any"]]:
+def _scores(counts: SpottingCounts) -> dict[str, Float[np.ndarray, "*any"]]:
     hit = np.diagonal(counts.confusion, axis1=-2, axis2=-1)
     true, predicted = counts.confusion.sum(axis=-1), counts.confusion.sum(axis=-2)
     present, classes = counts.there > 0, (counts.there > 0).sum(axis=-1)

@@ -17,7 +17,7 @@ BACKWARD = 1.5
 CPU_CHUNK_BYTES = 64e6
 
 
-class Need(NamedTuple):
+class MemoryNeed(NamedTuple):
     """Bytes of one member on its device."""
 
     state: int  # parameters, optimiser, statistics
@@ -33,11 +33,11 @@ class Fit(NamedTuple):
     """How many members a device has at once, and why."""
 
     members: int
-    need: Need
+    need: MemoryNeed
     reason: str
 
 
-def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> Need:
+def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> MemoryNeed:
     """What one member takes, from shapes alone."""
 
     def first_step(batch: ClipBatch, member: fold.Member) -> Any:
@@ -48,10 +48,10 @@ def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> Need:
         return state, kept
 
     state, kept = jax.eval_shape(first_step, batch, member)
-    return Need(_bytes(state), _bytes(kept))
+    return MemoryNeed(_bytes(state), _bytes(kept))
 
 
-def plan(required: Need, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Fit:
+def plan(required: MemoryNeed, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Fit:
     """How many of `count` members a device takes at once.
 
     Args:

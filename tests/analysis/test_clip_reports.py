@@ -24,6 +24,9 @@ def report(number, **changes):
         "annotated_onset": -1,
         "annotated_apex": 11,
         "annotated_offset": -1,
+        "annotated_onset_ms": -1.0,
+        "annotated_apex_ms": 110.0,
+        "annotated_offset_ms": -1.0,
     }
     return ClipReport(**(values | changes))
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from stag_datasets import corpus
-from stag_jax.analysis import evidence, load_run, loaded, page, report, tables
+from stag_jax.analysis import attributions, load_run, loaded, page, report, tables
 from stag_jax.training import history, loop
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
@@ -220,7 +220,7 @@ def test_they_are_what_the_run_says(written, place):
     assert subjects["mean_accuracy"] == pytest.approx(result["accuracy"]) and subjects["clips"].sum() == 35
     learning = drawn(folder, "learning")
     np.testing.assert_allclose(learning["training_loss"], run.history.metrics["loss"].mean(axis=1))
-    found = evidence.collect(run, run.corpus(prepared), quiet=True)
+    found = attributions.collect(run, run.corpus(prepared), quiet=True)
     curves = drawn(folder, "faithfulness")
     assert curves["ids"].tolist() == list(found.corpus.ids)
     for index, method in enumerate(curves["methods"]):
@@ -231,7 +231,7 @@ def test_they_are_what_the_run_says(written, place):
     shown = drawn(folder, name)
     clip = found.corpus.ids.index(str(shown["id"]))
     for index, method in enumerate(shown["methods"]):
-        shares = evidence.by_method(found)[method][clip, 0]
+        shares = attributions.by_method(found)[method][clip, 0]
         np.testing.assert_allclose(shown["saliency"][index], shares, atol=1e-6)
         assert shown["saliency"][index].sum() == pytest.approx(1, abs=1e-5)
     assert shown["picture"].dtype == np.uint8 and shown["centres"].shape == (len(shown["nodes"]), 2)
@@ -254,7 +254,7 @@ def test_nothing_is_wrong_with_an_honest_run(written):
 def test_networks_say_what_the_run_said_of_the_clips_they_never_saw(place):
     prepared, folder = place
     run = load_run(folder)
-    found = evidence.collect(run, run.corpus(prepared), quiet=True)
+    found = attributions.collect(run, run.corpus(prepared), quiet=True)
     np.testing.assert_allclose(found.probability, loaded.probabilities(run.predictions, CLASSES), atol=1e-5)
     assert not found.differing and found.corpus.ids == tuple(run.predictions["id"])
     # One clip by hand: with nothing deleted its probability is its own, with nothing there that of a still face.
@@ -335,7 +335,7 @@ def test_a_missing_fold_is_named_and_the_others_are_explained(copy):
     run = load_run(folder)
     assert run.missing == ("smic_s03",)
     with jax.numpy_dtype_promotion("standard"):
-        found = evidence.collect(run, run.corpus(prepared), quiet=True)
+        found = attributions.collect(run, run.corpus(prepared), quiet=True)
         report.write(run, prepared, quiet=True)
     assert "smic_s03" not in found.corpus.subjects and len(found.corpus.ids) == 28
     text = (folder / "report" / "index.html").read_text()

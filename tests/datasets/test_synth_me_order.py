@@ -12,7 +12,7 @@ import pytest
 from stag_configs import synth_me_order
 from stag_datasets.synth_me import encode, labels, muscles, order, script, synth_me_dataset_builder, timing
 from stag_jax.face import alignment, regions, template
-from stag_jax.motion import flow, nodes
+from stag_jax.motion import nodes, optical_flow
 
 RECIPE = synth_me_dataset_builder.Builder.builder_configs["order"].recipe
 SIDE = 64  # pixels of the canonical face, half of what is the default
@@ -71,7 +71,9 @@ def _watch(specs: list[script.ClipSpec]) -> list[Seen]:
             weights = [timing.envelope(pulse, spec.frames)[apex] for pulse in spec.pulses]
             moved = sum(w * fields[p.unit, p.side] for w, p in zip(weights, spec.pulses, strict=True))
             moved = (moved * spec.peak / largest / 100)[None].astype(np.float32)
-            both.append(nodes.node_features(moved, flow.strain(moved), centres, PATCH, SPACING)[0, :, -nodes.POOLED :])
+            both.append(
+                nodes.node_features(moved, optical_flow.strain(moved), centres, PATCH, SPACING)[0, :, -nodes.POOLED :]
+            )
         clips.append(Seen(spec, points / largest, *both))
     return clips
 

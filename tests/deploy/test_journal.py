@@ -11,7 +11,7 @@ from stag_jax.deploy.journal import Journal, Position
 from stag_jax.deploy.notes import Notes, Tally
 from stag_jax.deploy.results import FaceResult, Gap, Interval, Result, Score
 from stag_jax.face.landmarks import Box
-from stag_jax.motion import live
+from stag_jax.motion import incremental
 from stag_jax.types import UserError
 
 CLASSES, UNITS = ("negative", "positive", "surprise"), (1, 4, 6, 12, 25)
@@ -104,7 +104,7 @@ def result(index, said):
 def test_memory_does_not_grow_with_the_recording(tmp_path, make_config):
     """Six minutes at 10 frames a second against one, with a score a frame: taken in, written, told of."""
     from stag_jax.deploy.results import Recogniser
-    from stag_jax.deploy.stream import Settings
+    from stag_jax.deploy.stream import StreamSettings
 
     recogniser = Recogniser("net", make_config(data={"classes": ("none", *CLASSES)}, graph={"units": UNITS}), None)
     peaks, made = [], [score(500.0 + index) for index in range(50)]
@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, make_config):
         folder = tmp_path / str(count)
         folder.mkdir()
         tracemalloc.start()
-        with Notes(recogniser, Settings(), "long", folder) as notes:
+        with Notes(recogniser, StreamSettings(), "long", folder) as notes:
             for index in range(count):
                 notes.add(result(index, made[index % 50]))
             assert len(notes.scores) <= 51 and len(notes.recent()) < 50
@@ -172,13 +172,13 @@ def test_only_known_records_are_made_and_nothing_is_executed(tmp_path):
 
 
 def test_progress_comes_back(tmp_path):
-    moment = live.Moment(0.1, np.ones((2, 3, 3, 5), np.float32), np.zeros(2))
+    moment = incremental.Moment(0.1, np.ones((2, 3, 3, 5), np.float32), np.zeros(2))
     tally = Tally(7, {"late": 2}, None, 3.5, {None: Gap(None, 0.0, 1.0, "x")}, Position(3, 9, (("<f4", 3), ("<f4", 5))))
-    progress = scan.Progress(tally)._replace(shown=(), state=scan.stream.State()._replace(time_ms=3.25))
+    progress = scan.Progress(tally)._replace(shown=(), state=scan.stream.StreamState()._replace(time_ms=3.25))
     progress = progress._replace(
         state=progress.state._replace(
-            watched=scan.watch.State()._replace(
-                following=((0, scan.watch.Following(live.State(None, np.eye(2, 3), (moment,)))),)
+            watched=scan.watch.WatchState()._replace(
+                following=((0, scan.watch.Following(incremental.MotionState(None, np.eye(2, 3), (moment,)))),)
             )
         )
     )

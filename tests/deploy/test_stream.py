@@ -11,7 +11,7 @@ from stag_configs import base
 from stag_datasets import corpus
 from stag_datasets.synth_me import long
 from stag_jax.config import from_config_dict, replace
-from stag_jax.deploy import live, record, scan, source, stream
+from stag_jax.deploy import realtime, record, scan, source, stream
 from stag_jax.deploy.results import Answer, Recogniser
 from stag_jax.protocol import spotting
 from stag_jax.types import UserError
@@ -53,7 +53,7 @@ def video(recording, tmp_path_factory):
 
 
 def watch(recogniser, items, **settings):
-    step, state = stream.make_step(recogniser, stream.Settings(**settings)), stream.State()
+    step, state = stream.make_step(recogniser, stream.StreamSettings(**settings)), stream.StreamState()
     results = []
     for pixels, time in items:
         state, result = step(state, pixels, time)
@@ -73,7 +73,7 @@ def test_windows_come_by_the_clock(recogniser, recording):
 
 
 def test_the_step_is_pure(recogniser, recording):
-    step, state = stream.make_step(recogniser, stream.Settings()), stream.State()
+    step, state = stream.make_step(recogniser, stream.StreamSettings()), stream.StreamState()
     for f, frame in enumerate(recording[0][:60]):
         state, _ = step(state, frame, 10.0 * f)
     one, other = (step(state, recording[0][60], 600.0) for _ in range(2))
@@ -120,13 +120,13 @@ def test_memory_is_bounded(recogniser, recording):
 @pytest.mark.parametrize("change", [{"hop_ms": -1.0}, {"faces": 0}, {"threshold": 0.0}])
 def test_settings_out_of_range_are_named(recogniser, change):
     with pytest.raises(UserError, match=f"--{next(iter(change))} must"):
-        stream.make_step(recogniser, dataclasses.replace(stream.Settings(), **change))
+        stream.make_step(recogniser, dataclasses.replace(stream.StreamSettings(), **change))
 
 
 def test_flow_images_have_no_video(recogniser):
     other = recogniser._replace(config=replace(recogniser.config, {"graph.kind": "grid"}))
     with pytest.raises(UserError, match="constant is for flow images"):
-        stream.make_step(other, stream.Settings())
+        stream.make_step(other, stream.StreamSettings())
 
 
 def test_results_are_those_of_the_step(recogniser, recording):
@@ -134,7 +134,7 @@ def test_results_are_those_of_the_step(recogniser, recording):
     frames = [source.Frame(pixels, 10.0 * f, "") for f, pixels in enumerate(recording[0][:90])]
     frames[7] = source.Frame(None, 70.0, "damaged")
     frames[41] = frames[41]._replace(time_ms=230.0)
-    settings = stream.Settings(hop_ms=70.0)
+    settings = stream.StreamSettings(hop_ms=70.0)
     told = list(stream.results(recogniser, settings, iter(frames)))
     assert [frame for frame, _ in told] == frames
     assert [result.dropped for _, result in told if result.dropped] == ["damaged", stream.BACKWARDS]
@@ -160,7 +160,7 @@ def test_what_the_source_raises_comes_through(recogniser, recording):
         raise UserError("the disk is gone")
 
     with pytest.raises(UserError, match="the disk is gone"):
-        list(stream.results(recogniser, stream.Settings(), torn()))
+        list(stream.results(recogniser, stream.StreamSettings(), torn()))
 
 
 def test_a_network_that_spots_says_how_likely_an_expression_is():
@@ -172,7 +172,7 @@ def test_a_network_that_spots_says_how_likely_an_expression_is():
 
 
 def test_a_file_is_written_whole(recogniser, recording, video, tmp_path):
-    outcome = scan.file(recogniser, stream.Settings(), source.open_path(video), tmp_path, "person", film=True)
+    outcome = scan.file(recogniser, stream.StreamSettings(), source.open_path(video), tmp_path, "person", film=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "person.csv", "person.json", "person.mp4", "person.png", "person_scores.csv",
     ]  # fmt: skip
@@ -187,7 +187,7 @@ def test_a_file_is_written_whole(recogniser, recording, video, tmp_path):
 def test_nothing_is_half_written(recogniser, video, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="file"):
-        scan.file(recogniser, stream.Settings(), source.open_path(video), tmp_path / "file", "person", film=False)
+        scan.file(recogniser, stream.StreamSettings(), source.open_path(video), tmp_path / "file", "person", film=False)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -201,12 +201,12 @@ def test_in_real_time_every_frame_is_accounted_for(recogniser, recording, fps):
     frames = recording[0]
     items = [(frames[f % COUNT], 1000.0 * f / fps) for f in range(fps)]
     results = []
-    step = stream.make_step(recogniser, stream.Settings(hop_ms=100.0))
-    step(stream.State(), frames[0], 0.0)  # the first use of the detector takes seconds
-    report = live.run(step, stream.State(), live.paced(items), capacity=3, on_result=results.append)
+    step = stream.make_step(recogniser, stream.StreamSettings(hop_ms=100.0))
+    step(stream.StreamState(), frames[0], 0.0)  # the first use of the detector takes seconds
+    report = realtime.run(step, stream.StreamState(), realtime.paced(items), capacity=3, on_result=results.append)
     assert [result.time_ms for result in results] == [time for _, time in items]
     assert report.taken == fps == report.analysed + report.dropped
-    assert sum(result.dropped == live.LATE for result in results) == report.dropped
+    assert sum(result.dropped == realtime.LATE for result in results) == report.dropped
     assert report.latency.max <= 1.05 * (3 + 1) * report.step.max + 50
 
 

@@ -29,7 +29,7 @@ def test_windows_with_an_expression_score_higher(recogniser):
     inside, outside = [], []
     for subject in range(recipe.subjects):
         made = long.recording(recipe, subject)
-        step, state = stream.make_step(recogniser, stream.Settings()), stream.State()
+        step, state = stream.make_step(recogniser, stream.StreamSettings()), stream.StreamState()
         for f, frame in enumerate(made.frames):
             state, result = step(state, frame, 10.0 * f)
             for score in (face.score for face in result.faces if face.score):

@@ -25,7 +25,7 @@ from stag_jax.types import UserError
 ROOT = Path(__file__).parents[2]
 COUNT, AWAY = 131, range(4, 10)  # frames of the film, and those without a face
 EVERY = 37
-SETTINGS = stream.Settings(hop_ms=70.0)
+SETTINGS = stream.StreamSettings(hop_ms=70.0)
 
 
 class Killed(BaseException):
@@ -168,7 +168,7 @@ def test_a_film_is_what_is_drawn(whole):
 
 
 OTHERS = {
-    "settings": {"settings": stream.Settings(hop_ms=50.0)},
+    "settings": {"settings": stream.StreamSettings(hop_ms=50.0)},
     "settings, film": {"film": False},
     "network": {"digest": "b2"},
     "network, name": {"name": "other"},

@@ -137,7 +137,7 @@ def test_what_a_program_follows_is_made_as_well():
 
 
 def test_bytes_of_a_flow_are_counted_by_hand():
-    settings = tvl1.Settings(coarsest=4, warps=2, iterations=3)
+    settings = tvl1.TVL1Settings(coarsest=4, warps=2, iterations=3)
     # 10 x 8 and 5 x 4 pixels; 3 x 2 is too small. An iteration touches 17 numbers a pixel, a warp 11 besides.
     assert flow_rates.bytes_moved(10, 8, settings) == 4 * (80 + 20) * 2 * (3 * 17 + 11)
 
@@ -282,7 +282,7 @@ IMPORTS = f"""
 import importlib
 for name in {PARTS!r}:
     importlib.import_module("stag_experiments.benchmarks.accelerator." + name)
-from stag_jax.motion import flow
+from stag_jax.motion import optical_flow
 from stag_datasets.synth_me import order
 """
 

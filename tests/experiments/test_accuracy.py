@@ -225,8 +225,8 @@ def test_scikit_learn_is_asked_for_by_name(monkeypatch):
 def test_rows_as_cells_and_as_numbers(tmp_path):
     far = compare.Difference(-0.0123, -0.1, 0.05, 0.75)
     rows = [
-        comparison.Row("stag, x", "all", 24, 3, 0.8123, 0.7, 0.9, 0.8256, None),
-        comparison.Row("svm", "smic", 12, 1, 0.8246, 0.71, 0.91, None, far),
+        comparison.ComparedRow("stag, x", "all", 24, 3, 0.8123, 0.7, 0.9, 0.8256, None),
+        comparison.ComparedRow("svm", "smic", 12, 1, 0.8246, 0.71, 0.91, None, far),
     ]
     assert comparison.cells(rows[0]) == ("stag, x", "24", "3", "0.812 [0.700, 0.900]", "0.826", "")
     expected = ("svm", "12 of smic", "1", "0.825 [0.710, 0.910]", "", "-0.012 [-0.100, +0.050], p = 0.7500")

@@ -20,7 +20,7 @@ from stag_experiments import flow_files
 from stag_jax import files, media
 from stag_jax.config import from_config_dict, replace
 from stag_jax.motion import fields, observe
-from stag_jax.motion import flow as flows
+from stag_jax.motion import optical_flow as flows
 from stag_jax.types import UserError
 from tests import films
 

@@ -136,7 +136,7 @@ def test_torch_has_one_thread_and_then_all():
 
 
 def test_numbers_are_printed_short():
-    table = members_speed.Table("t", ("a",) * 5, [(12345.678, 0.012345, 7, None, "word")])
+    table = members_speed.SpeedTable("t", ("a",) * 5, [(12345.678, 0.012345, 7, None, "word")])
     assert members_speed.text(table) == [["12346", "0.0123", "7", "", "word"]]
 
 

@@ -22,7 +22,7 @@ def people(rng, count):
 
         def find(threshold, index=index, onsets=onsets, sizes=sizes, truth=truth):
             found = [spotting.Span(t, t + 300.0, "positive") for t in onsets[sizes >= threshold]]
-            return spotting.Recording(f"s{index}", truth, found)
+            return spotting.SpottedRecording(f"s{index}", truth, found)
 
         made.append(find)
     return made

@@ -6,7 +6,7 @@ import pytest
 from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import FaceConfig, from_config_dict
-from stag_jax.face import crowd, evidence, tracking
+from stag_jax.face import crowd, face_checks, tracking
 from stag_jax.face.crowd import Crowd
 
 CONFIG = from_config_dict(base.get_config()["face"], FaceConfig)
@@ -81,7 +81,7 @@ def test_one_alone_is_followed_as_in_a_clip(people):
     scenes = [{0: (LEFT[0] + 2 * f, LEFT[1])} for f in range(23)] + [{}] * 5 + [{0: RIGHT}] * 19
     _, results = follow(people, scenes, most=1)
     assert {len(result) for result in results} == {1}
-    state = tracking.State()
+    state = tracking.TrackingState()
     for f, (where, (one,)) in enumerate(zip(scenes, results, strict=True)):
         state, seen = tracking.step(state, compose(people, where, f), CONFIG)
         for ours, theirs in zip(one.seen, seen, strict=True):
@@ -107,7 +107,7 @@ def test_another_person_in_the_same_place_has_another_number(people):
 def test_one_who_looks_much_like_another_is_a_break_at_least(people, most):
     """Half one person and half another: too alike to tell from the first with a new expression."""
     mixed = np.rint(0.5 * people[0] + 0.5 * people[1]).astype(np.uint8)
-    views = [tracking.step(tracking.State(), film[0], CONFIG)[0].face.view for film in (people[0], mixed)]
+    views = [tracking.step(tracking.TrackingState(), film[0], CONFIG)[0].face.view for film in (people[0], mixed)]
     assert crowd.DOUBT < crowd._mean(*views) < crowd.ABRUPT
     _, results = follow([people[0], mixed], [{0: LEFT}] * 7 + [{1: LEFT}] * 7, most)
     assert [f for f, (one,) in enumerate(results) if one.broken] == [0, 7]
@@ -184,7 +184,7 @@ def test_one_who_leaves_for_good_is_forgotten(people):
     state, results = follow(people, scenes[: 3 + gone], most=2, step_ms=200.0)
     left = next(track for track, who in whose(results[0], scenes[0]).items() if who == 0)
     assert len(state.tracks) == 1 and all(one.track != left for one in results[-1])
-    assert results[3][left].seen.refused == evidence.NOTHING
+    assert results[3][left].seen.refused == face_checks.NOTHING
     _, later = follow(people, scenes[3 + gone :], most=2, state=state, start=200.0 * (3 + gone), step_ms=200.0)
     assert {one.track for one in later[-1]} == {1 - left, 2}  # no number is given twice
 
@@ -207,7 +207,7 @@ def test_grey_and_tiny_frames_show_nobody(people, size, most):
     state, _ = crowd.step(Crowd(), compose(people, {0: LEFT}, 0), 0.0, CONFIG, most)
     for before in (Crowd(), state):
         after, result = crowd.step(before, np.full((*size, 3), 99, np.uint8), STEP, CONFIG, most)
-        assert [one.seen.refused for one in result] == [evidence.NOTHING] * (most == 1)
+        assert [one.seen.refused for one in result] == [face_checks.NOTHING] * (most == 1)
         _, (again,) = crowd.step(after, compose(people, {0: LEFT}, 1), 2 * STEP + crowd.SEEK, CONFIG, most)
         assert again.broken and not again.seen.refused
         if before is state:

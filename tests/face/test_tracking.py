@@ -5,7 +5,7 @@ import pytest
 
 from stag_configs import base
 from stag_jax.config import FaceConfig, from_config_dict
-from stag_jax.face import evidence, landmarks, pose, template, tracking
+from stag_jax.face import face_checks, landmarks, pose, template, tracking
 from stag_jax.face.tracking import Track
 from stag_jax.types import UserError
 
@@ -52,7 +52,7 @@ def scripted(monkeypatch):
             yield seen
 
     def look(frame, place, predictor, times=1):
-        centre = evidence.centre(place)
+        centre = face_checks.centre(place)
         near = [face for face in world[int(frame[0, 0, 0])] if np.linalg.norm(face.at - centre) < EYES]
         face = near[0] if near else None
         points = face.points if face else (template.mean_face() * EYES + centre).astype(np.float32)
@@ -61,18 +61,18 @@ def scripted(monkeypatch):
         if state in (COVERED, WILD):
             view[3:] = np.roll(view[3:], 7, axis=1)
         pixel = np.full((1, 1), state, np.uint8)
-        return evidence.Look(pixel, pixel, points, points, evidence.place_of(points), view.astype(np.float32))
+        return face_checks.Look(pixel, pixel, points, points, face_checks.place_of(points), view.astype(np.float32))
 
     def examine(seen, predictor):
         state = int(seen.crop[0, 0])
         spread = np.full(4, 0.1 if state == NOBODY else 0.004)
         spread[3] += 0.03 * (state == COVERED)
         spread += 0.02 * (state == WILD)
-        return evidence.Exam({NOBODY: -1.0, COVERED: 1.0, WILD: 1.0}.get(state, 2.0), spread)
+        return face_checks.Exam({NOBODY: -1.0, COVERED: 1.0, WILD: 1.0}.get(state, 2.0), spread)
 
     monkeypatch.setattr(landmarks, "search", search)
-    monkeypatch.setattr(evidence, "look", look)
-    monkeypatch.setattr(evidence, "examine", examine)
+    monkeypatch.setattr(face_checks, "look", look)
+    monkeypatch.setattr(face_checks, "examine", examine)
 
     def run(films):
         world[:], searches[:] = films, []
@@ -218,7 +218,7 @@ def test_several_faces_are_reported_once(scripted, caplog):
 def test_a_step_is_a_function(scripted):
     scripted([[Face()]] * 3)  # sets the scene
     frame = np.zeros((*SIZE, 3), np.uint8)
-    state, first = tracking.step(tracking.State(), frame, CONFIG)
+    state, first = tracking.step(tracking.TrackingState(), frame, CONFIG)
     before = [np.copy(part) for part in (state.points, state.place, state.face.view)]
     once, twice = (tracking.step(state, frame, CONFIG) for _ in range(2))
     for one, two in zip((*once[0][1:], *once[1]), (*twice[0][1:], *twice[1]), strict=True):

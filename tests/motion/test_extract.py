@@ -7,7 +7,7 @@ import pytest
 from stag_configs import base
 from stag_jax.config import from_config_dict
 from stag_jax.face import landmarks, regions, template, tracking
-from stag_jax.motion import extract, nodes
+from stag_jax.motion import extract, nodes, observe
 from stag_jax.types import Clip, FlowClip, UserError
 
 CONFIG = from_config_dict(base.get_config())
@@ -85,6 +85,24 @@ def test_a_moving_head_gives_the_same_features(known_face):
     assert np.abs(moving.frame_index - still.frame_index).max() <= 2
     peaks = [c.nodes[list(c.frame_index).index(11)] for c in (still, moving)]
     assert np.abs(peaks[0] - peaks[1])[:, 64:66].max() < 0.25  # the head moved by two pixels until then
+
+
+def test_missing_frames_change_the_features_by_what_interpolation_does(known_face, monkeypatch):
+    """The same moments of a clip with and without a gap beside them; the gap used to be averaged across by index."""
+    whole = clip(frames(smile()))
+    there = np.delete(np.arange(23), [6, 7, 8, 13, 15])
+    gapped = whole._replace(frames=whole.frames[there], numbers=there)
+    keep = np.array([9, 10, 11, 12, 14, 16])
+    full, cut = (
+        extract.from_frames(one, observe.observe(one, CONFIG, keep=np.searchsorted(at, keep)), CONFIG)
+        for one, at in ((whole, np.arange(23)), (gapped, there))
+    )
+    np.testing.assert_array_equal(cut.times_ms, full.times_ms)
+    error = np.abs(cut.nodes - full.nodes)[..., :-6].max()  # samples, pixels
+    assert error < 0.12
+    monkeypatch.setattr(observe.times, "frame_times", lambda count, fps, numbers: np.arange(count) * (1000 / fps))
+    wrong = extract.from_frames(gapped, observe.observe(gapped, CONFIG, keep=np.searchsorted(there, keep)), CONFIG)
+    assert np.abs(wrong.nodes - full.nodes)[..., :-6].max() > 2 * error
 
 
 def test_a_short_clip_is_padded_and_masked(known_face):

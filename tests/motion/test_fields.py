@@ -10,7 +10,7 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import alignment, regions, template, tracking
-from stag_jax.motion import fields, flow, observe, stabilise
+from stag_jax.motion import fields, observe, optical_flow, stabilise
 from stag_jax.types import Clip, UserError
 
 CONFIG = from_config_dict(base.get_config())
@@ -31,7 +31,7 @@ def test_they_are_the_flow_that_features_are_made_of(clip, changes):
     assert found.index.tolist() == list(range(1, len(clip.frames)))
     place = np.searchsorted(found.index, seen.index)
     np.testing.assert_allclose(found.flow[place], seen.flow, atol=1e-6)
-    np.testing.assert_allclose(found.strain[place], flow.strain(seen.flow), atol=1e-6)
+    np.testing.assert_allclose(found.strain[place], optical_flow.strain(seen.flow), atol=1e-6)
     np.testing.assert_array_equal(found.magnitude, seen.magnitude[1:])
     np.testing.assert_array_equal(found.head, seen.head[1:])
     np.testing.assert_array_equal(found.reference, seen.reference)
@@ -46,7 +46,7 @@ def test_without_averaging_a_field_is_that_of_its_own_frame(clip):
     back = alignment.compose(alignment.inverse(plain.head[place]), plain.transform)
     face = alignment.warp(clip.frames[plain.index[place]], back, 128)
     seen = observe.observe(clip, CONFIG)
-    measured = flow.flow(plain.reference, face, "tvl1")
+    measured = optical_flow.flow(plain.reference, face, "tvl1")
     expected = stabilise.remove_head_motion(measured[None], seen.rigid, "similarity")[0]
     np.testing.assert_allclose(plain.flow[place], expected, atol=1e-6)
     averaged = fields.aligned(clip, CONFIG).flow[place]
@@ -80,11 +80,11 @@ def test_crops_are_taken_as_they_are(clip):
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in crops.frames])
     config = replace(CONFIG, {"motion.flow": "farneback"})
     found = fields.unaligned(crops, config)
-    np.testing.assert_array_equal(found.flow, flow.flows(grey[:1], grey[1:], "farneback"))
+    np.testing.assert_array_equal(found.flow, optical_flow.flows(grey[:1], grey[1:], "farneback"))
     assert found.index.tolist() == [1, 2, 3, 4, 5] and not found.since.any()
     np.testing.assert_array_equal(found.transform, np.eye(2, 3))
     found = fields.unaligned(crops, replace(config, {"motion.reference": "previous"}))
-    np.testing.assert_array_equal(found.flow, flow.flows(grey[:-1], grey[1:], "farneback"))
+    np.testing.assert_array_equal(found.flow, optical_flow.flows(grey[:-1], grey[1:], "farneback"))
     assert found.since.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -93,7 +93,7 @@ def test_crops_are_taken_as_they_are(clip):
 def test_an_image_loses_half_a_level(size, crop):
     rng = np.random.default_rng(size)
     motion = cv2.GaussianBlur(rng.normal(size=(128, 128, 2)).astype(np.float32), (0, 0), 4) * np.float32((9, 2))
-    strain = flow.strain(motion)
+    strain = optical_flow.strain(motion)
     picture, limits = fields.encode(motion, strain, size, crop)
     assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
     assert picture.min(axis=(0, 1)).tolist() == [0, 0, 0] and picture.max(axis=(0, 1)).tolist() == [255, 255, 255]

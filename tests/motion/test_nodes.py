@@ -7,7 +7,7 @@ from stag_configs import base
 from stag_jax.config import from_config_dict
 from stag_jax.face import regions, template
 from stag_jax.motion import extract, nodes
-from stag_jax.motion import flow as flows
+from stag_jax.motion import optical_flow as flows
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import FlowClip, UserError
 

@@ -29,6 +29,9 @@ GOOD = ClipReport(
     annotated_onset=0,
     annotated_apex=18,
     annotated_offset=40,
+    annotated_onset_ms=0.0,
+    annotated_apex_ms=90.0,
+    annotated_offset_ms=200.0,
 )
 
 

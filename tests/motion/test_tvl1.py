@@ -8,7 +8,7 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict
 from stag_jax.face import alignment
-from stag_jax.motion import flow, tvl1
+from stag_jax.motion import optical_flow, tvl1
 
 SHAPE = (29, 37)  # one scale only, which compiles fastest
 HEIGHT, WIDTH = SHAPE
@@ -70,7 +70,7 @@ minimise = jax.jit(tvl1.minimise, static_argnames="settings")
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_the_inner_iteration_is_the_one_written_down(iterations):
     f, height, width = 2, 5, 7
-    settings = tvl1.Settings(step=0.2, huber=0.05, iterations=iterations)
+    settings = tvl1.TVL1Settings(step=0.2, huber=0.05, iterations=iterations)
     rng = np.random.default_rng(1)
     w = rng.normal(size=(f, height, width, 2))
     p = rng.normal(size=(f, height, width, 2, 2))
@@ -98,7 +98,7 @@ def energy(w, j, b, huber):
 
 
 def test_the_inner_iteration_ends_at_the_minimum():
-    settings = tvl1.Settings(huber=0.05, iterations=3000)
+    settings = tvl1.TVL1Settings(huber=0.05, iterations=3000)
     j, b, _, _, data = quadratic(1, 7, 11, settings.step, seed=2)
     zero = np.zeros((2, 1, 7, 11), np.float32)
     found = np.moveaxis(np.asarray(minimise(zero, (zero, zero), data, settings=settings)[0], float)[:, 0], 0, -1)
@@ -221,7 +221,7 @@ def test_on_faces_it_errs_least(faces):
     assert errors(0 * truth, faces).min() > 0.2
     error = errors(tvl1.flows(prev, next), faces)
     assert error.max() < 0.13
-    assert error.mean() < errors(flow.flows(prev, next, "dis"), faces).mean()
+    assert error.mean() < errors(optical_flow.flows(prev, next, "dis"), faces).mean()
 
 
 def test_on_faces_it_errs_less_than_scikit_image(faces):

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from stag_jax.protocol import spotting
-from stag_jax.protocol.spotting import Recording, Span
+from stag_jax.protocol.spotting import Span, SpottedRecording
 from stag_jax.types import UserError
 
 CLASSES = ("negative", "positive", "surprise")
@@ -24,7 +24,7 @@ def draw(seed, recordings=13, subjects=5, hard=0.3):
                 found.append(Span(float(onset), float(offset), emotion))
         for onset in rng.uniform(0, 9000, rng.integers(0, 3)):
             found.append(Span(float(onset), float(onset + rng.uniform(100, 500)), str(rng.choice(CLASSES))))
-        made.append(Recording(f"s{r % subjects:02d}", truth, [found[k] for k in rng.permutation(len(found))]))
+        made.append(SpottedRecording(f"s{r % subjects:02d}", truth, [found[k] for k in rng.permutation(len(found))]))
     return made
 
 
@@ -126,7 +126,7 @@ def test_spotting_is_pooled_over_recordings(seed):
 
 def test_a_second_detection_of_the_same_expression_is_false():
     truth = [Span(0, 10, "positive")]
-    once, twice = (Recording("s1", truth, [Span(0, 9, "positive")] * times) for times in (1, 2))
+    once, twice = (SpottedRecording("s1", truth, [Span(0, 9, "positive")] * times) for times in (1, 2))
     assert spotting.spotting([once]) == (1, 0, 0, 1.0, 1.0, 1.0)
     assert spotting.spotting([twice]) == (1, 1, 0, 0.5, 1.0, pytest.approx(2 / 3))
 
@@ -134,14 +134,14 @@ def test_a_second_detection_of_the_same_expression_is_false():
 def test_nothing_found_and_nothing_there():
     span = Span(0, 10, "positive")
     for truth, found, counts in (([span], [], (0, 0, 1)), ([], [span], (0, 1, 0)), ([], [], (0, 0, 0))):
-        recordings = [Recording("s1", truth, found)]
+        recordings = [SpottedRecording("s1", truth, found)]
         assert spotting.spotting(recordings) == (*counts, 0.0, 0.0, 0.0)
         assert set(spotting.scores(recordings, CLASSES).values()) == {0.0}
         assert spotting.analysis(recordings, CLASSES)[:4] == (0.0,) * 4
     assert spotting.spotting([]) == (0, 0, 0, 0.0, 0.0, 0.0)
     # What is not there is not found in a silent recording, which changes nothing.
-    full = Recording("s1", [span], [span])
-    assert spotting.spotting([full, Recording("s2", [], [])]) == spotting.spotting([full])
+    full = SpottedRecording("s1", [span], [span])
+    assert spotting.spotting([full, SpottedRecording("s2", [], [])]) == spotting.spotting([full])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -166,22 +166,23 @@ def test_recognition_is_scored_on_what_was_spotted(seed):
 def test_a_class_that_was_missed_counts_and_one_that_is_not_there_does_not():
     truth = [Span(0, 10, "positive"), Span(20, 30, "negative"), Span(40, 50, "negative")]
     found = [Span(0, 10, "positive"), Span(20, 30, "negative")]
-    whole = spotting.analysis([Recording("s1", truth, found)], CLASSES)
+    whole = spotting.analysis([SpottedRecording("s1", truth, found)], CLASSES)
     assert whole[:4] == (1.0, 1.0, 1.0, 1.0)  # of two classes; nobody was surprised
-    missed = spotting.analysis([Recording("s1", truth, found[:1])], CLASSES)
+    missed = spotting.analysis([SpottedRecording("s1", truth, found[:1])], CLASSES)
     assert missed[:4] == (0.5, 0.5, 0.5, 1.0)
-    recordings = [Recording("s1", truth, [found[0], Span(20, 30, "surprise")])]
+    recordings = [SpottedRecording("s1", truth, [found[0], Span(20, 30, "surprise")])]
     assert spotting.analysis(recordings, CLASSES)[:4] == (0.5, 0.5, 0.5, 0.5)
     assert spotting.strs(recordings, CLASSES) == pytest.approx(2 * 2 / (3 + 2) * 0.5)
 
 
 def test_perfect_is_one_and_the_unit_of_time_is_of_no_matter():
-    truth = [Recording(each.subject, each.truth, each.truth) for each in draw(0)]
+    truth = [SpottedRecording(each.subject, each.truth, each.truth) for each in draw(0)]
     assert set(spotting.scores(truth, CLASSES).values()) == {1.0}
     assert set(map(tuple, spotting.intervals(truth, CLASSES, resamples=23).values())) == {(1.0, 1.0)}
     in_ms = draw(1)
     in_seconds = [
-        Recording(who, *([Span(a / 1000, b / 1000, e) for a, b, e in spans] for spans in rest)) for who, *rest in in_ms
+        SpottedRecording(who, *([Span(a / 1000, b / 1000, e) for a, b, e in spans] for spans in rest))
+        for who, *rest in in_ms
     ]
     assert spotting.scores(in_seconds, CLASSES) == spotting.scores(in_ms, CLASSES)
 
@@ -190,8 +191,8 @@ def test_an_unknown_emotion_is_named():
     span, odd = Span(0, 10, "positive"), Span(0, 10, "sleepy")
     for truth, found in ((odd, span), (span, odd)):
         with pytest.raises(UserError, match="s07: 'sleepy' is none of the classes negative, positive, surprise"):
-            spotting.strs([Recording("s07", [truth], [found])], CLASSES)
-    recording = Recording("s07", [span], [Span(50, 60, "sleepy"), span])
+            spotting.strs([SpottedRecording("s07", [truth], [found])], CLASSES)
+    recording = SpottedRecording("s07", [span], [Span(50, 60, "sleepy"), span])
     assert spotting.analysis([recording], CLASSES).accuracy == 1  # false ones are not recognised as anything
 
 

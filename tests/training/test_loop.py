@@ -13,7 +13,7 @@ from sklearn import metrics as sklearn_metrics
 
 from stag_datasets import corpus
 from stag_jax import config as config_lib
-from stag_jax.analysis import evidence, load_run
+from stag_jax.analysis import attributions, load_run
 from stag_jax.corpora import dataset, features
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
@@ -276,7 +276,7 @@ def test_clips_that_are_only_trained_on_are_not_scored(prepared, tmp_path):
     tested = {row["dataset"]: row["tested_in"] for row in rows(tmp_path / "run", "splits.csv")}
     assert tested == {"casme2": "", "smic": "smic"}
     run = load_run(tmp_path / "run")
-    found = evidence.collect(run, run.corpus(folder), quiet=True)
+    found = attributions.collect(run, run.corpus(folder), quiet=True)
     assert len(found.corpus.ids) == len(found.probability) == 21 and not found.differing
 
 
@@ -351,7 +351,7 @@ def test_each_corpus_is_left_out_in_turn(crossed):
         mean, trained = rest.mean(axis=(0, 1, 2)), run.weights(name)
         symmetric = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2
         np.testing.assert_allclose(trained.statistics.mean, [symmetric] * 2, atol=1e-5)
-    found = evidence.collect(load_run(folder), clips, quiet=True)
+    found = attributions.collect(load_run(folder), clips, quiet=True)
     assert not found.differing  # the checkpoints bear the predictions out
     confusion = metrics.confusion_matrix(clips.batch.label, found.probability.argmax(axis=1), 3)
     assert confusion.tolist() == result["confusion"]

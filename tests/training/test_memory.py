@@ -63,7 +63,7 @@ def device(free, platform="gpu", in_use=0):
     return mock.Mock(spec=jax.Device, platform=platform, memory_stats=lambda: stats)
 
 
-NEED = memory.Need(state=1000, activations=2000)  # 3 * 1000 + 1.5 * 2000 = 6000 bytes in all
+NEED = memory.MemoryNeed(state=1000, activations=2000)  # 3 * 1000 + 1.5 * 2000 = 6000 bytes in all
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_the_plan_follows_the_memory(free, fixed, wanted, asked, expected, reaso
 
 
 def test_a_cpu_takes_few_at_once(monkeypatch):
-    third = memory.Need(state=10, activations=int(memory.CPU_CHUNK_BYTES / 3))
+    third = memory.MemoryNeed(state=10, activations=int(memory.CPU_CHUNK_BYTES / 3))
     for required, wanted, expected in ((third, 7, 3), (third, 2, 2), (NEED, 7, 7)):
         assert memory.plan(required, 0, device(10**12, "cpu"), wanted, 1).members == expected
-    large = memory.Need(state=10, activations=int(2 * memory.CPU_CHUNK_BYTES))
+    large = memory.MemoryNeed(state=10, activations=int(2 * memory.CPU_CHUNK_BYTES))
     assert memory.plan(large, 0, device(10**12, "cpu"), 7, 1).members == 1
     assert memory.plan(large, 0, device(10**12), 7, 1).members == 7
     # Without figures of its own a device shares what the host has left.

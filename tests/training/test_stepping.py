@@ -1,5 +1,6 @@
 """A run that is disturbed: too little memory, a notice to leave, other devices, torn states. It ends in the same."""
 
+import copy
 import csv
 import functools
 import json
@@ -15,7 +16,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from stag_datasets import corpus
-from stag_jax.training import checkpoint, loop, memory, preemption, stepping
+from stag_jax.training import checkpoint, loop, memory, preemption, stepping, workdir
 from stag_jax.types import Preempted, UserError
 from tests import makers
 
@@ -55,7 +56,7 @@ def lay_out(built, patch, devices, at_once, fails=lambda per_device: None):
         shown.train = train
         return shown
 
-    planned = memory.Fit(at_once, memory.Need(10**6, 10**6), "the test says so")
+    planned = memory.Fit(at_once, memory.MemoryNeed(10**6, 10**6), "the test says so")
     patch.setattr(stepping.members, "plan", lambda *_: planned)
     patch.setattr(stepping, "Members", build)
 
@@ -274,7 +275,7 @@ def test_kept_programs_are_used_again_and_torn_ones_do_no_harm(hits, tmp_path):
         # A new function each time, so that only the folder can know its program.
         return jax.jit(lambda x: jnp.sin(x) * 1234.5)(jnp.arange(7.0))
 
-    stepping.keep_programs(tmp_path)
+    workdir.keep_programs(tmp_path)
     expected = compute()
     kept = [path for path in (tmp_path / "cache").iterdir() if path.name.endswith("-cache")]
     assert kept

@@ -13,9 +13,9 @@ from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import load_run
 from stag_jax.corpora import dataset
-from stag_jax.deploy import predict
+from stag_jax.deploy import recognition
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import history, loop, outcome, sweep, teacher, workdir
+from stag_jax.training import history, loop, outcome, teacher, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
@@ -180,19 +180,19 @@ def test_trials_with_and_without_a_share_are_one_program(study, tmp_path):
         for name, weight in (("alone", 0.0), ("half", 0.5))
     }
     changed = {name: {"distil.weight": config.distil.weight} for name, config in trials.items()}
-    plan = sweep.Plan(settings, trials, changed, inner_folds=0, select="uf1", export_all=False)
-    (group,) = sweep.make_groups(plan)
-    result = sweep.run_group(group, plan, tmp_path, study[1])
+    plan = trials.Plan(settings, trials, changed, inner_folds=0, select="uf1", export_all=False)
+    (group,) = trials.make_groups(plan)
+    result = trials.run_group(group, plan, tmp_path, study[1])
     for index, name in enumerate(trials):
         loop.run(trials[name], tmp_path / name, study[1])
         clips = dataset.load(study[1], settings)
         own = workdir.read_by_seed(tmp_path / name, clips, settings.data.classes)
         np.testing.assert_allclose(result.probability[index], own, atol=2e-5)
     with pytest.raises(UserError, match="trial alone has a teacher, whose networks have seen the subjects of inner"):
-        sweep.check(tmp_path / "nested", plan._replace(inner_folds=2))
+        trials.check(tmp_path / "nested", plan._replace(inner_folds=2))
     everybody = {"x": config_lib.replace(settings, {"protocol.split": "all"})}
     with pytest.raises(UserError, match=r"trial x has config\.protocol\.split='all', which tests nothing"):
-        sweep.check(tmp_path / "all", plan._replace(trials=everybody))
+        trials.check(tmp_path / "all", plan._replace(trials=everybody))
 
 
 def test_a_run_that_tests_nobody(study, tmp_path):
@@ -213,7 +213,7 @@ def test_a_run_that_tests_nobody(study, tmp_path):
     assert run.names == ["all"]
     clips = dataset.load(folder, config)
     expected, _ = run.ask("all", clips.batch)
-    answer = predict.from_run(place).forward(clips.batch)
+    answer = recognition.from_run(place).forward(clips.batch)
     np.testing.assert_allclose(answer.probability, expected, atol=1e-6)
     mean = clips.batch.nodes.mean(axis=(0, 1, 2))
     mean = (mean + clips.graph.feature_sign * mean[clips.graph.feature_mirror]) / 2

@@ -15,7 +15,7 @@ from stag_jax import config as config_lib
 from stag_jax.allowed import Between, Distinct, OddFrom, OneOf
 from stag_jax.config import from_config_dict
 from stag_jax.model import baselines
-from stag_jax.motion import flow
+from stag_jax.motion import optical_flow
 from stag_jax.training import validation
 from stag_jax.types import UserError
 
@@ -84,7 +84,7 @@ def test_every_config_file_is_valid(name):
 
 def test_names_that_are_allowed_are_those_that_exist():
     rules = {setting.key: setting.rule for setting in config_lib.settings()}
-    assert set(rules["motion.flow"].words) == {*flow.BACKENDS, flow.AUTO}
+    assert set(rules["motion.flow"].words) == {*optical_flow.BACKENDS, optical_flow.AUTO}
     assert set(rules["model.name"].words) == set(baselines.MODELS)
 
 

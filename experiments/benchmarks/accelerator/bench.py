@@ -79,7 +79,7 @@ class Bench:
         dotted = {key.replace("__", "."): value for key, value in changes.items()}
         return from_config_dict(base.settings({**KINDS[kind][2], **self.size.network, **dotted}))
 
-    def setting(self, kind: str, count: int) -> random_study.Setting:
+    def setting(self, kind: str, count: int) -> random_study.RandomStudy:
         """Return a study of `count` members on random clips."""
         clips, subjects, _ = KINDS[kind]
         return random_study.random_setting(self.config(kind), clips, count, subjects)

@@ -63,7 +63,7 @@ def _scores(bench: Bench, clips: Program, dtype: str) -> Job:
     return Job(dtype, "bfloat16", 25, measure, (train, clips, predict), 60)
 
 
-def order_setting(bench: Bench) -> random_study.Setting:
+def order_setting(bench: Bench) -> random_study.RandomStudy:
     """Render the order corpus at this size, measure its features, and lay out the folds of its people."""
     changes = {**synth_me_order.CHANGES, **bench.size.network}
     if bench.size.order_steps:
@@ -81,15 +81,15 @@ def order_setting(bench: Bench) -> random_study.Setting:
         label=np.array([clip.label for clip in clips], np.int32),
     )
     splits = loso([clip.subject for clip in clips])
-    return random_study.Setting(config, graph, batch, make_roster(splits, range(bench.size.order_seeds)))
+    return random_study.RandomStudy(config, graph, batch, make_roster(splits, range(bench.size.order_seeds)))
 
 
-def _with_type(setting: random_study.Setting, dtype: str) -> random_study.Setting:
+def _with_type(setting: random_study.RandomStudy, dtype: str) -> random_study.RandomStudy:
     model = dataclasses.replace(setting.config.model, dtype=dtype)
     return setting._replace(config=dataclasses.replace(setting.config, model=model))
 
 
-def _score(bench: Bench, setting: random_study.Setting, study: members.Members, seconds: float) -> Row:
+def _score(bench: Bench, setting: random_study.RandomStudy, study: members.Members, seconds: float) -> Row:
     """Train to the last step, or as far as the time goes, and score the clips that each fold held out."""
     wanted = setting.config.train.steps
     states, trained = study.train(study.init(), 1)  # not counted in the rate

@@ -9,7 +9,7 @@ from stag_experiments.benchmarks.accelerator import bench as bench_lib
 from stag_experiments.benchmarks.accelerator import rendered_clips
 from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Job, Rows
 from stag_experiments.benchmarks.accelerator.programs import Later, Program
-from stag_jax.motion import flow, tvl1
+from stag_jax.motion import optical_flow, tvl1
 
 FLOAT = 4  # bytes
 # Numbers a pixel that an iteration reads at least (the flow, its dual variables for two directions, and the data term's
@@ -62,7 +62,7 @@ def _rate(bench: Bench, side: int, count: int, wanted: str) -> Job:
     return Job(f"{side} px, {count} pairs", wanted, 6, measure, (program,))
 
 
-def bytes_moved(height: int, width: int, settings: tvl1.Settings = tvl1.DEFAULT) -> float:
+def bytes_moved(height: int, width: int, settings: tvl1.TVL1Settings = tvl1.DEFAULT) -> float:
     """Return the bytes that the flow of one pair reads and writes at least, were every array touched once a pass.
 
     Pyramid, filters and spline coefficients are left out: it is a lower bound.
@@ -88,7 +88,7 @@ def _errors(bench: Bench, side: int, count: int, wanted: str) -> Job:
             return
         first, second = (np.stack([getattr(pair, name) for pair in found]) for name in ("first", "second"))
         watch = bench_lib.Stopwatch()
-        dis = flow.flows(first, second, "dis")
+        dis = optical_flow.flows(first, second, "dis")
         dis_rate = len(found) / watch.seconds()
         fields = {"TV-L1": _in_blocks(estimate, first, second, count), "OpenCV DIS, one core": dis}
         truth, note = [pair.truth for pair in found], f"{len(found)} rendered pairs, true motion"

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 from stag_datasets.synth_me import order, render, script
 from stag_jax.config import Config, FaceConfig
 from stag_jax.face import alignment, regions
-from stag_jax.motion import flow, nodes, selection, stabilise
+from stag_jax.motion import nodes, optical_flow, selection, stabilise
 
 T = TypeVar("T")
 SHARE = 3  # one of so many cores renders; the others compile
@@ -105,14 +105,14 @@ def _features(rendered: render.Rendered, config: Config) -> tuple[np.ndarray, ..
     faces = np.stack([alignment.warp(frame, transform, face.size) for frame in rendered.frames])
     points = alignment.apply(transform, np.median(rendered.landmarks[: face.reference_frames], axis=0))
     centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
-    field = flow.flows(faces[:1], faces[1:], "dis")
+    field = optical_flow.flows(faces[:1], faces[1:], "dis")
     field = field - stabilise.head_flow(stabilise.head_motion(field, rigid, motion.stabilise), face.size, face.size)
     telling = centres[[name not in regions.BLINKING for name in regions.table()]]
     magnitude = selection.frame_magnitude(nodes.node_magnitude(field, telling, motion.patch, motion.spacing))
     chosen, mask = selection.select(magnitude, motion.frames, motion.selection)
     step = round(motion.average_ms * fps / 1000)
     averaged = np.stack([field[max(0, f - step) : f + step + 1].mean(axis=0) for f in chosen])
-    made = nodes.node_features(averaged, flow.strain(averaged), centres, motion.patch, motion.spacing)
+    made = nodes.node_features(averaged, optical_flow.strain(averaged), centres, motion.patch, motion.spacing)
     shown = mask.astype(np.float32)
     times_ms = ((chosen + 1) * 1000 / fps).astype(np.float32)
     return made * shown[:, None, None], times_ms, magnitude[chosen] * shown, mask

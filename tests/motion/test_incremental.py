@@ -7,7 +7,7 @@ from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import crowd
-from stag_jax.motion import extract, flow, live, nodes, observe
+from stag_jax.motion import extract, incremental, nodes, observe, optical_flow
 from stag_jax.types import Clip
 
 STEP_MS = 10.0
@@ -29,12 +29,12 @@ def rendered():
 
 def watch(frames, config, *, keep_ms=5000.0, times=None, refuse=(), broken=()):
     """The state after each frame."""
-    people, state, states = crowd.Crowd(), live.State(), []
+    people, state, states = crowd.Crowd(), incremental.MotionState(), []
     for f, frame in enumerate(frames):
         time = f * STEP_MS if times is None else times[f]
         people, (one,) = crowd.step(people, frame, time, config.face, 1)
         seen = one.seen._replace(refused="hidden") if f in refuse else one.seen
-        state, _ = live.step(state, frame, seen, time, config, broken=one.broken or f in broken, keep_ms=keep_ms)
+        state, _ = incremental.step(state, frame, seen, time, config, broken=one.broken or f in broken, keep_ms=keep_ms)
         states.append(state)
     return states
 
@@ -46,7 +46,7 @@ def watched(rendered, config):
 
 
 def test_magnitude_is_that_of_the_clip(rendered, watched, config):
-    found = live.window(watched[-1], 46 * STEP_MS, config)
+    found = incremental.window(watched[-1], 46 * STEP_MS, config)
     clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
     seen = observe.observe(clip, config)
     expected = seen.magnitude[1:]
@@ -58,12 +58,12 @@ def test_magnitude_is_that_of_the_clip(rendered, watched, config):
 
 
 def test_features_are_laid_out_as_those_of_a_clip(rendered, watched, config):
-    found = live.window(watched[-1], 46 * STEP_MS, config).clips
+    found = incremental.window(watched[-1], 46 * STEP_MS, config).clips
     clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
     first = found.times_ms[0] / STEP_MS
     seen = observe.observe(clip, config, keep=np.rint(first).astype(int))
     expected = nodes.node_features(
-        seen.flow, flow.strain(seen.flow), seen.centres, config.motion.patch, config.motion.spacing
+        seen.flow, optical_flow.strain(seen.flow), seen.centres, config.motion.patch, config.motion.spacing
     )
     assert found.nodes.shape == (1, *expected.shape)
     each = [np.corrcoef(found.nodes[0][..., d].ravel(), expected[..., d].ravel())[0, 1] for d in range(70)]
@@ -77,7 +77,7 @@ def test_a_few_regions_are_those_of_the_whole_face(rendered, watched, config):
     graph = nodes.graph(few.graph, few.motion)
     at = [nodes.graph(config.graph, config.motion).node_names.index(name) for name in graph.node_names]
     assert set(graph.node_names) == set(names)
-    whole, part = (live.window(watched[-1], 46 * STEP_MS, each) for each in (config, few))
+    whole, part = (incremental.window(watched[-1], 46 * STEP_MS, each) for each in (config, few))
     np.testing.assert_array_equal(part.clips.nodes, whole.clips.nodes[:, :, at])
     np.testing.assert_array_equal(part.magnitude, whole.magnitude)
     clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
@@ -91,18 +91,18 @@ def test_the_gradient_of_a_linear_flow_is_its_matrix(config):
     y, x = np.mgrid[:128, :128].astype(np.float32)
     flow = np.stack([0.03 * x - 0.05 * y, 0.01 * x + 0.02 * y], axis=-1)
     centres = np.array([(40.3, 50.9), (77.0, 61.5)])
-    found = live._sampled(flow, centres, config)
+    found = incremental._sampled(flow, centres, config)
     assert found.shape == (2, 4, 4, 5)
-    np.testing.assert_allclose(found[..., live.XX], 0.03, atol=1e-4)
-    np.testing.assert_allclose(found[..., live.YY], 0.02, atol=1e-4)
-    np.testing.assert_allclose(found[..., live.XY], (-0.05 + 0.01) / 2, atol=1e-4)
+    np.testing.assert_allclose(found[..., incremental.XX], 0.03, atol=1e-4)
+    np.testing.assert_allclose(found[..., incremental.YY], 0.02, atol=1e-4)
+    np.testing.assert_allclose(found[..., incremental.XY], (-0.05 + 0.01) / 2, atol=1e-4)
 
 
 def test_a_change_of_anchor_does_not_show(rendered, watched, config, monkeypatch):
-    monkeypatch.setattr(live, "ANCHOR", 230.0)  # one change, as a window of half a second has at most
+    monkeypatch.setattr(incremental, "ANCHOR", 230.0)  # one change, as a window of half a second has at most
     once = watch(rendered.frames, config)[-1]
     assert once.anchor.time_ms > 0
-    one, other = (live.window(state, 46 * STEP_MS, config).magnitude for state in (watched[-1], once))
+    one, other = (incremental.window(state, 46 * STEP_MS, config).magnitude for state in (watched[-1], once))
     assert np.corrcoef(one, other)[0, 1] > 0.95
 
 
@@ -115,15 +115,15 @@ def test_memory_is_bounded(rendered, config):
 def test_no_window_spans_what_was_not_seen(rendered, config, how):
     frames, options = rendered.frames[:31], how
     if how == "gap":
-        options = {"times": [f * STEP_MS + (live.GAP + 1) * (f >= 20) for f in range(31)]}
+        options = {"times": [f * STEP_MS + (incremental.GAP + 1) * (f >= 20) for f in range(31)]}
     states = watch(frames, config, **options)
-    assert live.window(states[19], 100.0, config) is not None
-    assert all(live.window(state, 100.0, config) is None for state in states[20:29])
-    assert live.window(states[-1], 90.0, config) is not None
+    assert incremental.window(states[19], 100.0, config) is not None
+    assert all(incremental.window(state, 100.0, config) is None for state in states[20:29])
+    assert incremental.window(states[-1], 90.0, config) is not None
 
 
 def test_a_still_face_does_not_move(rendered, config):
     states = watch(np.repeat(rendered.frames[:1], 13, axis=0), config)
-    found = live.window(states[-1], 120.0, config)
+    found = incremental.window(states[-1], 120.0, config)
     assert found.magnitude.max() < 1e-3 and found.travel < 1e-3
     assert np.isfinite(found.clips.nodes).all()

@@ -16,7 +16,7 @@ import pytest
 from stag_datasets.synth_me import render, script
 from stag_jax import config as config_lib
 from stag_jax.analysis import cost
-from stag_jax.deploy import artefact, export, load_export, portable, predict
+from stag_jax.deploy import artefact, exporting, load_export, portable, recognition
 from stag_jax.model import network
 from stag_jax.model.network import Statistics, Weights
 from stag_jax.types import ClipBatch, UserError
@@ -30,7 +30,7 @@ litert_only = pytest.mark.skipif(not HAVE_LITERT, reason='TensorFlow is in the e
 onnx_only = pytest.mark.skipif(not HAVE_ONNX, reason="jax2onnx is in no extra; see docs/deploy.md")
 KINDS = [
     pytest.param(format, precision, marks={"onnx": [onnx_only], "tflite": [litert_only]}.get(format, []))
-    for format, precisions in export.FORMATS.items()
+    for format, precisions in exporting.FORMATS.items()
     for precision in precisions
 ]
 MEMBER = {"stablehlo": "program.stablehlo", "onnx": "model.onnx", "tflite": "model.tflite"}
@@ -52,7 +52,7 @@ def exported(trained, tmp_path_factory):
         key = format, precision
         if key not in made:
             with jax.numpy_dtype_promotion("standard"):
-                made[key] = export.export(trained[0], out, format=format, precision=precision, folds=FOLDS)
+                made[key] = exporting.export(trained[0], out, format=format, precision=precision, folds=FOLDS)
         return made[key]
 
     return get
@@ -62,8 +62,8 @@ def exported(trained, tmp_path_factory):
 def asked(trained):
     """Clips that no network has seen, some of them with frames missing, and what the checkpoint says of them."""
     with jax.numpy_dtype_promotion("standard"):
-        clips = export.made_up(network.load(trained[0], folds=FOLDS))
-        return clips, predict.from_run(trained[0], FOLDS).forward(clips)
+        clips = exporting.made_up(portable.load(trained[0], folds=FOLDS))
+        return clips, recognition.from_run(trained[0], FOLDS).forward(clips)
 
 
 @pytest.mark.parametrize(("format", "precision"), KINDS)
@@ -140,7 +140,7 @@ def test_other_networks_are_exported_too(make_config, jit, tmp_path, name):
     )
     weights = Weights(params, statistics)
     made = portable.of(config, weights, "f32")
-    clips = export.made_up(made)
+    clips = exporting.made_up(made)
     said = _through_a_file(made, tmp_path, "stablehlo").forward(clips)
     wanted = jit(jax.vmap(lambda one: network.forward(untrained, one, jax.tree.map(jnp.asarray, clips))))
     logits, aux = wanted(weights)
@@ -161,7 +161,9 @@ def _through_a_file(made, folder, format):
         "weights": artefact.pack(made.weights)[1],
     }
     return load_export(
-        artefact.write(folder / "x.stag", manifest, export.members(made, format, "f32", export.program(made, format)))
+        artefact.write(
+            folder / "x.stag", manifest, exporting.members(made, format, "f32", exporting.program(made, format))
+        )
     )
 
 
@@ -172,7 +174,7 @@ def test_hidden_strain_stays_hidden(trained, jit):
     params = portable.nested({name: x for name, x in made.weights.items() if name not in ("mean", "scale")})
     statistics = Statistics(made.weights["mean"], made.weights["scale"], np.ones((2, 3), np.float32))
     shown, hidden = (portable.of(c, Weights(params, statistics), "f32") for c in (made.config, config))
-    clips = export.made_up(made)
+    clips = exporting.made_up(made)
     strain = np.zeros(clips.nodes.shape[-1], bool)
     strain[:64][2::4] = strain[64 + 2] = True
     other = clips._replace(nodes=np.where(strain, clips.nodes + 1, clips.nodes))
@@ -209,7 +211,7 @@ def test_8_bits_take_a_third_of_32(tmp_path):
     sizes = {}
     for precision in portable.PRECISIONS:
         made = portable.of(config, Weights(params, statistics), precision)
-        path = artefact.write(tmp_path / precision, {}, export.members(made, "stablehlo", precision, b""))
+        path = artefact.write(tmp_path / precision, {}, exporting.members(made, "stablehlo", precision, b""))
         sizes[precision] = path.stat().st_size
     assert sizes["int8"] * 3 <= sizes["f32"] and sizes["bf16"] * 1.7 <= sizes["f32"]
 
@@ -224,10 +226,10 @@ for name in ("flax", "optax", "orbax", "tensorflow_datasets", "ml_collections", 
     sys.modules[name] = None
 import numpy as np
 from stag_jax.config import replace
-from stag_jax.deploy import film, intervals, load_export, overlay, predict, record, scan, source, stream, timeline
+from stag_jax.deploy import film, intervals, load_export, overlay, recognition, record, scan, source, stream, timeline
 recogniser = load_export({str(exported("stablehlo", "int8"))!r})
 recogniser = recogniser._replace(config=replace(recogniser.config, {{"motion.window_ms": 120.0}}))
-step, state, scores = stream.make_step(recogniser, stream.Settings()), stream.State(), []
+step, state, scores = stream.make_step(recogniser, stream.StreamSettings()), stream.StreamState(), []
 for f, frame in enumerate(np.load({str(tmp_path / "frames.npy")!r})):
     state, result = step(state, frame, f * {1000 / recipe.fps})
     scores += [face.score.probability for face in result.faces if face.score]
@@ -239,7 +241,7 @@ print([name for name in sys.modules if name.startswith("stag_jax.training.")])
     first, modules = done.stdout.splitlines()
     count, total = first.split()
     assert int(count) >= 2 and abs(float(total) - 1) < 1e-5
-    assert modules == "['stag_jax.files']"
+    assert modules == "[]"
 
 
 def _rezipped(content, change):
@@ -307,14 +309,14 @@ def test_clips_of_another_shape_are_refused(exported, asked):
 
 
 def test_a_file_with_other_answers_is_not_written(trained, tmp_path, monkeypatch):
-    whole = predict.from_run(trained[0], FOLDS)
+    whole = recognition.from_run(trained[0], FOLDS)
 
     def off(*_):
         return whole._replace(forward=lambda clips: whole.forward(clips)._replace(probability=np.ones((7, 3)) / 3))
 
-    monkeypatch.setattr(predict, "from_run", off)
+    monkeypatch.setattr(recognition, "from_run", off)
     with pytest.raises(UserError, match=r"stablehlo-f32\.stag is not written: its probability is 0\.\d+ from that of"):
-        export.export(trained[0], tmp_path, format="stablehlo", precision="f32", folds=FOLDS)
+        exporting.export(trained[0], tmp_path, format="stablehlo", precision="f32", folds=FOLDS)
     assert not list(tmp_path.iterdir())
 
 
@@ -329,13 +331,13 @@ def test_a_file_with_other_answers_is_not_written(trained, tmp_path, monkeypatch
 )
 def test_what_cannot_be_exported_says_why(trained, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
-        export.export(trained[0], tmp_path, **flags)
+        exporting.export(trained[0], tmp_path, **flags)
 
 
 def test_litert_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(UserError, match=r'is not installed: pip install -e "\.\[litert\]"'):
-        export.check("tflite", "f32")
+        exporting.check("tflite", "f32")
 
 
 @pytest.mark.parametrize("name", ["jax2onnx", "onnx", "onnxruntime"])
@@ -343,4 +345,4 @@ def test_a_missing_writer_is_named_with_the_command(monkeypatch, name):
     for each in ("jax2onnx", "onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, each, None if each == name else sys)
     with pytest.raises(UserError, match=rf"with {name}, which is not installed: .*pip install --no-deps jax2onnx"):
-        export.check("onnx", "f32")
+        exporting.check("onnx", "f32")

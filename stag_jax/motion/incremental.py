@@ -9,13 +9,13 @@ which is a pixel or a few. What is kept of a frame is what its nodes are made fr
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from stag_jax.config import Config
 from stag_jax.face import alignment, regions
-from stag_jax.face.tracking import Seen
-from stag_jax.motion import flow as flows
-from stag_jax.motion import nodes, selection, stabilise
+from stag_jax.face.tracking import SeenFace
+from stag_jax.motion import nodes, selection, stabilise, times
+from stag_jax.motion import optical_flow as flows
 from stag_jax.motion.sampling import bilinear
 from stag_jax.types import ClipBatch
 
@@ -47,7 +47,7 @@ class Moment(NamedTuple):
     head: Float[np.ndarray, "2"]  # how far the head has come since then, pixels
 
 
-class State(NamedTuple):
+class MotionState(NamedTuple):
     """One face since it was last lost. `State()` has seen nothing."""
 
     anchor: Anchor | None = None
@@ -74,15 +74,15 @@ class Window(NamedTuple):
 
 
 def step(
-    state: State,
+    state: MotionState,
     frame: UInt8[np.ndarray, "y x 3"],
-    seen: Seen,
+    seen: SeenFace,
     time_ms: float,
     config: Config,
     *,
     broken: bool,
     keep_ms: float,
-) -> tuple[State, Field | None]:
+) -> tuple[MotionState, Field | None]:
     """Takes in the next frame of a face. Pure.
 
     A refused frame, a face that does not continue the one before (`broken`) and a gap of more than `GAP` ms end the
@@ -93,11 +93,11 @@ def step(
       UserError: an unknown backend or kind in `config.motion`.
     """
     if seen.refused:
-        return State(), None
+        return MotionState(), None
     anchor = state.anchor
     if anchor is None or broken or time_ms - state.moments[-1].time_ms > GAP:
         anchor = _anchor(frame, seen, time_ms, config, None, np.zeros(2))
-        return State(anchor, np.eye(2, 3), (Moment(time_ms, anchor.base, anchor.head),)), None
+        return MotionState(anchor, np.eye(2, 3), (Moment(time_ms, anchor.base, anchor.head),)), None
     size, kind = config.face.size, config.motion.stabilise
     # The head is put back to where it was a frame ago: little is left for flow to find.
     transform = alignment.compose(alignment.inverse(state.head), anchor.transform)
@@ -111,12 +111,12 @@ def step(
     kept = tuple(moment for moment in state.moments if time_ms - moment.time_ms <= keep_ms)
     if time_ms - anchor.time_ms > ANCHOR or stabilise.reach(head[None], anchor.rigid)[0] > FAR:
         anchor, head = _anchor(frame, seen, time_ms, config, motion, come), np.eye(2, 3)
-    return State(anchor, head, (*kept, Moment(time_ms, motion, come))), Field(muscles, transform)
+    return MotionState(anchor, head, (*kept, Moment(time_ms, motion, come))), Field(muscles, transform)
 
 
 def _anchor(
     frame: UInt8[np.ndarray, "y x 3"],
-    seen: Seen,
+    seen: SeenFace,
     time_ms: float,
     config: Config,
     base: Motion | None,
@@ -140,29 +140,30 @@ def _sampled(flow: Float[np.ndarray, "y x 2"], centres: Float[np.ndarray, "n 2"]
     return np.stack([here[..., 0], here[..., 1], u_x, v_y, (u_y + v_x) / 2], axis=-1).astype(np.float32)
 
 
-def window(state: State, span_ms: float, config: Config) -> Window | None:
+def window(state: MotionState, span_ms: float, config: Config) -> Window | None:
     """The last `span_ms` as a clip that begins with its reference, or None where less has been seen.
 
     Frames are chosen, averaged over `config.motion.average_ms` to either side and made into nodes as
     `motion.extract` does with a clip.
     """
-    times = np.array([moment.time_ms for moment in state.moments])
+    taken = np.array([moment.time_ms for moment in state.moments])
     # The frame that is about so long ago; the rate decides how closely it can be met.
-    first = int(np.searchsorted(times, times[-1] - span_ms, side="right")) - 1 if len(times) else -1
-    if first < 0 or len(times) - first < 3:
+    first = int(np.searchsorted(taken, taken[-1] - span_ms, side="right")) - 1 if len(taken) else -1
+    if first < 0 or len(taken) - first < 3:
         return None
     motion = np.stack([moment.motion for moment in state.moments[first:]])
-    moved, times = motion[1:] - motion[0], times[first:]
-    after = times[1:]
+    moved, taken = motion[1:] - motion[0], taken[first:]
+    after, interval = taken[1:], float(np.median(np.diff(taken)))
     telling = [name not in regions.BLINKING for name in regions.table()]
     length = np.linalg.norm(moved[:, telling, ..., :2], axis=-1).mean(axis=(2, 3))
     magnitude = selection.frame_magnitude(length)
     place, mask = selection.select(magnitude, config.motion.frames, config.motion.selection)
-    chosen = np.stack([moved[_around(after, p, config.motion.average_ms)].mean(axis=0) for p in place.tolist()])
+    averages = [times.around(after, p, config.motion.average_ms, interval) for p in place.tolist()]
+    chosen = np.stack([times.mean(moved, average) for average in averages])
     shown = mask.astype(np.float32)
     clips = ClipBatch(
         nodes=(nodes.kept(_features(chosen), config.graph) * shown[:, None, None])[None],
-        times_ms=(after[place] - times[0])[None].astype(np.float32),
+        times_ms=(after[place] - taken[0])[None].astype(np.float32),
         magnitude=(magnitude[place] * shown)[None].astype(np.float32),
         frame_mask=mask[None],
         au=np.zeros((1, len(config.graph.units)), np.float32),
@@ -171,18 +172,11 @@ def window(state: State, span_ms: float, config: Config) -> Window | None:
     )
     way = np.stack([moment.head for moment in state.moments[first:]])
     travel = float(np.linalg.norm(way - way[0], axis=1).max())
-    return Window(clips, float(times[0]), after, magnitude, selection.phases(magnitude), travel)
-
-
-def _around(times: Float[np.ndarray, " f"], place: int, reach: float) -> Int[np.ndarray, " g"]:
-    """The frame itself, and those nearest to `reach` ms before and after, where there are any."""
-    wanted = [times[place] + offset for offset in (-reach, 0.0, reach)]
-    found = {int(np.abs(times - one).argmin()) for one in wanted if times[0] <= one <= times[-1]}
-    return np.array(sorted(found | {place}))
+    return Window(clips, float(taken[0]), after, magnitude, selection.phases(magnitude), travel)
 
 
 def _features(motion: Float[np.ndarray, "t n rows columns 5"]) -> Float[np.ndarray, "t n d"]:
     """Nodes as `nodes.node_features` lays them out."""
-    strain = np.sqrt(motion[..., XX] ** 2 + motion[..., YY] ** 2 + 2 * motion[..., XY] ** 2)
+    strain = flows.strain_norm(motion[..., XX], motion[..., YY], motion[..., XY])
     length = np.linalg.norm(motion[..., :2], axis=-1)
     return nodes.with_statistics(np.stack([motion[..., U], motion[..., V], strain, length], axis=-1))

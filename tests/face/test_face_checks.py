@@ -10,7 +10,7 @@ import pytest
 from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_jax.config import FaceConfig, from_config_dict
-from stag_jax.face import alignment, appearance, evidence, pose, tracking
+from stag_jax.face import alignment, appearance, face_checks, pose, tracking
 
 CONFIG = from_config_dict(base.get_config()["face"], FaceConfig)
 MEDIA = os.environ.get("STAG_TEST_MEDIA", "")
@@ -206,9 +206,9 @@ def test_views_do_not_see_micro_expressions_but_persons(people):
     still = [view(rendered.frames[0], rendered.landmarks[0]) for rendered in people]
     for one, rendered in zip(still, people, strict=True):
         apex = view(rendered.frames[rendered.apex], rendered.landmarks[rendered.apex])
-        assert appearance.likeness(one, apex).min() > evidence.EQUAL
+        assert appearance.likeness(one, apex).min() > face_checks.EQUAL
         np.testing.assert_allclose(appearance.likeness(one, one), 1, atol=0.1)
-    assert appearance.likeness(still[0], still[1]).min() < evidence.ALIKE
+    assert appearance.likeness(still[0], still[1]).min() < face_checks.ALIKE
 
 
 def test_views_tell_which_region_has_changed(person):
@@ -216,14 +216,14 @@ def test_views_tell_which_region_has_changed(person):
     likes = appearance.likeness(first, view(covered(person, "eye", "textured")[f], person.landmarks[f]))
     names = list(appearance.REGIONS)
     assert likes.argmin() == names.index("right eye")
-    assert likes[[names.index("left eye"), names.index("left mouth")]].min() > evidence.EQUAL
+    assert likes[[names.index("left eye"), names.index("left mouth")]].min() > face_checks.EQUAL
 
 
 def test_views_do_not_see_the_light(person):
     shade = np.linspace(-60, 60, 256)[None, :, None]
     lit = np.clip(0.6 * person.frames[0] + 40 + shade, 0, 255).astype(np.uint8)
     points = person.landmarks[0]
-    assert appearance.likeness(view(person.frames[0], points), view(lit, points)).min() > evidence.EQUAL
+    assert appearance.likeness(view(person.frames[0], points), view(lit, points)).min() > face_checks.EQUAL
 
 
 GOOD, HALF, BAD = 0.004, 0.01, 0.05  # spreads
@@ -268,9 +268,9 @@ def test_the_verdict_takes_two_witnesses(known, changed, spread, score, reason):
     now = BEFORE.copy()
     now[list(changed)] = np.roll(now[list(changed)], 7, axis=1)
     pixel, points = np.zeros((1, 1), np.uint8), np.zeros((68, 2), np.float32)
-    seen = evidence.Look(pixel, pixel, points, points, np.eye(2, 3), now)
-    face = evidence.Face(BEFORE, 2.0, GOOD) if known else None
-    assert evidence.verdict(seen, evidence.Exam(score, np.array(spread)), face, 0.0) == reason
+    seen = face_checks.Look(pixel, pixel, points, points, np.eye(2, 3), now)
+    face = face_checks.Face(BEFORE, 2.0, GOOD) if known else None
+    assert face_checks.verdict(seen, face_checks.Exam(score, np.array(spread)), face, 0.0) == reason
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.05, 0.5])
@@ -279,17 +279,17 @@ def test_the_crop_shows_what_its_transform_says(wide, tilt):
     size = 1501
     x, y = np.meshgrid(np.arange(size), np.arange(size))
     ramp = np.stack([(x + y) / (2 * size) * 250] * 3, axis=-1).astype(np.uint8)
-    c, s = np.cos(tilt) * evidence.EYES / wide, np.sin(tilt) * evidence.EYES / wide
+    c, s = np.cos(tilt) * face_checks.EYES / wide, np.sin(tilt) * face_checks.EYES / wide
     place = np.array([[c, s, 0], [-s, c, 0]])
-    place[:, 2] = (evidence.SIDE - 1) / 2 - place[:, :2] @ (737.3, 761.8)
-    crop, matrix = evidence._cut(ramp, place)
+    place[:, 2] = (face_checks.SIDE - 1) / 2 - place[:, :2] @ (737.3, 761.8)
+    crop, matrix = face_checks._cut(ramp, place)
     corners = np.array([(20, 20), (340, 20), (20, 340), (340, 340), (180, 180)])
     at = alignment.apply(alignment.inverse(matrix), corners.astype(float))
     expected = np.clip(at, 0, size - 1).sum(axis=1) / (2 * size) * 250
     np.testing.assert_allclose([crop[v, u] for u, v in corners], expected, atol=1.5)
     # It is the crop that was asked for, but for a tilt of a few degrees and a pixel of the frame.
-    np.testing.assert_allclose(evidence.centre(matrix), evidence.centre(place), atol=1)
-    assert evidence.eyes(matrix) == pytest.approx(wide, rel=1 / wide)
+    np.testing.assert_allclose(face_checks.centre(matrix), face_checks.centre(place), atol=1)
+    assert face_checks.eyes(matrix) == pytest.approx(wide, rel=1 / wide)
 
 
 @pytest.mark.parametrize("at", [(-40, 50), (300, -80), (50, 2000), (5000, 5000)])
@@ -297,23 +297,23 @@ def test_beyond_the_frame_its_edge_goes_on(at):
     frame = np.zeros((97, 131, 3), np.uint8)
     frame[..., :] = np.arange(131, dtype=np.uint8)[None, :, None]
     place = np.array([[4.0, 0, 0], [0, 4, 0]])
-    place[:, 2] = (evidence.SIDE - 1) / 2 - 4 * np.array(at)
-    crop, matrix = evidence._cut(frame, place)
-    assert crop.shape == (evidence.SIDE,) * 2
-    u = np.arange(0, evidence.SIDE, 30)
+    place[:, 2] = (face_checks.SIDE - 1) / 2 - 4 * np.array(at)
+    crop, matrix = face_checks._cut(frame, place)
+    assert crop.shape == (face_checks.SIDE,) * 2
+    u = np.arange(0, face_checks.SIDE, 30)
     x = np.clip(alignment.apply(alignment.inverse(matrix), np.stack([u, u], axis=1).astype(float))[:, 0], 0, 130)
     np.testing.assert_allclose(crop[u, u], x, atol=1.01)
 
 
 def test_a_place_is_a_face_in_the_crop(person):
     points = person.landmarks[0].astype(np.float32)
-    place = evidence.place_of(points)
-    assert evidence.eyes(place) == pytest.approx(eyes(points), rel=0.15)
-    left, top, right, bottom = evidence.box(place)
+    place = face_checks.place_of(points)
+    assert face_checks.eyes(place) == pytest.approx(eyes(points), rel=0.15)
+    left, top, right, bottom = face_checks.box(place)
     assert (points[17:] > (left, top)).all() and (points[17:] < (right, bottom)).all()
-    seen = evidence.look(person.frames[0], place, "", times=2)
-    assert seen.crop.shape == (evidence.SIDE,) * 2 and seen.small.shape == (evidence.SMALL,) * 2
-    assert eyes(seen.raw) == pytest.approx(evidence.EYES, rel=0.15)
+    seen = face_checks.look(person.frames[0], place, "", times=2)
+    assert seen.crop.shape == (face_checks.SIDE,) * 2 and seen.small.shape == (face_checks.SMALL,) * 2
+    assert eyes(seen.raw) == pytest.approx(face_checks.EYES, rel=0.15)
 
 
 @pytest.mark.skipif(not MEDIA, reason="STAG_TEST_MEDIA names no folder with videos of faces")

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from stag_jax.deploy import live
+from stag_jax.deploy import realtime
 from stag_jax.deploy.results import Result
 from stag_jax.types import UserError
 
@@ -60,16 +60,16 @@ def run_gated(items, capacity, **more):
         return state + 1, Result(time_ms, (), "")
 
     frames = gated(items, len(items), started, resume)
-    report = live.run(step, 0, frames, capacity=capacity, on_result=seen.append, **more)
+    report = realtime.run(step, 0, frames, capacity=capacity, on_result=seen.append, **more)
     return report, seen
 
 
 def simulate(fps, step_ms, capacity, count):
     """The line without threads: arrivals and steps at exact times. Returns delays of results, and counts."""
-    line, now, f, delays, dropped, waiting = live._Line(capacity), 0.0, 0, [], [], []
+    line, now, f, delays, dropped, waiting = realtime._Line(capacity), 0.0, 0, [], [], []
     while f < count or not line.over():
         while f < count and 1000 * f / fps <= now + 1e-9:
-            line.put(live._Waiting(b"pixels", 1000 * f / fps, "", f / fps))
+            line.put(realtime._Waiting(b"pixels", 1000 * f / fps, "", f / fps))
             f += 1
         if f == count:
             line.end()
@@ -111,7 +111,7 @@ def test_a_second_in_real_time(fps):
         return state + 1, Result(time_ms, (), "")
 
     films = recording(fps, fps)
-    report = live.run(step, 0, live.paced(films), capacity=5, on_result=seen.append)
+    report = realtime.run(step, 0, realtime.paced(films), capacity=5, on_result=seen.append)
     assert report.taken == fps == report.analysed + report.dropped and report.lost == report.stopped == 0
     assert [result.time_ms for result in seen] == [time_ms for _, time_ms in films]
     assert [result.dropped for result in seen].count("late") == report.dropped
@@ -143,10 +143,10 @@ def test_items_without_pixels_are_handed_on_with_their_problem():
     items[4] = (None, 4.0, "damaged")
     items[5] = (None, 5.0)
     report, seen = run_gated(items, capacity=7)
-    assert [result.dropped for result in seen] == ["", "", "late", "", "damaged", live.MISSING]
+    assert [result.dropped for result in seen] == ["", "", "late", "", "damaged", realtime.MISSING]
     assert (report.taken, report.analysed, report.dropped, report.lost) == (6, 3, 0, 3)
     report, seen = run_gated(items, capacity=1)
-    assert [result.dropped for result in seen] == ["", "late", "late", "late", "damaged", live.MISSING]
+    assert [result.dropped for result in seen] == ["", "late", "late", "late", "damaged", realtime.MISSING]
     assert (report.taken, report.analysed, report.dropped, report.lost) == (6, 1, 2, 3)
 
 
@@ -173,13 +173,13 @@ def test_no_more_frames_are_held_than_stated():
         assert resume.wait(5)
         return state, Result(time_ms, (), "")
 
-    report = live.run(step, None, frames(), capacity=5, on_result=lambda result: None)
+    report = realtime.run(step, None, frames(), capacity=5, on_result=lambda result: None)
     assert report.dropped == 94 and max(most) <= 5 + 2
 
 
 def test_durations_take_the_same_room_however_many():
     rng = np.random.default_rng(5)
-    durations, many = live._Durations(), rng.lognormal(-4, 1, 20_000)
+    durations, many = realtime._Durations(), rng.lognormal(-4, 1, 20_000)
     for seconds in many[:10_000]:
         durations.add(float(seconds))
     classes = len(durations.classes)
@@ -188,12 +188,12 @@ def test_durations_take_the_same_room_however_many():
     assert len(durations.classes) < 1.1 * classes < 600
     spread = durations.spread()
     for name, share in (("p50", 50), ("p99", 99)):
-        assert 0.999 < getattr(spread, name) / np.percentile(1000 * many, share) < live.FINE * 1.001
+        assert 0.999 < getattr(spread, name) / np.percentile(1000 * many, share) < realtime.FINE * 1.001
     assert spread.max == 1000 * many.max()
     for extreme in (0.0, 1e12):  # has its class, too
         durations.add(extreme)
     assert durations.spread().max == 1e15
-    assert np.isnan(live._Durations().spread()).all()
+    assert np.isnan(realtime._Durations().spread()).all()
 
 
 def test_the_clock_that_is_given_is_used():
@@ -203,13 +203,13 @@ def test_the_clock_that_is_given_is_used():
         clock.sleep(0.007)
         return analyse(state, pixels, time_ms)
 
-    report = live.run(step, 0, recording(1), capacity=1, on_result=lambda result: clock.sleep(0.5), clock=clock)
+    report = realtime.run(step, 0, recording(1), capacity=1, on_result=lambda result: clock.sleep(0.5), clock=clock)
     assert report.seconds == pytest.approx(0.507) and report.fps == pytest.approx(1 / 0.507)
     assert report.step.max == report.latency.max == pytest.approx(7.0)
 
 
 def test_a_source_without_frames_gives_a_report():
-    report = live.run(analyse, 0, iter(()), capacity=1, on_result=pytest.fail)
+    report = realtime.run(analyse, 0, iter(()), capacity=1, on_result=pytest.fail)
     assert report[:6] == (0, 0, 0, 0, 0, 0) and np.isnan([*report.latency, *report.step]).all()
 
 
@@ -234,7 +234,7 @@ class Closing:
 def test_an_error_of_the_source_comes_after_what_waits():
     seen, source = [], Closing(recording(3), OSError("unplugged"))
     with pytest.raises(OSError, match="unplugged"):
-        live.run(analyse, 0, source, capacity=5, on_result=seen.append)
+        realtime.run(analyse, 0, source, capacity=5, on_result=seen.append)
     assert [result.time_ms for result in seen] == [0.0, 1.0, 2.0]
     assert source.closed and not readers()
 
@@ -255,7 +255,7 @@ def test_an_error_of_the_analysis_ends_the_thread(error, where):
     source = Closing(endless())
     call = {"step": analyse, "on_result": lambda result: None, where: fail}
     with pytest.raises(type(error)):
-        live.run(call["step"], 0, source, capacity=2, on_result=call["on_result"])
+        realtime.run(call["step"], 0, source, capacity=2, on_result=call["on_result"])
     assert source.closed and not readers()
 
 
@@ -275,7 +275,7 @@ def test_stop_ends_it_and_says_what_was_waiting():
         return state + 1, Result(time_ms, (), "")
 
     frames = gated(recording(7), 7, started, resume)
-    report = live.run(step, 0, frames, capacity=4, on_result=on_result, stop=stop)
+    report = realtime.run(step, 0, frames, capacity=4, on_result=on_result, stop=stop)
     assert [result.dropped for result in seen] == ["", "late", "late", *["stopped"] * 4]
     assert report.taken == report.analysed + report.dropped + report.stopped == 7
     assert not readers()
@@ -290,12 +290,12 @@ def test_stop_is_heard_while_no_frame_comes():
         yield from recording(1)
 
     threading.Timer(0.3, leave.set).start()
-    report = live.run(analyse, 0, silent(), capacity=1, on_result=pytest.fail, stop=stop)
+    report = realtime.run(analyse, 0, silent(), capacity=1, on_result=pytest.fail, stop=stop)
     assert report.taken == 0 and not readers()
 
 
 def test_a_source_that_hangs_is_left_behind(caplog, monkeypatch):
-    monkeypatch.setattr(live, "PATIENCE", 0.1)
+    monkeypatch.setattr(realtime, "PATIENCE", 0.1)
     leave, stop = threading.Event(), threading.Event()
 
     def hanging():
@@ -304,7 +304,7 @@ def test_a_source_that_hangs_is_left_behind(caplog, monkeypatch):
         yield from recording(1)
 
     with caplog.at_level("WARNING", logger="absl"):
-        live.run(analyse, 0, hanging(), capacity=1, on_result=pytest.fail, stop=stop)
+        realtime.run(analyse, 0, hanging(), capacity=1, on_result=pytest.fail, stop=stop)
     leave.set()
     assert ["left behind" in record.getMessage() for record in caplog.records] == [True]
     for thread in readers():
@@ -313,7 +313,7 @@ def test_a_source_that_hangs_is_left_behind(caplog, monkeypatch):
 
 def test_a_line_without_places_is_refused():
     with pytest.raises(UserError, match="capacity: 0"):
-        live.run(analyse, 0, [], capacity=0, on_result=pytest.fail)
+        realtime.run(analyse, 0, [], capacity=0, on_result=pytest.fail)
 
 
 @pytest.mark.parametrize("speed", [1.0, 2.5, 0.5])
@@ -322,7 +322,7 @@ def test_a_recording_is_played_in_its_own_time(speed):
     times = [500.0, 533.0, 541.0, 900.0]  # not from 0, not evenly
     items = [(None, time_ms, "x") for time_ms in times]
     came = []
-    for item in live.paced(iter(items), speed, clock, clock.sleep):
+    for item in realtime.paced(iter(items), speed, clock, clock.sleep):
         came.append(clock())
         if item[1] == 533.0:
             clock.now += 0.02 / speed  # the reader is busy: the next is due already
@@ -332,7 +332,7 @@ def test_a_recording_is_played_in_its_own_time(speed):
 
 def test_a_player_closes_its_source():
     source = Closing(recording(5))
-    player = live.paced(source)
+    player = realtime.paced(source)
     assert next(player)[1] == 0.0
     player.close()
     assert source.closed
@@ -341,4 +341,4 @@ def test_a_player_closes_its_source():
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_speed_that_is_none_is_refused_at_once(speed):
     with pytest.raises(UserError, match="speed"):
-        live.paced([], speed)
+        realtime.paced([], speed)

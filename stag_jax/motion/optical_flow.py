@@ -60,10 +60,20 @@ def strain(flow: Float[np.ndarray | Array, "*any y x 2"]) -> Float[np.ndarray | 
     u, v = flow[..., 0], flow[..., 1]
     if on_host:  # contiguous components: differences along a strided axis take twice as long
         u, v = np.ascontiguousarray(u), np.ascontiguousarray(v)
-    gradient, root = (np.gradient, np.sqrt) if on_host else (jnp.gradient, jnp.sqrt)
+    gradient = np.gradient if on_host else jnp.gradient
     u_y, u_x = gradient(u, axis=(-2, -1))
     v_y, v_x = gradient(v, axis=(-2, -1))
-    return root(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)
+    return strain_norm(u_x, v_y, (u_y + v_x) / 2)
+
+
+def strain_norm(
+    e_xx: Float[np.ndarray | Array, "*any"],
+    e_yy: Float[np.ndarray | Array, "*any"],
+    e_xy: Float[np.ndarray | Array, "*any"],
+) -> Float[np.ndarray | Array, "*any"]:
+    """Return the Frobenius norm of symmetric 2 x 2 tensors, e_xy counted twice."""
+    root = np.sqrt if isinstance(e_xx, np.ndarray) else jnp.sqrt
+    return root(e_xx**2 + e_yy**2 + 2 * e_xy**2)
 
 
 def _one_by_one(estimate: Callable[..., np.ndarray], prev: np.ndarray, next: np.ndarray) -> np.ndarray:

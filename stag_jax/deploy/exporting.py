@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stag_jax import config as config_lib
-from stag_jax.deploy import artefact, litert, onnx_file, portable, predict
+from stag_jax.deploy import artefact, litert, onnx_file, portable, recognition
 from stag_jax.deploy.artefact import INPUTS, OUTPUTS, PROGRAMS, WEIGHTS
 from stag_jax.deploy.portable import Portable
 from stag_jax.training import workdir
@@ -165,7 +165,7 @@ def made_up(made: Portable) -> ClipBatch:
 def _check_answers(folder: Path, made: Portable, path: Path, precision: str) -> None:
     """Raises UserError where the file answers otherwise than the checkpoint."""
     asked = made_up(made)
-    wanted = predict.from_run(folder, made.folds).forward(asked)
+    wanted = recognition.from_run(folder, made.folds).forward(asked)
     said = artefact.load_export(path).forward(asked)
     for name in OUTPUTS:
         apart = np.abs(np.asarray(getattr(wanted, name)) - np.asarray(getattr(said, name)))

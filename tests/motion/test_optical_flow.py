@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from stag_jax.motion import flow
+from stag_jax.motion import optical_flow
 from stag_jax.types import UserError
 
 SIZE = 97  # one for all that is compiled
@@ -42,7 +42,7 @@ def pair(size, motion, seed=0):
 @pytest.mark.parametrize("shift", [(0.1, 0.0), (0.3, -0.2), (-0.7, 0.5), (1.5, -1.2), (4.0, -3.0)])
 def test_known_shifts(backend, shift):
     prev, next, truth = pair(SIZE, lambda x, y: (np.full_like(x, shift[0]), np.full_like(x, shift[1])))
-    found = flow.flow(prev, next, backend)
+    found = optical_flow.flow(prev, next, backend)
     assert found.shape == (SIZE, SIZE, 2) and found.dtype == np.float32
     error = np.linalg.norm(found - truth, axis=-1)[8:-8, 8:-8]
     assert error.mean() < 0.1
@@ -59,47 +59,47 @@ def test_most_of_a_small_local_movement_is_found(backend, least):
     found, true = [], []
     for seed in range(4):
         prev, next, truth = pair(SIZE, bump, seed)
-        found.append(flow.flow(prev, next, backend)[44:53, 44:53, 0].mean())
+        found.append(optical_flow.flow(prev, next, backend)[44:53, 44:53, 0].mean())
         true.append(truth[44:53, 44:53, 0].mean())
     assert least < np.mean(found) / np.mean(true) < 1.1
 
 
-@pytest.mark.parametrize("backend", flow.BACKENDS)
+@pytest.mark.parametrize("backend", optical_flow.BACKENDS)
 def test_no_motion_no_flow(backend):
     prev, _, _ = pair(SIZE, lambda x, y: (0 * x, 0 * y))
     # Farnebäck's border, where its window leaves the picture, is off by up to 0.06 px.
-    np.testing.assert_allclose(flow.flow(prev, prev, backend)[8:-8, 8:-8], 0, atol=1e-3)
+    np.testing.assert_allclose(optical_flow.flow(prev, prev, backend)[8:-8, 8:-8], 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", [*flow.BACKENDS, "auto"])
+@pytest.mark.parametrize("backend", [*optical_flow.BACKENDS, "auto"])
 def test_a_batch_is_its_pairs_and_one_picture_serves_all(backend):
     frames = np.stack([pair(SIZE, lambda x, y, f=f: (-0.3 * f + 0 * x, 0.2 * f + 0 * y))[0] for f in range(4)])
-    alone = [flow.flow(frames[0], frame, backend) for frame in frames[1:]]
-    together = flow.flows(frames[:1], frames[1:], backend)
+    alone = [optical_flow.flow(frames[0], frame, backend) for frame in frames[1:]]
+    together = optical_flow.flows(frames[:1], frames[1:], backend)
     assert together.dtype == np.float32
     np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(flow.flows(frames[[0, 0, 0]], frames[1:], backend), together)
-    previous = flow.flows(frames[:-1], frames[1:], backend)
-    np.testing.assert_array_equal(previous[2], flow.flow(frames[2], frames[3], backend))
-    assert flow.flows(frames[:1], frames[:0], backend).shape == (0, SIZE, SIZE, 2)
+    np.testing.assert_array_equal(optical_flow.flows(frames[[0, 0, 0]], frames[1:], backend), together)
+    previous = optical_flow.flows(frames[:-1], frames[1:], backend)
+    np.testing.assert_array_equal(previous[2], optical_flow.flow(frames[2], frames[3], backend))
+    assert optical_flow.flows(frames[:1], frames[:0], backend).shape == (0, SIZE, SIZE, 2)
 
 
 def test_unknown_names():
     picture = np.zeros((31, 37), np.uint8)
     with pytest.raises(UserError, match=r"config\.motion\.flow: 'raft' is none of auto, dis"):
-        flow.flow(picture, picture, "raft")
+        optical_flow.flow(picture, picture, "raft")
 
 
 def test_auto_goes_by_the_device(monkeypatch):
-    assert flow.resolve("auto") == "dis"  # tests run on the CPU
+    assert optical_flow.resolve("auto") == "dis"  # tests run on the CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert flow.resolve("auto") == "tvl1"
-    assert [flow.resolve(name) for name in flow.BACKENDS] == list(flow.BACKENDS)
+    assert optical_flow.resolve("auto") == "tvl1"
+    assert [optical_flow.resolve(name) for name in optical_flow.BACKENDS] == list(optical_flow.BACKENDS)
 
 
 def test_import_leaves_the_devices_alone():
     script = (
-        "import stag_jax.motion.flow\n"
+        "import stag_jax.motion.optical_flow\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"
     )
@@ -113,7 +113,7 @@ def field(u, v):
 
 def test_strain_of_a_rigid_movement_is_zero():
     rigid = field(lambda x, y: 1.5 - 0.02 * y, lambda x, y: -0.7 + 0.02 * x)
-    np.testing.assert_allclose(flow.strain(rigid), 0, atol=1e-6)
+    np.testing.assert_allclose(optical_flow.strain(rigid), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_strain_of_a_rigid_movement_is_zero():
     ],
 )
 def test_strain_of_linear_fields(u, v, expected):
-    strain = flow.strain(np.stack([field(u, v), 2 * field(u, v)]))
+    strain = optical_flow.strain(np.stack([field(u, v), 2 * field(u, v)]))
     assert strain.shape == (2, 19, 23)
     np.testing.assert_allclose(strain[0], expected, rtol=1e-4)
     np.testing.assert_allclose(strain[1], 2 * expected, rtol=1e-4)
@@ -134,6 +134,6 @@ def test_strain_of_linear_fields(u, v, expected):
 
 def test_strain_of_jax_arrays_is_the_same():
     flows = np.random.default_rng(0).normal(size=(3, 11, 13, 2)).astype(np.float32)
-    traced = jax.jit(jax.vmap(flow.strain))(flows)
+    traced = jax.jit(jax.vmap(optical_flow.strain))(flows)
     assert isinstance(traced, jax.Array) and traced.dtype == np.float32
-    np.testing.assert_allclose(traced, flow.strain(flows), rtol=1e-5)
+    np.testing.assert_allclose(traced, optical_flow.strain(flows), rtol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 
 from stag_datasets.synth_me import render, script
 from stag_jax import media
-from stag_jax.deploy import predict
+from stag_jax.deploy import recognition
 from stag_jax.types import Clip, UserError
 
 
@@ -33,11 +33,14 @@ def test_the_frame_corpus_goes_all_the_way(trained):
 
 def test_all_folds_are_averaged_and_one_can_be_named(trained, clip):
     workdir, _ = trained
-    whole = predict.predict(predict.from_run(workdir), clip)
+    whole = recognition.predict(recognition.from_run(workdir), clip)
     assert whole.classes == ("negative", "positive", "surprise")
     assert abs(whole.probability.sum() - 1) < 1e-5
     assert whole.au_probability.shape == (12,) and ((whole.au_probability > 0) & (whole.au_probability < 1)).all()
-    each = [predict.predict(predict.from_run(workdir, [f"synth_me_s{i:02d}"]), clip).probability for i in range(1, 6)]
+    each = [
+        recognition.predict(recognition.from_run(workdir, [f"synth_me_s{i:02d}"]), clip).probability
+        for i in range(1, 6)
+    ]
     np.testing.assert_allclose(np.mean(each, axis=0), whole.probability, atol=1e-6)
 
 
@@ -52,17 +55,17 @@ def test_a_video_file_predicts_as_its_frames_do(trained, clip, tmp_path):
     read = media.read_clip(path)
     assert read.fps == clip.fps and read.frames.shape == clip.frames.shape
     assert np.abs(read.frames.astype(int) - clip.frames).mean() < 2
-    fold = predict.from_run(workdir, ["synth_me_s01"])
+    fold = recognition.from_run(workdir, ["synth_me_s01"])
     np.testing.assert_allclose(
-        predict.predict(fold, read).probability, predict.predict(fold, clip).probability, atol=0.05
+        recognition.predict(fold, read).probability, recognition.predict(fold, clip).probability, atol=0.05
     )
 
 
 def test_what_cannot_be_predicted_says_why(trained, clip, tmp_path):
     workdir, _ = trained
     with pytest.raises(UserError, match="is no workdir of a run"):
-        predict.from_run(tmp_path)
+        recognition.from_run(tmp_path)
     with pytest.raises(UserError, match="has no fold 'synth_me_s99'"):
-        predict.from_run(workdir, ["synth_me_s99"])
+        recognition.from_run(workdir, ["synth_me_s99"])
     with pytest.raises(UserError, match="new/s/c frame 0: no face"):
-        predict.predict(predict.from_run(workdir), clip._replace(frames=np.zeros_like(clip.frames)))
+        recognition.predict(recognition.from_run(workdir), clip._replace(frames=np.zeros_like(clip.frames)))
