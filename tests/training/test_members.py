@@ -60,18 +60,19 @@ def test_vmapped_folds_are_each_fold_alone(study, reference):
 def test_a_compiler_may_answer_later(study):
     task, batch, _, who, parallel = study
     given, answers = [], {}
+
+    def compiler(lowered):
+        given.append(lowered)
+        return lambda *args: answers["late"](*args)
+
     with jax.numpy_dtype_promotion("standard"):
-        built = members.Members(
-            task,
-            batch,
-            who,
-            parallel,
-            10,
-            compiler=lambda lowered: given.append(lowered) or (lambda *a: answers["it"](*a)),
-        )
+        built = members.Members(task, batch, who, parallel, 10, compiler=compiler)
     assert [type(lowered) for lowered in given] == [jax.stages.Lowered]
-    answers["it"] = lambda batch, member, state, steps: (state, {"loss": member.train_mask.sum(axis=1) * steps})
-    _, metrics = built.train(built.place({"w": np.zeros(10)}), 2)
+    answers["late"] = lambda batch, member, state, steps: (
+        state,
+        {"loss": np.asarray(member.train_mask).sum(axis=1) * steps},
+    )
+    _, metrics = built.train(built.place(fold.MemberState(*[np.zeros(10)] * 5)), 2)
     np.testing.assert_array_equal(metrics["loss"], 2 * who.members.train_mask.sum(axis=1))
 
 
