@@ -14,6 +14,7 @@ from stag_jax.types import ClipBatch, FaceGraph
 
 SUBJECTS = 20
 FRAME_MS = 40.0  # mean time from one frame to the next
+SPREAD = 0.1  # of made-up parameters
 
 
 class RandomStudy(NamedTuple):
@@ -65,25 +66,36 @@ def first_members(roster: Roster, count: int) -> Roster:
 
 
 def stacked_states(setting: RandomStudy) -> fold.MemberState:
-    """Return the first state of the first member, once for each member.
+    """Return a made-up first state of the first member, once for each member; nothing is compiled for it.
 
     It is on the host, where the copies share their memory. A step costs the same whatever its numbers are.
     """
-    task, count = setting.task, len(setting.roster.names)
-    member = jax.tree.map(lambda x: x[0], setting.roster.members)
-    state = jax.jit(lambda batch, member: fold.init(task, batch, member))(setting.batch, member)
-    return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (count, *x.shape)), state)
+    count, rng = len(setting.roster.names), np.random.default_rng(0)
+    state = _abstract_state(setting)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+    made_up = zeros._replace(
+        params=jax.tree.map(lambda x: (SPREAD * rng.standard_normal(x.shape)).astype(x.dtype), state.params),
+        statistics=jax.tree.map(np.ones_like, zeros.statistics)._replace(mean=zeros.statistics.mean),
+        bad_step=np.full_like(zeros.bad_step, -1),
+    )
+    return jax.tree.map(lambda x: np.broadcast_to(x, (count, *x.shape)), made_up)
 
 
 def step_flops(setting: RandomStudy) -> float:
     """Return the FLOP of one step of one member, as XLA counts them before it optimises."""
     task = setting.task
-    member = abstract_member(setting)
-    state = jax.eval_shape(lambda batch, member: fold.init(task, batch, member), setting.batch, member)
-    lowered = jax.jit(lambda *args: fold.train_step(task, *args)).lower(setting.batch, member, state)
+    lowered = jax.jit(lambda *args: fold.train_step(task, *args)).lower(
+        setting.batch, abstract_member(setting), _abstract_state(setting)
+    )
     return float(lowered.cost_analysis()["flops"])
 
 
 def abstract_member(setting: RandomStudy) -> Any:
     """Return shapes and types of one member."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), setting.roster.members)
+
+
+def _abstract_state(setting: RandomStudy) -> fold.MemberState:
+    """Return shapes and types of the state of one member."""
+    task = setting.task
+    return jax.eval_shape(lambda batch, member: fold.init(task, batch, member), setting.batch, abstract_member(setting))

@@ -5,7 +5,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -51,8 +51,12 @@ class Members:
         parallel: ParallelConfig,
         per_device: int,
         devices: Sequence[jax.Device] | None = None,
+        compiler: Callable[[jax.stages.Lowered], Any] = jax.stages.Lowered.compile,
     ) -> None:
-        """Place the members on the devices, `per_device` at once, and compile the training program."""
+        """Place the members on the devices, `per_device` at once, and compile the training program.
+
+        `compiler` may return what compiles in another thread: its result is not looked at before the first step.
+        """
         count = len(roster.names)
         devices = list(devices or jax.devices())
         if parallel.mode != "data" and jax.process_count() == 1:
@@ -75,9 +79,9 @@ class Members:
             donate=(2,),
         )
         start = time.perf_counter()
-        self.member = jax.eval_shape(lambda member: fold.init(task, batch, member), _first(roster.members))
+        self.member = jax.eval_shape(lambda *args: fold.init(task, *args), batch, _first(roster.members))
         stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((chunk, *x.shape), x.dtype), self.member)
-        self._train = train.lower(self._batch, self._chunks[0], layout.abstract(stacked), np.int32(1)).compile()
+        self._train = compiler(train.lower(self._batch, self._chunks[0], layout.abstract(stacked), np.int32(1)))
         self.compile_s = time.perf_counter() - start
         self.layout = _describe(count, devices, self.per_device, len(self._chunks), parallel.mode)
 

@@ -1,5 +1,7 @@
 """The measurement of an accelerator: what is planned and written, and that nothing takes the figures with it."""
 
+import heapq
+import importlib
 import json
 import os
 import signal
@@ -13,83 +15,138 @@ import numpy as np
 import psutil
 import pytest
 
-from stag_experiments.benchmarks.accelerator import bench, flow_rates, measured, schedule, session, sizes
-from stag_experiments.benchmarks.accelerator.schedule import Need, Part
+from stag_experiments.benchmarks.accelerator import (
+    bench,
+    flow_rates,
+    measured,
+    process,
+    schedule,
+    session,
+    sizes,
+    worker,
+)
+from stag_experiments.benchmarks.accelerator.schedule import Part, Planned
 from stag_jax.motion import tvl1
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "benchmark.py"
-A, B, C = (Part(name, f"Part {name}", f"About {name}.", name) for name in "abc")
-NEEDS = {"a": Need(10, 30), "b": Need(20, 30), "c": Need(5, 15)}
+A, B = (Part(name, f"Part {name}", f"About {name}.", name) for name in "ab")
 
 
-def seconds(slots):
-    return {slot.part.name: (round(slot.soft_s, 6), round(slot.hard_s, 6)) for slot in slots}
+def planned(name, wanted, seconds, *programs):
+    return Planned(name, name, wanted, 0, seconds, seconds, programs)
 
 
-def test_time_is_shared_out_in_proportion_to_what_parts_want():
-    # 35 s are the least of all; of 20 s more, that is half of what is wanted beyond, each gets its half.
-    slots = seconds(schedule.plan([A, B, C], NEEDS, 55))
-    assert {name: soft for name, (soft, _) in slots.items()} == {"a": 20, "b": 25, "c": 10}
-    assert slots["a"][1] == min(10 + 20, schedule.GRACE * 20)
+def test_the_most_wanted_job_of_those_that_are_ready_is_next():
+    first, second, third = (planned(name, index, 5) for index, name in enumerate("abc"))
+    assert schedule.choose([(third, True), (second, True), (first, False)], 10) is second
+    assert schedule.choose([(third, True), (second, False)], 10) is third
+    assert schedule.choose([(first, False)], 10) is None and schedule.choose([], 10) is None
 
 
-def test_what_does_not_fit_is_left_for_later_and_smaller_parts_go_on():
-    assert list(seconds(schedule.plan([A, B, C], NEEDS, 29))) == ["a", "c"]
-    assert list(seconds(schedule.plan([B, C], NEEDS, 19))) == ["c"]
-    assert schedule.plan([A, B, C], NEEDS, 4.9) == []
+def test_a_job_that_does_not_fit_makes_way_for_those_that_do():
+    large, small = planned("a", 0, 20), planned("b", 1, 2)
+    assert schedule.choose([(large, True), (small, True)], 10) is small
+    assert schedule.choose([(large, True)], 10) is None
 
 
-def test_no_part_may_take_the_least_of_the_others():
-    for total in (35, 40, 80, 500):
-        first, *others = schedule.plan([A, B, C], NEEDS, total)
-        assert first.soft_s <= first.hard_s <= total - sum(NEEDS[slot.part.name].least_s for slot in others)
+def test_a_long_job_waits_for_more_wanted_ones_that_are_being_compiled():
+    short, long = planned("a", 0, 5), planned("b", 1, schedule.LONG_S + 1)
+    assert schedule.choose([(short, False), (long, True)], 100) is None
+    assert schedule.choose([(short, True), (long, True)], 100) is short
+    # A job that cannot be measured any more, though, keeps nobody waiting.
+    assert schedule.choose([(short._replace(seconds=200), False), (long, True)], 100) is long
 
 
-def test_time_to_spare_is_not_used_up_for_its_own_sake():
-    (slot,) = schedule.plan([A], NEEDS, 10_000)
-    assert slot.soft_s == 10 + schedule.GENEROUS * 20
+def jobs_of(part, size):
+    """Returns what a part would measure at a size on the devices that are here."""
+    return importlib.import_module(f"{worker.PACKAGE}.{part.module}").jobs(bench.Bench(size, {}))
+
+
+def all_jobs(size):
+    """Returns what all parts would measure, as `Planned`."""
+    return [
+        planned(
+            f"{part.name}: {job.name}",
+            schedule.WANTED.index(job.wanted),
+            job.seconds,
+            *(program.name for program in job.programs),
+        )
+        for part in schedule.PARTS
+        for job in jobs_of(part, size)
+    ]
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Borrowed machines have one device; tests have eight."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda platform=None: devices)
+
+
+def measured_in(seconds, compile_s=90.0, trace_s=4.0, threads=10, start_s=10.0):
+    """Returns the names of the jobs that are done, one program traced before each; no clock is looked at.
+
+    Each program is compiled in `compile_s` once a thread is free.
+    """
+    waiting = sorted(all_jobs(sizes.FULL_SIZE), key=lambda job: job.wanted)
+    untraced = list(dict.fromkeys(name for job in waiting for name in job.programs))
+    now, free, ready, done = start_s, [start_s] * threads, {}, []
+    while now < seconds and waiting:
+        now += trace_s if untraced else 0.0
+        for name in untraced[:1]:
+            ready[name] = max(heapq.heappop(free), now) + compile_s
+            heapq.heappush(free, ready[untraced.pop(0)])
+        entries = [(job, all(ready.get(name, seconds) <= now for name in job.programs)) for job in waiting]
+        job = schedule.choose(entries, seconds - session.RESERVE_S - now)
+        now += job.seconds if job else 1.0
+        if job:
+            waiting.remove(job)
+            done.append(job.name)
+    return done
+
+
+FIRST = [
+    *("members: composite loop", "loso: training, composite 340", "saving: saving", "matrix: copying"),
+    *(f"members: composite vmapped, 1 device {count}" for count in (64, 340, 1024)),
+    *("torch: composite, eager", "torch: clips, eager", "flow: 128 px, 32 pairs", "flow: 128 px, errors"),
+]
+THEN = ["windows: 1 windows", "windows: 64 windows", "members: clips loop", "flow: 128 px, 512 pairs", "resume: resume"]
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(220, FIRST), (290, FIRST + THEN)])
+def test_what_is_most_wanted_is_measured_first_though_a_program_takes_90_seconds(one_device, seconds, wanted):
+    done = measured_in(seconds)
+    assert set(wanted) <= set(done) and len([name for name in done if name.startswith("matrix")]) == 4
+
+
+def test_every_part_has_figures_in_eight_minutes(one_device):
+    done = measured_in(480)
+    assert {name.partition(":")[0] for name in done} == {part.name for part in schedule.PARTS}
+    assert {"bfloat16: float32", "bfloat16: bfloat16"} <= set(done)  # of which one alone says nothing
 
 
 @pytest.mark.parametrize("size", sizes.SIZES.values(), ids=lambda size: size.name)
-def test_each_size_has_seconds_for_each_part(size):
-    assert set(size.needs) == {part.name for part in schedule.PARTS}
-    assert all(0 < need.least_s <= need.wanted_s for need in size.needs.values())
+def test_jobs_have_names_of_their_own(size):
+    names = [job.name for job in all_jobs(size)]
+    assert len(names) == len(set(names))
 
 
-def test_all_parts_fit_into_eight_minutes_and_into_four():
-    for total in (480, 240):
-        assert len(schedule.plan(schedule.PARTS, sizes.FULL_NEEDS, total)) == len(schedule.PARTS)
-
-
-def test_a_count_is_halved_until_the_device_takes_it():
-    asked = []
-
-    def run(count):
-        asked.append(count)
-        if count > 100:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
-        return f"ran {count}"
-
-    assert bench.largest_that_fits(run, 340) == (85, "ran 85") and asked == [340, 170, 85]
-
-
-@pytest.mark.parametrize(("message", "tried"), [("RESOURCE_EXHAUSTED: x", [4, 2, 1]), ("INTERNAL: x", [4])])
-def test_what_halving_cannot_mend_is_raised(message, tried):
-    asked = []
-
-    def run(count):
-        asked.append(count)
-        raise jax.errors.JaxRuntimeError(message)
-
-    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
-        bench.largest_that_fits(run, 4)
-    assert asked == tried
+def test_what_a_program_follows_is_made_as_well():
+    made = [program for part in schedule.PARTS for job in jobs_of(part, sizes.FULL_SIZE) for program in job.programs]
+    assert {name for program in made for name in program.after} <= {program.name for program in made}
 
 
 def test_bytes_of_a_flow_are_counted_by_hand():
     settings = tvl1.TVL1Settings(coarsest=4, warps=2, iterations=3)
     # 10 x 8 and 5 x 4 pixels; 3 x 2 is too small. An iteration touches 17 numbers a pixel, a warp 11 besides.
     assert flow_rates.bytes_moved(10, 8, settings) == 4 * (80 + 20) * 2 * (3 * 17 + 11)
+
+
+def test_rows_are_in_the_order_of_their_places(tmp_path):
+    results = measured.Measured(tmp_path, [A])
+    for place, value in ((3, "d"), (0, "a"), (3, "e"), (1, "b"), (1, "c")):
+        results.add("a", {"value": value}, place)
+    assert "".join(row["value"] for row in results.rows("a")) == "abcde"
 
 
 def test_the_page_has_a_table_a_part_and_says_why_there_is_none(tmp_path):
@@ -108,20 +165,22 @@ def test_the_page_has_a_table_a_part_and_says_why_there_is_none(tmp_path):
     assert tree["parts"][0]["rows"][0]["rate"] == 12345.678 and tree["facts"]["_rate"] == 1.0
 
 
-STUB = '''"""Stands in for the process that measures: a part does what its module is called."""
+STUB = '''"""Stands in for the process that measures: a job does what its part is called."""
 import json, os, sys, time
 
+
+def send(**message):
+    print(json.dumps(message), flush=True)
+
+
+command = json.loads(sys.stdin.readline())
+send(facts={"_platform": "cpu"}, jobs=[
+    {"part": part["name"], "name": part["name"], "wanted": 0, "place": 0, "seconds": LEAST, "most_s": LEAST,
+     "programs": ["missing"] if part["module"] == "waits" else []}
+    for part in command["parts"]
+])
 for line in sys.stdin:
-    command = json.loads(line)
-    name = command.get("module")
-
-    def send(**message):
-        print(json.dumps(message), flush=True)
-
-    send(facts={"_platform": "cpu", "process": os.getpid()})
-    if not name:
-        send(done=True)
-        continue
+    name = json.loads(line)["job"].split()[0]
     send(row={"what": name, "process": os.getpid()})
     if name == "hangs":
         time.sleep(60)
@@ -136,17 +195,14 @@ for line in sys.stdin:
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch):
-    """measure("works", "hangs", seconds=9): runs such parts, each of which wants a second; returns their states."""
-    (tmp_path / "stub.py").write_text(STUB)
-    monkeypatch.setattr(session, "COMMAND", (sys.executable, str(tmp_path / "stub.py")))
+    """measure("works", "hangs"): runs such parts, each of a job of a second; returns their states."""
     monkeypatch.setattr(session, "RESERVE_S", 0.5)
-    monkeypatch.setattr(schedule, "GRACE_S", 1.0)
+    monkeypatch.setattr(session, "GRACE_S", 1.0)
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, str(tmp_path / "stub.py")))
 
     def run(*names, total=12.0, least=1.0, **changes):
+        (tmp_path / "stub.py").write_text(STUB.replace("LEAST", str(least)))
         parts = [Part(f"{name} {index}", name, name, name, **changes) for index, name in enumerate(names)]
-        needs = {part.name: Need(least, least) for part in parts}
-        size = sizes.TINY_SIZE._replace(needs=needs)
-        monkeypatch.setitem(sizes.SIZES, sizes.TINY, size)
         start = time.monotonic()
         session.run(tmp_path, parts, total, sizes.TINY, lambda line: None)
         assert time.monotonic() - start < total
@@ -159,32 +215,32 @@ def test_parts_that_hang_die_or_raise_say_so_and_the_others_go_on(measure):
     states = measure("works", "hangs", "works", "dies", "works", "raises", "works")
     assert [(part["state"], part["reason"].partition(";")[0]) for part in states] == [
         ("measured", ""),
-        ("partly", "ended after 2 s"),
+        ("partly", "hangs 1: ended after 2 s"),
         ("measured", ""),
-        ("partly", "the process ended with exit code 3"),
+        ("partly", "dies 3: the process ended with exit code 3"),
         ("measured", ""),
-        ("partly", "ValueError: it is broken"),
+        ("partly", "raises 5: ValueError: it is broken"),
         ("measured", ""),
     ]
     # A new process after one that was ended or died; one that has raised goes on.
     processes = [part["rows"][0]["process"] for part in states]
     assert len(set(processes)) == 3 and processes[0] == processes[1] and len(set(processes[4:])) == 1
-    for process in set(processes):
-        assert not psutil.pid_exists(process)
+    for number in set(processes):
+        assert not psutil.pid_exists(number)
 
 
 def test_what_there_is_no_time_for_says_so(measure):
-    part, other = measure("works", "hangs", least=2.5, total=4.5)
+    part, other = measure("works", "waits", total=4.0)
     assert part["state"] == "measured"
-    assert other["state"] == "partly" and other["reason"].startswith("ended after")
+    assert (other["state"], other["reason"]) == ("left out", "no time for waits 1")
     (part,) = measure("works", least=30.0, total=2.0)
-    assert (part["state"], part["reason"]) == ("left out", "30 s are its least, 1 s were left")
+    assert (part["state"], part["reason"]) == ("left out", "no time for works 0")
 
 
 def test_where_no_process_starts_it_is_tried_twice(measure, monkeypatch):
-    monkeypatch.setattr(session, "COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
-    states = measure("works", "works", "works")
-    assert [part["state"] for part in states] == ["failed", "failed", "left out"]
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", "raise SystemExit(1)"))
+    states = measure("works", "works")
+    assert [part["state"] for part in states] == ["failed", "failed"]
     assert states[0]["reason"].startswith("the process ended with exit code 1")
 
 
@@ -201,11 +257,11 @@ def test_a_process_of_its_own_has_the_cpu_only(monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     monkeypatch.setenv("XLA_FLAGS", "--one")
-    plain = session.environment("/programs", cpu_only=False, hasty=False)
+    plain = process.environment("/programs", cpu_only=False, hasty=False)
     assert (plain["JAX_PLATFORMS"], plain["XLA_FLAGS"]) == ("cuda,cpu", "--one")
     assert plain["JAX_COMPILATION_CACHE_DIR"] == "/programs"
-    alone = session.environment("/programs", cpu_only=True, hasty=True)
-    assert alone["JAX_PLATFORMS"] == "cpu" and alone["XLA_FLAGS"] == f"--one {session.HASTE}"
+    alone = process.environment("/programs", cpu_only=True, hasty=True)
+    assert alone["JAX_PLATFORMS"] == "cpu" and alone["XLA_FLAGS"] == f"--one {process.HASTE}"
 
 
 BLOCKED = ("tensorflow_datasets", "dlib", "av", "ml_collections", "torch", "tqdm", "pandas", "matplotlib")
@@ -252,20 +308,20 @@ def test_no_part_needs_more_than_the_few_packages(bare):
 
 def start(out, env, *flags):
     command = [sys.executable, str(SCRIPT), "accelerator", f"--out={out}", "--size=tiny", *flags]
+    env = {**env, "TMPDIR": str(out)}  # where a killed run leaves its programs
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_the_command_runs_to_the_end_with_few_packages(bare, tmp_path):
     begin = time.monotonic()
-    process = start(tmp_path, bare, "--seconds=20")
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, text[-3000:]
-    assert time.monotonic() - begin < 20 + 5  # and Python's own start
+    running = start(tmp_path, bare, "--seconds=25")
+    text, _ = running.communicate(timeout=60)
+    assert running.returncode == 0, text[-3000:]
+    assert time.monotonic() - begin < 25 + 5  # and Python's own start
     tree = json.loads((tmp_path / measured.JSON).read_text())
     states = {part["name"]: part for part in tree["parts"]}
     assert list(states) == [part.name for part in schedule.PARTS]
-    assert states["matrix"]["state"] == measured.DONE and len(states["matrix"]["rows"]) == 3
-    assert states["torch"]["reason"] == "torch is not installed"
+    assert states["matrix"]["rows"] and states["torch"]["reason"] == "torch is not installed"
     for part in states.values():
         assert part["rows"] or part["reason"], part
         assert "Error" not in part["reason"], part
@@ -274,15 +330,15 @@ def test_the_command_runs_to_the_end_with_few_packages(bare, tmp_path):
 
 
 def test_a_killed_run_leaves_what_was_measured_and_no_process(tmp_path):
-    process = start(tmp_path, dict(os.environ), "--seconds=60", "--parts=matrix,members")
+    running = start(tmp_path, dict(os.environ), "--seconds=60", "--parts=matrix,members")
     try:
-        wait_for(lambda: len(rows(tmp_path, "matrix")) == 3)
-        children = psutil.Process(process.pid).children(recursive=True)
+        wait_for(lambda: rows(tmp_path, "matrix"))
+        children = psutil.Process(running.pid).children(recursive=True)
         assert children
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert len(rows(tmp_path, "matrix")) == 3 and "| TFLOP/s |" in (tmp_path / measured.PAGE).read_text()
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+    assert rows(tmp_path, "matrix") and "| TFLOP/s |" in (tmp_path / measured.PAGE).read_text()
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
 
 
@@ -300,14 +356,12 @@ def wait_for(condition, limit=40.0):
 
 
 def test_numbers_that_json_does_not_know_become_words():
-    from stag_experiments.benchmarks.accelerator import worker
-
     row = {"a": np.float32(0.5), "b": float("nan"), "c": np.bool_(True), "d": None, "e": 3}
     assert worker._plain(row) == {"a": 0.5, "b": "nan", "c": True, "d": None, "e": 3}
 
 
 def test_a_misspelt_part_is_one_line(tmp_path):
-    process = start(tmp_path, dict(os.environ), "--parts=matrices")
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and "--parts: 'matrices' is none of matrix, members" in text
+    running = start(tmp_path, dict(os.environ), "--parts=matrices")
+    text, _ = running.communicate(timeout=60)
+    assert running.returncode == 2 and "--parts: 'matrices' is none of matrix, members" in text
     assert "Traceback" not in text

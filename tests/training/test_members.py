@@ -57,6 +57,25 @@ def test_vmapped_folds_are_each_fold_alone(study, reference):
         np.testing.assert_allclose(logits, reference[0][index], atol=2e-5)
 
 
+def test_a_compiler_may_answer_later(study):
+    task, batch, _, who, parallel = study
+    given, answers = [], {}
+
+    def compiler(lowered):
+        given.append(lowered)
+        return lambda *args: answers["late"](*args)
+
+    with jax.numpy_dtype_promotion("standard"):
+        built = members.Members(task, batch, who, parallel, 10, compiler=compiler)
+    assert [type(lowered) for lowered in given] == [jax.stages.Lowered]
+    answers["late"] = lambda batch, member, state, steps: (
+        state,
+        {"loss": np.asarray(member.train_mask).sum(axis=1) * steps},
+    )
+    _, metrics = built.train(built.place(fold.MemberState(*[np.zeros(10)] * 5)), 2)
+    np.testing.assert_array_equal(metrics["loss"], 2 * who.members.train_mask.sum(axis=1))
+
+
 @pytest.mark.parametrize(
     ("devices", "parallel", "layout"),
     [  # ten members divide by neither four nor eight

@@ -7,11 +7,13 @@ beside them where it is installed. From a clone:
     pip install --no-deps --no-build-isolation -e .
     python experiments/benchmark.py accelerator --out=measured
 
-Parts are measured in the order of how much they are wanted, as many as the time allows. Each figure is in
-`accelerator.json` and `accelerator.md` in --out as soon as it is known. A part that fails or overruns says so there,
-and the others go on; what libraries print is in `accelerator.log`. On a CPU the command is rehearsed with small
-networks, unless --size says otherwise. Compiled programs are kept only until the measurement ends, so that compile
-times are real ones; where JAX_COMPILATION_CACHE_DIR is set they are kept there, and some may be read instead.
+A program may take a minute or two to compile, whatever the flags of XLA. So all of them are begun at once, in as many
+threads as two thirds of the cores, most wanted first, and what needs none is measured meanwhile. What is most wanted of
+what is compiled is measured next, until the time is over. Each figure is in `accelerator.json` and `accelerator.md` in
+--out as soon as it is known. What fails or overruns says so there, and the rest goes on; what libraries print is in
+`accelerator.log`. On a CPU the command is rehearsed with small networks, unless --size says otherwise. Compiled
+programs are kept only until the measurement ends, so that compile times are real ones; where JAX_COMPILATION_CACHE_DIR
+is set they are kept there, and some may be read instead.
 """
 
 import signal
@@ -28,6 +30,7 @@ def define_flags() -> None:
     output.define_out("Folder for accelerator.json, accelerator.md and accelerator.log.")
     flags.DEFINE_float("seconds", 480.0, "After which it has ended.", lower_bound=10.0)
     flags.DEFINE_enum("size", sizes.AUTO, [sizes.AUTO, *sizes.SIZES], "How large everything is.")
+    flags.DEFINE_integer("threads", 0, "Programs compiled at a time; two thirds of the cores if 0.", lower_bound=0)
     flags.DEFINE_list("parts", [], "Names of parts, by commas; all if missing.")
 
 
@@ -41,5 +44,7 @@ def main() -> None:
     parts = [part for part in schedule.PARTS if not given.parts or part.name in given.parts]
     out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the process that measures as well
-    results = session.run(out, parts, given.seconds, given.size, lambda line: print(line, flush=True))
+    results = session.run(
+        out, parts, given.seconds, given.size, lambda line: print(line, flush=True), threads=given.threads
+    )
     print(f"\n{results.page()}\n{out / measured.PAGE}")

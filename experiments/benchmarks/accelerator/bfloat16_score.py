@@ -1,7 +1,7 @@
 """The part "bfloat16": what a network of bfloat16 activations loses, and gains in speed, on clips of known order."""
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -9,36 +9,58 @@ from stag_configs import base, synth_me_order
 from stag_experiments.benchmarks import random_study
 from stag_experiments.benchmarks.accelerator import bench as bench_lib
 from stag_experiments.benchmarks.accelerator import rendered_clips
-from stag_experiments.benchmarks.accelerator.bench import Bench, Clock, Row, Rows
+from stag_experiments.benchmarks.accelerator.bench import Bench, Clock, Job, Row, Rows
+from stag_experiments.benchmarks.accelerator.programs import Compile, Later, Program
 from stag_jax.config import from_config_dict
+from stag_jax.model import network
 from stag_jax.motion import nodes
 from stag_jax.protocol import metrics
 from stag_jax.protocol.splits import loso
 from stag_jax.training import members
-from stag_jax.training.roster import by_fold, make_roster, pool
+from stag_jax.training.roster import by_fold, make_roster, scatter
 from stag_jax.types import ClipBatch
 
 TYPES = ("float32", "bfloat16")
 SEEN = ("nodes", "times_ms", "magnitude", "frame_mask")
 
 
-def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield a row a type of activations: UF1 of the held-out clips, mean over seeds."""
-    watch = bench_lib.Stopwatch()
-    setting = order_setting(bench)
-    clips_s = watch.seconds()
-    settings = {dtype: _with_type(setting, dtype) for dtype in TYPES}
-    with ThreadPoolExecutor(len(TYPES)) as threads:
-        studies = dict(zip(TYPES, threads.map(lambda each: _build(bench, each), settings.values()), strict=True))
-    for index, (dtype, study) in enumerate(studies.items()):
-        seconds = clock.left() / (len(TYPES) - index)
+def jobs(bench: Bench) -> list[Job]:
+    """Return a job a type of activations: UF1 of the held-out clips, mean over seeds."""
+    clips = Program("order clips", lambda later: later(lambda: order_setting(bench)))
+    return [_scores(bench, clips, dtype) for dtype in TYPES]
+
+
+def _scores(bench: Bench, clips: Program, dtype: str) -> Job:
+    def build(later: Compile, clips: Later) -> members.Members:
+        setting, parallel = _with_type(clips.result(), dtype), bench.parallel()
+        planned = members.plan(setting.task, setting.batch, setting.roster, parallel)
+        return members.Members(
+            setting.task,
+            setting.batch,
+            setting.roster,
+            parallel,
+            planned.members,
+            compiler=lambda lowered: later(lowered.compile),
+        )
+
+    train = Program(f"order {dtype}", build, after=(clips.name,))
+
+    def build_predict(later: Compile, study: members.Members) -> Later:
+        return later(lambda: study.predict(study.init()))
+
+    predict = Program(f"order {dtype}, first states and prediction", build_predict, after=(train.name,))
+
+    def measure(clock: Clock, study: members.Members, clips: Later, first: Any) -> Rows:
+        setting = _with_type(clips.result(), dtype)
         yield {
             "activations": dtype,
             "clips": len(setting.batch.label),
             "folds x seeds": f"{setting.roster.shape[2]} x {setting.roster.shape[1]}",
-            **_score(bench, settings[dtype], study, seconds),
-            "note": f"clips rendered and measured in {clips_s:.0f} s",
+            **_score(bench, setting, study, clock.left()),
+            "compiled in s": bench.programs.seconds(train.name),
         }
+
+    return Job(dtype, "bfloat16", 25, measure, (train, clips, predict), 60)
 
 
 def order_setting(bench: Bench) -> random_study.RandomStudy:
@@ -67,13 +89,7 @@ def _with_type(setting: random_study.RandomStudy, dtype: str) -> random_study.Ra
     return setting._replace(config=dataclasses.replace(setting.config, model=model))
 
 
-def _build(bench: Bench, setting: random_study.RandomStudy) -> members.Study:
-    parallel = bench.parallel()
-    planned = members.plan(setting.task, setting.batch, setting.roster, parallel)
-    return members.build(setting.task, setting.batch, setting.roster, parallel, planned.members)
-
-
-def _score(bench: Bench, setting: random_study.RandomStudy, study: members.Study, seconds: float) -> Row:
+def _score(bench: Bench, setting: random_study.RandomStudy, study: members.Members, seconds: float) -> Row:
     """Train to the last step, or as far as the time goes, and score the clips that each fold held out."""
     wanted = setting.config.train.steps
     states, trained = study.train(study.init(), 1)  # not counted in the rate
@@ -86,7 +102,7 @@ def _score(bench: Bench, setting: random_study.RandomStudy, study: members.Study
     predictions = study.predict(states)
     probability, _ = network.probabilities(predictions)
     roster = setting.roster
-    pooled = pool(
+    pooled = scatter(
         by_fold(np.asarray(probability), roster),
         roster.test_rows[: roster.shape[2]],
         roster.test_mask[: roster.shape[2]],
@@ -98,5 +114,4 @@ def _score(bench: Bench, setting: random_study.RandomStudy, study: members.Study
         "steps": done if done == wanted else f"{done} of {wanted}: no time for more",
         "loss of training": float(np.mean(trained["loss"])),
         "member-steps/s": (done - 1) * len(roster.names) / train_s if done > 1 else None,
-        "compiled in s": study.compile_s,
     }

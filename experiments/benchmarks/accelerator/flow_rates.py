@@ -1,14 +1,14 @@
 """The part "flow": TV-L1 frame pairs per second beside the bound of the memory, and its error beside that of DIS."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from stag_experiments.benchmarks.accelerator import bench as bench_lib
 from stag_experiments.benchmarks.accelerator import rendered_clips
-from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Row, Rows
+from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Job, Rows
+from stag_experiments.benchmarks.accelerator.programs import Later, Program
 from stag_jax.motion import optical_flow, tvl1
 
 FLOAT = 4  # bytes
@@ -18,26 +18,48 @@ ITERATION = (2 + 4 + 5) + (2 + 4)
 # A warp reads both pictures, the gradient and the flow, and writes the data term.
 WARP = (2 + 2 + 2) + 5
 
+Flow = Callable[..., jax.Array]
 
-def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield rates by side and pairs at once, then errors by side and method."""
-    copying = copy_rate(bench.size.copied_mb, bench.size.seconds)
-    bench.facts["copying on the first device, GB/s read and written"] = copying / 1e9
+
+def jobs(bench: Bench) -> list[Job]:
+    """Return rates by side and pairs at once, and errors by side."""
+    found = []
     for side in bench.size.sides:
-        bound = copying / bytes_moved(side, side)
-        found = rendered_clips.pairs(bench.size.rendered, rendered_clips.at_size(bench.config(CLIPS).face, side))
+        first = side == bench.size.sides[0]
         for count in bench.size.pairs:
-            yield {"what": "TV-L1", "side": side, "pairs at once": count, **_rate(bench, found, count, bound)}
-        yield from _errors(found, side)
-        if clock.left() < 0:
-            return
+            smallest = count == bench.size.pairs[0]
+            wanted = ("flow" if smallest else "more flow") if first else "larger pictures"
+            found.append(_rate(bench, side, count, wanted))
+            if smallest:
+                found.append(_errors(bench, side, count, wanted))
+    return found
 
 
-def copy_rate(megabytes: int, seconds: float) -> float:
-    """Return the bytes per second, read and written together, of a pass over an array on the first device."""
-    array = jax.device_put(jnp.ones(megabytes * 2**20 // FLOAT, jnp.float32), jax.devices()[0])
-    scaled = jax.jit(lambda x: x * np.float32(1.5))
-    return 2 * array.nbytes / bench_lib.repeated(lambda: scaled(array).block_until_ready(), seconds / 2)
+def _program(side: int, count: int) -> Program:
+    pictures = jax.ShapeDtypeStruct((count, side, side), np.uint8)
+    return Program(f"TV-L1 {side} px {count} pairs", lambda later: later(tvl1.tvl1.lower(pictures, pictures).compile))
+
+
+def _rate(bench: Bench, side: int, count: int, wanted: str) -> Job:
+    """Return the rate of so many pairs at once. All runs a fixed number of times, so any pictures do."""
+    program = _program(side, count)
+
+    def measure(clock: Clock, estimate: Flow) -> Rows:
+        rng = np.random.default_rng(0)
+        pictures = [jax.device_put(rng.integers(0, 256, (count, side, side), np.uint8)) for _ in range(2)]
+        rate = count / bench_lib.repeated(lambda: estimate(*pictures).block_until_ready(), bench.size.seconds)
+        bound = bench.facts["_copying"] / bytes_moved(side, side) if "_copying" in bench.facts else None
+        yield {
+            "what": "TV-L1",
+            "side": side,
+            "pairs at once": count,
+            "pairs/s": rate,
+            "bound, pairs/s": bound,
+            "share of the bound": f"{100 * rate / bound:.2g}%" if bound else None,
+            "compiled in s": bench.programs.seconds(program.name),
+        }
+
+    return Job(f"{side} px, {count} pairs", wanted, 6, measure, (program,))
 
 
 def bytes_moved(height: int, width: int, settings: tvl1.TVL1Settings = tvl1.DEFAULT) -> float:
@@ -54,45 +76,40 @@ def bytes_moved(height: int, width: int, settings: tvl1.TVL1Settings = tvl1.DEFA
     return float(FLOAT * pixels * settings.warps * (settings.iterations * ITERATION + WARP))
 
 
-def _rate(bench: Bench, found: Sequence[rendered_clips.Pair], count: int, bound: float) -> Row:
-    if not found:
-        return {"note": "no rendered pair moves as it should"}
-    index = np.arange(count) % len(found)
-    pictures = [jax.device_put(np.stack([getattr(found[i], name) for i in index])) for name in ("first", "second")]
-    try:
+def _errors(bench: Bench, side: int, count: int, wanted: str) -> Job:
+    """Return the error of each method against the truth, and how far TV-L1 is from DIS."""
+    face = rendered_clips.at_size(bench.config(CLIPS).face, side)
+    pairs = Program(f"faces of {side} px", lambda later: later(lambda: rendered_clips.pairs(bench.size.rendered, face)))
+
+    def measure(clock: Clock, estimate: Flow, rendered: Later) -> Rows:
+        found = rendered.result()
+        if not found:
+            yield {"what": "errors", "side": side, "note": "no rendered pair moves as it should"}
+            return
+        first, second = (np.stack([getattr(pair, name) for pair in found]) for name in ("first", "second"))
         watch = bench_lib.Stopwatch()
-        tvl1.tvl1(*pictures).block_until_ready()
-        compile_s = watch.seconds()
-        seconds = bench_lib.repeated(lambda: tvl1.tvl1(*pictures).block_until_ready(), bench.size.seconds)
-    except jax.errors.JaxRuntimeError as error:
-        return {"note": bench_lib.reason(error)}
-    rate = count / seconds
-    share = f"{100 * rate / bound:.2g}%"
-    return {"pairs/s": rate, "bound, pairs/s": bound, "share of the bound": share, "compiled in s": compile_s}
+        dis = optical_flow.flows(first, second, "dis")
+        dis_rate = len(found) / watch.seconds()
+        fields = {"TV-L1": _in_blocks(estimate, first, second, count), "OpenCV DIS, one core": dis}
+        truth, note = [pair.truth for pair in found], f"{len(found)} rendered pairs, true motion"
+        for name, field in fields.items():
+            row = {"what": f"error of {name}", "side": side, "error px": _distance(field, truth, found), "note": note}
+            yield row | ({"pairs/s": dis_rate} if field is dis else {})
+        apart = _distance(fields["TV-L1"], dis, found)
+        yield {"what": "TV-L1 from DIS", "side": side, "error px": apart, "note": f"{len(found)} rendered pairs"}
+        still = _distance(np.zeros_like(first, np.float32)[..., None], truth, found)
+        yield {"what": "motion itself", "side": side, "error px": still, "note": "what a flow of zero errs by"}
+
+    return Job(f"{side} px, errors", wanted, 8, measure, (_program(side, count), pairs))
 
 
-def _errors(found: Sequence[rendered_clips.Pair], side: int) -> Rows:
-    """Yield the error of each method against the truth, and how far TV-L1 is from DIS."""
-    if not found:
-        return
-    first, second = (np.stack([getattr(pair, name) for pair in found]) for name in ("first", "second"))
-    fields = {}
-    for name, backend in (("TV-L1", "tvl1"), ("OpenCV DIS, one core", "dis")):
-        watch = bench_lib.Stopwatch()
-        fields[name] = optical_flow.flows(first, second, backend)
-        seconds = watch.seconds()
-        rate = {"pairs/s": len(found) / seconds} if backend == "dis" else {}
-        yield {
-            "what": f"error of {name}",
-            "side": side,
-            "error px": _distance(fields[name], [pair.truth for pair in found], found),
-            "note": f"{len(found)} rendered pairs, true motion",
-            **rate,
-        }
-    apart = _distance(fields["TV-L1"], fields["OpenCV DIS, one core"], found)
-    yield {"what": "TV-L1 from DIS", "side": side, "error px": apart, "note": f"{len(found)} rendered pairs"}
-    still = _distance(np.zeros_like(first, np.float32)[..., None], [pair.truth for pair in found], found)
-    yield {"what": "motion itself", "side": side, "error px": still, "note": "what a flow of zero errs by"}
+def _in_blocks(estimate: Flow, first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Return the flow of any number of pairs by a program for `count`; the last block is filled up."""
+    fields = []
+    for start in range(0, len(first), count):
+        rows = np.minimum(np.arange(start, start + count), len(first) - 1)
+        fields.append(np.asarray(estimate(first[rows], second[rows])))
+    return np.concatenate(fields)[: len(first)]
 
 
 def _distance(

@@ -1,5 +1,6 @@
 """What was measured so far: `accelerator.json` and `accelerator.md`, written anew after every figure."""
 
+import bisect
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ class Measured:
             part.name: {"title": part.title, "state": WAITING, "reason": "", "took_s": None, "rows": []}
             for part in parts
         }
+        self._places: dict[str, list[int]] = {part.name: [] for part in parts}
         self._write()
 
     def learn(self, facts: dict[str, Any]) -> None:
@@ -33,9 +35,11 @@ class Measured:
         self.facts.update(facts)
         self._write()
 
-    def add(self, name: str, row: Row) -> None:
-        """Add a row to a part."""
-        self._state[name]["rows"].append(row)
+    def add(self, name: str, row: Row, place: int = 0) -> None:
+        """Add a row to a part, behind those of the same or a lower place."""
+        index = bisect.bisect(self._places[name], place)
+        self._places[name].insert(index, place)
+        self._state[name]["rows"].insert(index, row)
         self._write()
 
     def mark(self, name: str, state: str, reason: str = "", took_s: float | None = None) -> None:

@@ -22,7 +22,7 @@ from stag_jax.face import alignment, regions
 from stag_jax.motion import nodes, optical_flow, selection, stabilise
 
 T = TypeVar("T")
-FEW = 2  # cores for which no process is started
+SHARE = 3  # one of so many cores renders; the others compile
 MOVES = (0.5, 4.0)  # pixels of the face's most moved point, of pairs whose flow is compared
 FRAMES = (20, 24)  # of clips that pairs are taken from
 
@@ -124,9 +124,9 @@ def at_size(face: FaceConfig, size: int) -> FaceConfig:
 
 
 def _shared_out(work: Callable[[int], list[T]], count: int) -> list[T]:
-    """Call `work` with 0 to `count` - 1, in processes of their own where the cores are worth starting them for."""
-    workers = min(count, os.cpu_count() or 1)
-    if workers <= FEW:
+    """Call `work` with 0 to `count` - 1, in processes of their own: this one has Python to spare for other things."""
+    workers = min(count, max(1, (os.cpu_count() or 1) // SHARE))
+    if count == 1:
         return [found for index in range(count) for found in work(index)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_core) as pool:

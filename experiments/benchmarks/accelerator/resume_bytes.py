@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from stag_experiments.benchmarks.accelerator.bench import COMPOSITE, Bench, Clock, Row, Rows
+from stag_experiments.benchmarks.accelerator.bench import COMPOSITE, Bench, Job, Row, Rows
 from stag_jax.training import checkpoint, members
 
 
-def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield how two undisturbed trainings compare, then an undisturbed one and one that was resumed."""
-    count, study = bench.everywhere(COMPOSITE)
-    steps = bench.size.steps
+def jobs(bench: Bench) -> list[Job]:
+    """Return how two undisturbed trainings compare, then an undisturbed one and one that was resumed."""
+    return [Job("resume", "resume", 15, lambda clock, study: _measure(bench, study), (bench.shared(COMPOSITE),))]
+
+
+def _measure(bench: Bench, study: members.Members) -> Rows:
+    count, steps = bench.shared_count(), bench.size.steps
     whole = _train(bench, study, count, steps)
     yield {"compared": "two trainings that nothing disturbs", **_compared(whole, _train(bench, study, count, steps))}
     states, _ = study.train(study.place(bench.states(COMPOSITE, count)), steps)
@@ -29,7 +32,7 @@ def measure(bench: Bench, clock: Clock) -> Rows:
     }
 
 
-def _train(bench: Bench, study: members.Study, count: int, steps: int) -> Any:
+def _train(bench: Bench, study: members.Members, count: int, steps: int) -> Any:
     """Return the members on the host after two dispatches."""
     states = study.place(bench.states(COMPOSITE, count))
     for _ in range(2):

@@ -1,14 +1,13 @@
-"""Which parts of the measurement are made, and how long each may take. Nothing here looks at a clock or a device."""
+"""Which parts there are, how much their jobs are wanted, and which is next. Nothing here looks at a clock or device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-GRACE, GRACE_S = 2.0, 8.0  # a part is ended after so many times its seconds, and no sooner than so many beyond them
-GENEROUS = 3.0  # where there is time to spare, a part gets up to so many times what it wants beyond the least
+LONG_S = 30.0  # a job that takes longer waits for shorter ones whose programs are still being compiled
 
 
 class Part(NamedTuple):
-    """One part: a module of this package whose `measure` yields rows."""
+    """One part: a module of this package whose `jobs` are measured."""
 
     name: str
     title: str
@@ -18,11 +17,10 @@ class Part(NamedTuple):
     alone: bool = False  # in a process of its own, in which jax has the CPU only
 
 
-# Most wanted first; but bfloat16, which compiles for long what no other part uses, comes after what is quickly known.
 PARTS = (
     Part(
         "matrix",
-        "Rate of matrix products",
+        "Rates of matrix products and of copying",
         "Square matrices, one product on each device at a time, the best of several; sums over the devices.",
         "product_rates",
     ),
@@ -30,14 +28,13 @@ PARTS = (
         "members",
         "Member-steps per second",
         "A member-step is one training step of one member on its batch of clips. The share is that of the rate of "
-        "float32 products at jax's default precision, which is that of training. Programs are compiled several at a "
-        "time, so their compile times say only how long one waits.",
+        "float32 products at jax's default precision, which is that of training.",
         "member_rates",
     ),
     Part(
         "loso",
         "A whole LOSO of 68 folds and 5 seeds",
-        "442 random clips in the shape of the composite's, all steps of configs/composite_flow.py.",
+        "442 random clips in the shape of the composite's, all steps of configs/composite_flow.py; states are made up.",
         "whole_loso",
     ),
     Part(
@@ -71,7 +68,7 @@ PARTS = (
     Part(
         "losses",
         "Losses of the device against those of the CPU",
-        "The same members from the same first state, matrix products at precision `highest` on both.",
+        "The same members from the same made-up states.",
         "cpu_losses",
     ),
     Part(
@@ -89,45 +86,39 @@ PARTS = (
     ),
 )
 
-
-class Need(NamedTuple):
-    """Seconds of a part."""
-
-    least_s: float  # with less it is not started
-    wanted_s: float
-
-
-class Slot(NamedTuple):
-    """A part that is to be measured, and its seconds."""
-
-    part: Part
-    soft_s: float  # what the part plans its work with
-    hard_s: float  # after these it is ended
+# What jobs are wanted for, most wanted first: so their programs are compiled, and so they are measured of those that
+# are ready. The first ones need no program, and fill the minute or two in which the first programs are compiled.
+WANTED = (
+    *("products", "copying", "eager torch", "saving"),
+    *("loop", "whole study", "shared", "most members", "flow", "prediction", "clips", "more flow", "more prediction"),
+    *("resume", "losses", "other members", "bfloat16", "whole prediction", "highest", "larger pictures"),
+    *("most windows", "pmap", "memory", "other clips", "compiled torch"),
+)
 
 
-def plan(parts: Sequence[Part], needs: Mapping[str, Need], seconds: float) -> list[Slot]:
-    """Choose the parts that fit into `seconds`, most wanted first, and share the time out between them.
+class Planned(NamedTuple):
+    """What is known of a job without the process that measures it."""
 
-    Every chosen part gets its least; what is left is shared in proportion to what each wants beyond that. Call it again
-    before each part: time that one did not use is then the others'.
+    part: str
+    name: str
+    wanted: int  # index in WANTED
+    place: int  # of its rows within those of its part
+    seconds: float
+    most_s: float
+    programs: tuple[str, ...]
+
+
+def choose(jobs: Iterable[tuple[Planned, bool]], left_s: float) -> Planned | None:
+    """Return the most wanted job that is ready and fits into the seconds that are left, if there is one.
 
     Args:
-      parts: those still to be measured, most wanted first.
-      needs: the seconds of each, by name.
-      seconds: until all must be over.
+      jobs: those still to be measured, and whether each is ready: its programs are compiled.
+      left_s: until all must be over.
     """
-    chosen: list[Part] = []
-    spare = seconds
-    for part in parts:
-        if needs[part.name].least_s <= spare:
-            chosen.append(part)
-            spare -= needs[part.name].least_s
-    wishes = sum(needs[part.name].wanted_s - needs[part.name].least_s for part in chosen)
-    share = min(GENEROUS, spare / wishes) if wishes > 0 else 0.0
-    slots = []
-    for part in chosen:
-        need = needs[part.name]
-        soft = need.least_s + share * (need.wanted_s - need.least_s)
-        most = need.least_s + spare  # leaves the others their least
-        slots.append(Slot(part, soft, min(most, max(GRACE * soft, soft + GRACE_S))))
-    return slots
+    waiting = False
+    for job, ready in sorted(jobs, key=lambda entry: entry[0].wanted):
+        if not ready:
+            waiting = waiting or job.seconds <= left_s
+        elif job.seconds <= left_s and not (waiting and job.seconds > LONG_S):
+            return job
+    return None

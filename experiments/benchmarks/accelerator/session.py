@@ -1,210 +1,219 @@
-"""One measurement from start to end: a process that measures, a clock, and the results on disk.
+"""One measurement from start to end: processes that measure, a clock, and the results on disk.
 
-Parts run one after the other in one process, which keeps its devices and programs. A part that overruns, or takes the
-process with it, ends that process only: the next part starts another.
+One process has the device and compiles; another, for torch, has the CPU as far as jax goes. Of all jobs one runs at a
+time. A job that overruns, or takes its process with it, ends that process only; the next one reads from the disk what
+was compiled.
 """
 
-import contextlib
 import importlib.util
-import json
 import os
 import queue
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stag_experiments.benchmarks.accelerator import measured, schedule, sizes
 from stag_experiments.benchmarks.accelerator.measured import Measured
-from stag_experiments.benchmarks.accelerator.schedule import Part, Slot
+from stag_experiments.benchmarks.accelerator.process import CLOSING_S, Message, Process, environment
+from stag_experiments.benchmarks.accelerator.schedule import Part, Planned
 
-COMMAND = (sys.executable, "-m", "stag_experiments.benchmarks.accelerator.worker")
 LOG = "accelerator.log"
 PLUGINS = ("jax_plugins", "libtpu")
-HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 RESERVE_S = 3.0  # of the whole, for ending
 START_S = 90.0  # a process gets so long to import jax and find its devices
-STARTS = 2  # that may fail before nothing more is tried
-CLOSING_S = 5.0  # a process that is told to end gets so long
+STARTS = 2  # processes that may end without measuring anything before nothing more is tried
+GRACE, GRACE_S = 2.0, 25.0  # a job is ended after so many times its seconds, and no sooner than so many beyond them
+POLL_S = 1.0
 
 Say = Callable[[str], None]
 
 
-class Overrun(Exception):
-    """A part has used up its seconds."""
-
-
-class Worker:
-    """A process that measures; see worker.py."""
-
-    def __init__(self, log: Any, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-            start_new_session=True,  # so that processes that it has started can be ended with it
-        )
-        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
-
-    def ask(self, command: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-        """Send a command; yield the answers up to the last.
-
-        Raises:
-          Overrun: the last answer is not there after so many seconds.
-          ChildProcessError: the process has ended.
-        """
-        end = time.monotonic() + seconds
-        with contextlib.suppress(OSError):  # then it has ended, which the answers tell
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-        while True:
-            try:
-                answer = self._answers.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                raise Overrun from None
-            if answer is None:
-                code = self._process.wait()
-                raise ChildProcessError(f"the process ended with {_ending(code)}")
-            yield answer
-            if "done" in answer or "failed" in answer:
-                return
-
-    def close(self, patience_s: float = CLOSING_S) -> None:
-        """End the process and all that it has started."""
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()  # it ends by itself
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=patience_s)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._listener.join()
-        self._process.stdout.close()
-
-    def _listen(self) -> None:
-        for line in self._process.stdout:
-            with contextlib.suppress(json.JSONDecodeError):
-                self._answers.put(json.loads(line))
-        self._answers.put(None)
-
-
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
 class Session:
-    """The running measurement: at most one worker at a time."""
+    """The running measurement. Processes are known by whether they are for parts that run `alone`."""
 
-    def __init__(self, results: Measured, size: str, say: Say, log: Any, programs: str) -> None:
-        self._results, self._size, self._say, self._log = results, size, say, log
-        self._programs = programs
-        self._worker: Worker | None = None
-        self._alone = False
+    def __init__(
+        self,
+        results: Measured,
+        parts: Sequence[Part],
+        seconds: float,
+        size: str,
+        start: Callable[..., Process],
+        say: Say,
+    ) -> None:
+        self._results, self._parts, self._size, self._new, self._say = results, parts, size, start, say
+        self._end = time.monotonic() + seconds
+        self._processes: dict[bool, Process] = {}
+        self._messages: queue.Queue[tuple[Process, Message | None]] = queue.Queue()
+        self._jobs: dict[str, Planned] = {}
+        self._done: dict[str, str] = {}  # jobs, and why they have failed
+        self._took: dict[str, float] = {}
+        self._losses: dict[bool, list[str]] = {False: [], True: []}  # why processes ended that measured nothing
+        self._alone = {part.name: part.alone for part in parts}
 
-    def measure(self, slot: Slot) -> None:
-        """Measure one part, after `start`; whatever happens to it, its rows and the reason are in the results."""
-        part, results = slot.part, self._results
-        results.mark(part.name, measured.RUNNING)
-        self._say(f"{part.title}: {slot.soft_s:.0f} s, at most {slot.hard_s:.0f}")
-        start = time.monotonic()
-        state, reason, answer = measured.DONE, "", {}
-        try:
-            command = {"module": part.module, "seconds": slot.soft_s, "size": self._size, "facts": results.facts}
-            for answer in self._worker.ask(command, slot.hard_s):
-                if "facts" in answer:
-                    results.learn(answer["facts"])
-                elif "row" in answer:
-                    results.add(part.name, answer["row"])
-                    self._say("  " + ", ".join(f"{key} {measured.cell(v)}" for key, v in answer["row"].items() if v))
-                elif "failed" in answer:
-                    state, reason = measured.FAILED, answer["failed"]
-        except Overrun:
-            state, reason = measured.FAILED, f"ended after {slot.hard_s:.0f} s"
-        except ChildProcessError as error:
-            state, reason = measured.FAILED, f"{error}; see {LOG}"
-        if state == measured.FAILED:
-            if "failed" not in answer or "JaxRuntimeError" in reason:
-                self.close(0.2)  # nothing is known of the memory and the threads that it has left
-            state = measured.PARTLY if results.rows(part.name) else measured.FAILED
-        results.mark(part.name, state, reason, time.monotonic() - start)
-        if reason:
-            self._say(f"  {state}: {reason}")
-
-    def start(self, part: Part, seconds: float) -> bool:
-        """Start a worker if the part needs another than there is; return whether it did.
-
-        Raises ChildProcessError where it does not answer in time.
-        """
-        if self._worker and self._alone != part.alone:
-            self.close()
-        if self._worker:
-            return False
-        hasty = size_of(self._results.facts, self._size).hasty
-        self._worker = Worker(self._log, environment(self._programs, cpu_only=part.alone, hasty=hasty))
-        self._alone = part.alone
-        try:
-            for answer in self._worker.ask({"size": self._size, "facts": self._results.facts}, seconds):
-                if "failed" in answer:
-                    raise ChildProcessError(answer["failed"])
-                self._results.learn(answer.get("facts", {}))
-        except (Overrun, ChildProcessError) as error:
-            self.close(0.2)
-            reason = f"no device after {seconds:.0f} s" if isinstance(error, Overrun) else str(error)
-            raise ChildProcessError(f"{reason}; see {LOG}") from error
-        return True
+    def run(self) -> None:
+        """Measure one job after the other, until all are done or the time is over."""
+        for alone in sorted(set(self._alone.values())):
+            self._start(alone)
+            while not alone and self._processes and not self._all_opened() and self._left() > 0:
+                self._receive(POLL_S)  # what the device is, the other needs to know
+        while self._processes and (left := self._left()) > 0:
+            jobs = [(job, self._ready(job)) for job in self._open()]
+            if job := schedule.choose(jobs, left):
+                self._measure(job)
+            elif any(not ready and job.seconds <= left for job, ready in jobs) or not self._all_opened():
+                self._receive(POLL_S)
+            else:
+                break
+        self._conclude()
 
     def close(self, patience_s: float = CLOSING_S) -> None:
-        """End the worker, if there is one."""
-        if self._worker:
-            self._worker.close(patience_s)
-        self._worker = None
+        """End the processes."""
+        for alone in list(self._processes):
+            self._processes.pop(alone).close(patience_s)
+
+    def _left(self) -> float:
+        return self._end - time.monotonic()
+
+    def _start(self, alone: bool) -> None:
+        hasty = size_of(self._results.facts, self._size).hasty
+        self._processes[alone] = self._new(self._messages, cpu_only=alone, hasty=hasty)
+        parts = [{"name": part.name, "module": part.module} for part in self._parts if part.alone == alone]
+        facts, done = self._results.facts, list(self._done)
+        self._processes[alone].send({"size": self._size, "facts": facts, "parts": parts, "done": done})
+
+    def _open(self) -> list[Planned]:
+        """Return the jobs that are still to be measured and for which there is a process."""
+        return [
+            job
+            for job in self._jobs.values()
+            if job.name not in self._done and self._alone[job.part] in self._processes
+        ]
+
+    def _ready(self, job: Planned) -> bool:
+        process = self._processes[self._alone[job.part]]
+        return process.opened and process.compiled.issuperset(job.programs)
+
+    def _all_opened(self) -> bool:
+        return all(process.opened for process in self._processes.values())
+
+    def _compiling(self) -> int:
+        """Return how many programs are being compiled."""
+        device = self._processes.get(False)
+        programs = {name for job in self._open() if not self._alone[job.part] for name in job.programs}
+        return min(self._results.facts.get("_threads", 1), len(programs - device.compiled)) if device else 0
+
+    def _receive(self, seconds: float, measuring: Process | None = None) -> Message | None:
+        """Wait for a message and learn from it; return it if it is of the process that is measuring.
+
+        That the process has ended is a message as well.
+        """
+        try:
+            process, message = self._messages.get(timeout=max(0.0, min(seconds, self._left())))
+        except queue.Empty:
+            process, message = None, {}
+        for alone, late in list(self._processes.items()):
+            if not late.opened and time.monotonic() - late.started > START_S:
+                self._lose(alone, f"no device after {START_S:.0f} s")
+        alone = next((alone for alone, known in self._processes.items() if known is process), None)
+        if alone is None:  # of one that is closed
+            return None
+        message = {"ended": process.ending()} if message is None else message
+        if process is not measuring and ("ended" in message or "failed" in message):
+            self._lose(alone, message.get("ended") or message["failed"])
+        for job in message.get("jobs", ()):
+            planned = Planned(**{**job, "programs": tuple(job["programs"])})
+            self._jobs[planned.name] = planned
+            process.opened = True
+        if "compiled" in message:
+            name, compile_s = message["compiled"], message["seconds"]
+            process.compiled.add(name)
+            self._results.learn({"_compile_s": {**self._results.facts.get("_compile_s", {}), name: compile_s}})
+            self._say(f"  compiled in {compile_s:.0f} s: {name}")
+        self._results.learn({name: fact for name, fact in message.get("facts", {}).items() if name != "_compile_s"})
+        return message if process is measuring else None
+
+    def _lose(self, alone: bool, reason: str) -> None:
+        """Close a process that ended or hangs without measuring anything; start another, if that may help."""
+        self._processes.pop(alone).close(0.2)
+        self._losses[alone].append(f"{reason}; see {LOG}")
+        self._say(f"  {reason}")
+        if len(self._losses[alone]) < STARTS:
+            self._start(alone)
+
+    def _measure(self, job: Planned) -> None:
+        """Measure one job; whatever happens to it, its rows and the reason are in the results."""
+        alone, begin = self._alone[job.part], time.monotonic()
+        soft = min(job.most_s, self._left())
+        hard = min(self._left(), max(GRACE * soft, soft + GRACE_S))
+        compiling = self._compiling()
+        self._results.mark(job.part, measured.RUNNING)
+        self._say(f"{job.name}: about {job.seconds:.0f} s, at most {hard:.0f}")
+        process, reason = self._processes[alone], None
+        process.send({"job": job.name, "seconds": soft, "facts": self._results.facts})
+        while reason is None:
+            left = begin + hard - time.monotonic()
+            message = self._receive(left, process) if left > 0 else {"ended": f"ended after {hard:.0f} s"}
+            if message is None:
+                continue
+            if "row" in message:
+                row = {**message["row"], **({"programs compiling": compiling} if compiling else {})}
+                self._results.add(job.part, row, job.place)
+                self._say("  " + ", ".join(f"{key} {measured.cell(v)}" for key, v in row.items() if v))
+            reason = "" if "done" in message else message.get("failed") or message.get("ended")
+        self._done[job.name] = reason
+        self._took[job.part] = self._took.get(job.part, 0.0) + time.monotonic() - begin
+        if reason:
+            self._say(f"  {reason}")
+        # Nothing is known of the memory and the threads that it has left.
+        if "ended" in message or ("JaxRuntimeError" in reason and "RESOURCE_EXHAUSTED" not in reason):
+            wanted = bool([other for other in self._open() if self._alone[other.part] == alone])
+            self._processes.pop(alone).close(0.2)
+            if wanted and self._left() > 0:
+                self._start(alone)
+
+    def _conclude(self) -> None:
+        """Write of each part what was not measured, and why."""
+        for part in self._parts:
+            jobs = [job for job in self._jobs.values() if job.part == part.name]
+            short = {job.name: job.name.removeprefix(f"{part.name}: ") for job in jobs}
+            failed = [f"{short[name]}: {self._done[name]}" for name in short if self._done.get(name)]
+            missing = [short[name] for name in short if name not in self._done]
+            losses = self._losses[part.alone][-1:] if missing or not jobs else []
+            reasons = failed + ([f"no time for {', '.join(missing) or 'it'}"] * (bool(missing) or not jobs))
+            rows, tried = self._results.rows(part.name), len(missing) < len(jobs)
+            state = measured.DONE if not reasons else measured.PARTLY if rows else measured.FAILED
+            if not tried and not losses:
+                state = measured.LEFT_OUT
+            self._results.mark(part.name, state, "; ".join(losses or reasons), self._took.get(part.name))
 
 
-def run(out: Path, parts: Sequence[Part], seconds: float, size: str, say: Say) -> Measured:
-    """Measure what fits into `seconds` and return it; it is in `out` as well, from the first figure on."""
+def run(out: Path, parts: Sequence[Part], seconds: float, size: str, say: Say, threads: int = 0) -> Measured:
+    """Measure what fits into `seconds` and return it; it is in `out` as well, from the first figure on.
+
+    `threads` compile at a time; 0 = as the cores allow.
+    """
     end = time.monotonic() + seconds - RESERVE_S
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     results = Measured(out, parts, started=started, seconds=seconds)
-    results.learn({"_out": str(out.absolute())})
+    results.learn({"_out": str(out.absolute()), "_threads": threads})
     programs = tempfile.mkdtemp(prefix="stag_programs_")
-    waiting = []
+    present = []
     for part in parts:
         if part.package and not installed(part.package):
             results.mark(part.name, measured.LEFT_OUT, f"{part.package} is not installed")
         else:
-            waiting.append(part)
-
-    def plan() -> list[Slot]:
-        return schedule.plan(waiting, size_of(results.facts, size).needs, end - time.monotonic())
-
+            present.append(part)
     with (out / LOG).open("w") as log:
-        session = Session(results, size, say, log, programs)
+
+        def start(messages: queue.Queue, **how: bool) -> Process:
+            return Process(log, environment(programs, **how), messages)
+
+        session = Session(results, present, end - time.monotonic(), size, start, say)
         try:
-            failures = 0
-            while failures < STARTS and (slots := plan()):
-                part = slots[0].part
-                try:
-                    if session.start(part, min(START_S, end - time.monotonic())):
-                        continue  # with the time that is left now
-                    session.measure(slots[0])
-                except ChildProcessError as error:
-                    failures += 1
-                    results.mark(part.name, measured.FAILED, str(error))
-                waiting.remove(part)
-            for part in waiting:
-                need, left = size_of(results.facts, size).needs[part.name].least_s, max(0.0, end - time.monotonic())
-                results.mark(part.name, measured.LEFT_OUT, f"{need:.0f} s are its least, {left:.0f} s were left")
+            session.run()
         except BaseException as error:
             for part in parts:
                 if results.state(part.name) in (measured.WAITING, measured.RUNNING):
@@ -218,7 +227,7 @@ def run(out: Path, parts: Sequence[Part], seconds: float, size: str, say: Say) -
 
 
 def size_of(facts: dict[str, Any], name: str) -> sizes.Size:
-    """Return the size that a worker has told, or before that the one to be expected."""
+    """Return the size that a process has told, or before that the one to be expected."""
     return sizes.choose(facts.get("_size", name), accelerated())
 
 
@@ -235,24 +244,3 @@ def installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
-
-
-def environment(programs: str, *, cpu_only: bool, hasty: bool) -> dict[str, str]:
-    """Return the environment of a worker.
-
-    Compiled programs are kept in `programs`, for the workers that follow, unless the user keeps his own. jax takes most
-    of the memory of an accelerator at once, as it does in training, so that large arrays find it in one piece. `hasty`
-    leaves optimisation out of compiling, on a CPU.
-    """
-    given = dict(os.environ)
-    given.setdefault("JAX_COMPILATION_CACHE_DIR", programs)
-    given.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
-    given.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if hasty and HASTE not in given.get("XLA_FLAGS", ""):
-        given["XLA_FLAGS"] = f"{given.get('XLA_FLAGS', '')} {HASTE}".strip()
-    platforms = given.get("JAX_PLATFORMS", "")
-    if cpu_only:
-        given["JAX_PLATFORMS"] = "cpu"
-    elif platforms and "cpu" not in platforms.split(","):
-        given["JAX_PLATFORMS"] = f"{platforms},cpu"  # losses are compared with those of the CPU
-    return given

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from stag_experiments.benchmarks.accelerator.schedule import Need
-
 FULL, CPU, REHEARSAL, TINY, AUTO = "full", "cpu", "rehearsal", "tiny", "auto"
 
 
@@ -11,15 +9,15 @@ class Size(NamedTuple):
     """The sizes of one measurement."""
 
     name: str
-    needs: dict[str, Need]  # seconds of each part
+    pace: float  # times the seconds that jobs take on an accelerator
     note: str  # for the page
     network: dict[str, Any]  # changes to the settings of every network, by dotted key
     hasty: bool  # programs are compiled on the CPU without being optimised
     side: int  # of square matrices
     products: int  # timed in a row
-    members: tuple[int, ...]  # of one program
+    members: tuple[int, ...]  # of one program, vmapped
     shared: int  # members a device where they are spread over all devices
-    threads: int  # programs compiled at the same time; 0 = as the cores allow
+    fill: bool  # as many members as the memory is planned for are tried as well
     steps: int  # a dispatch
     seconds: float  # that one rate is timed for
     loso_steps: int  # at most so many steps are run of the whole LOSO; the rest is extrapolated
@@ -35,44 +33,17 @@ class Size(NamedTuple):
     saved: int  # members whose state is saved
 
 
-# Seconds of an accelerator with many cores beside it; most of them go into compiling.
-FULL_NEEDS = {
-    "matrix": Need(6, 12),
-    "members": Need(50, 220),
-    "loso": Need(25, 60),
-    "torch": Need(20, 80),
-    "flow": Need(20, 40),
-    "windows": Need(10, 20),
-    "bfloat16": Need(25, 65),
-    "resume": Need(12, 25),
-    "losses": Need(14, 35),
-    "saving": Need(6, 15),
-}
-# Of two slow cores, by which a small training program is compiled in 5 to 10 s.
-REHEARSAL_NEEDS = {
-    "matrix": Need(2, 4),
-    "members": Need(36, 44),
-    "loso": Need(10, 14),
-    "torch": Need(8, 40),
-    "flow": Need(8, 12),
-    "windows": Need(5, 7),
-    "bfloat16": Need(36, 42),
-    "resume": Need(3, 6),
-    "losses": Need(3, 6),
-    "saving": Need(2, 4),
-}
-
 FULL_SIZE = Size(
     name=FULL,
-    needs=FULL_NEEDS,
+    pace=1.0,
     note="full",
     network={},
     hasty=False,
     side=8192,
-    products=5,
-    members=(1, 4, 16, 64, 256, 1024),
+    products=20,
+    members=(4, 16, 64, 256, 1024),
     shared=64,
-    threads=0,
+    fill=True,
     steps=20,
     seconds=1.5,
     loso_steps=10**6,
@@ -89,13 +60,13 @@ FULL_SIZE = Size(
 )
 CPU_SIZE = FULL_SIZE._replace(
     name=CPU,
-    needs={name: Need(*(3 * s for s in need)) for name, need in FULL_NEEDS.items()},
+    pace=3.0,
     note="of a CPU: the full networks, fewer members at once",
     side=1024,
     products=3,
-    members=(1, 4, 16),
+    members=(4, 16),
     shared=4,
-    threads=1,
+    fill=False,
     steps=2,
     loso_steps=1,
     loso_members=4,
@@ -109,7 +80,7 @@ CPU_SIZE = FULL_SIZE._replace(
 )
 REHEARSAL_SIZE = CPU_SIZE._replace(
     name=REHEARSAL,
-    needs=REHEARSAL_NEEDS,
+    pace=0.4,
     note="of a rehearsal: networks of width 8 without graph attention and encoder, compiled in haste; the figures show "
     "that the command works, not what the device can do",
     network={
@@ -120,7 +91,7 @@ REHEARSAL_SIZE = CPU_SIZE._replace(
         "model.cross_layers": 0,
     },
     hasty=True,
-    members=(1, 4),
+    members=(4,),
     shared=2,
     seconds=0.5,
     copied_mb=128,
@@ -134,7 +105,7 @@ REHEARSAL_SIZE = CPU_SIZE._replace(
 )
 TINY_SIZE = REHEARSAL_SIZE._replace(
     name=TINY,
-    needs={name: Need(0.4 * need.least_s, 0.6 * need.wanted_s) for name, need in REHEARSAL_NEEDS.items()},
+    pace=0.1,
     note="of a test: the smallest networks",
     network={
         "model.width": 4,
@@ -150,8 +121,9 @@ TINY_SIZE = REHEARSAL_SIZE._replace(
     },
     side=128,
     products=2,
-    members=(1, 2),
-    shared=1,
+    members=(2,),
+    shared=2,
+    loso_members=2,
     seconds=0.05,
     copied_mb=1,
     windows=(1, 4),

@@ -7,36 +7,38 @@ import numpy as np
 
 from stag_experiments.benchmarks import torch_reference
 from stag_experiments.benchmarks.accelerator import bench as bench_lib
-from stag_experiments.benchmarks.accelerator.bench import CLIPS, COMPOSITE, Bench, Clock, Rows
-from stag_experiments.benchmarks.accelerator.whole_loso import SEEDS
+from stag_experiments.benchmarks.accelerator.bench import CLIPS, COMPOSITE, SEEDS, Bench, Job, Rows
 from stag_jax.types import ClipBatch
 
 MEMBERS = 2
 EAGER, COMPILED, GRAPHS = None, "default", "reduce-overhead"  # modes of torch.compile
 NAMES = {EAGER: "eager", COMPILED: "torch.compile", GRAPHS: "torch.compile with CUDA graphs"}
-# What is quickly known comes first.
-WAYS = (
-    *((COMPOSITE, EAGER), (CLIPS, EAGER), (COMPOSITE, COMPILED), (COMPOSITE, GRAPHS), (CLIPS, COMPILED)),
-    (CLIPS, GRAPHS),
-)
+EAGER_S, COMPILED_S = 14.0, 60.0
 
 
-def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield a row a way and network."""
+def jobs(bench: Bench) -> list[Job]:
+    """Return a job a method and network."""
+    found = []
+    for mode in (EAGER, COMPILED, GRAPHS):
+        for kind in (COMPOSITE, CLIPS):
+            wanted, seconds = ("eager torch", EAGER_S) if mode is EAGER else ("compiled torch", COMPILED_S)
+            measure = lambda clock, how=(kind, mode): _measure(bench, *how)  # noqa: E731
+            found.append(Job(f"{kind}, {NAMES[mode]}", wanted, seconds, measure))
+    return found
+
+
+def _measure(bench: Bench, kind: str, mode: str | None) -> Rows:
     torch = torch_reference.torch
     device = "cuda" if torch.cuda.is_available() and bench.facts.get("_platform") == "gpu" else "cpu"
     torch.set_float32_matmul_precision("high")  # tf32, as jax has it by default
-    for kind, mode in WAYS:
-        if mode == GRAPHS and device == "cpu":
-            continue
-        row = {"network": kind, "method": f"{NAMES[mode]} on {device}"}
-        if clock.left() < 0:
-            yield row | {"note": "left out: no time"}
-            continue
-        try:
-            yield row | _rate(bench, kind, mode, device)
-        except Exception as error:  # whatever a compiler comes up with
-            yield row | {"note": bench_lib.reason(error)}
+    row = {"network": kind, "method": f"{NAMES[mode]} on {device}"}
+    if mode == GRAPHS and device == "cpu":
+        yield row | {"note": "left out: for GPUs"}
+        return
+    try:
+        yield row | _rate(bench, kind, mode, device)
+    except Exception as error:  # whatever a compiler comes up with
+        yield row | {"note": bench_lib.reason(error)}
 
 
 def _rate(bench: Bench, kind: str, mode: str | None, device: str) -> dict:

@@ -5,31 +5,36 @@ import numpy as np
 
 from stag_experiments.benchmarks import random_study
 from stag_experiments.benchmarks.accelerator import bench as bench_lib
-from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Rows
+from stag_experiments.benchmarks.accelerator.bench import CLIPS, Bench, Clock, Job, Rows
+from stag_experiments.benchmarks.accelerator.programs import Compile, Later, Program
+from stag_jax.model import network
 from stag_jax.training import fold
 from stag_jax.types import ClipBatch
 
 
-def measure(bench: Bench, clock: Clock) -> Rows:
-    """Yield a row a number of windows at once."""
-    setting = bench.setting(CLIPS, 1)
-    state = jax.tree.map(lambda x: jax.device_put(x[0]), bench.states(CLIPS, 1))
+def jobs(bench: Bench) -> list[Job]:
+    """Return a job a number of windows at once."""
+    wanted = ("prediction", "more prediction", "most windows")
+    return [_rate(bench, count, name) for count, name in zip(bench.size.windows, wanted, strict=False)]
 
-    @jax.jit
-    def answer(clips: ClipBatch, state: fold.MemberState) -> tuple[jax.Array, jax.Array]:
-        logits, aux = fold.forward(setting.task, clips, state.params, state.statistics)
-        return fold.probabilities(fold.Prediction(logits, aux["au_logits"]))
 
-    for count in bench.size.windows:
-        clips = random_study.random_clips(setting.config, setting.graph, count)
-        placed = jax.device_put(clips)
-        watch = bench_lib.Stopwatch()
-        jax.block_until_ready(answer(placed, state))
-        compile_s = watch.seconds()
-        whole = bench_lib.repeated(lambda c=clips: jax.device_get(answer(c, state)), bench.size.seconds, most=1000)
-        inner = bench_lib.repeated(
-            lambda c=placed: jax.block_until_ready(answer(c, state)), bench.size.seconds, most=1000
-        )
+def _rate(bench: Bench, count: int, wanted: str) -> Job:
+    def build(later: Compile) -> Later:
+        setting = bench.setting(CLIPS, 1)
+
+        def answer(clips: ClipBatch, state: fold.MemberState) -> tuple[jax.Array, jax.Array]:
+            weights = network.Weights(state.params, state.statistics)
+            return network.probabilities(network.outputs(setting.task.network, weights, clips))
+
+        return later(jax.jit(answer).lower(_clips(bench, count), _state(bench)).compile)
+
+    program = Program(f"prediction of {count} windows", build)
+
+    def measure(clock: Clock, answer: Later) -> Rows:
+        clips, state = _clips(bench, count), jax.device_put(_state(bench))
+        placed, seconds = jax.device_put(clips), bench.size.seconds
+        whole = bench_lib.repeated(lambda: jax.device_get(answer(clips, state)), seconds, most=1000)
+        inner = bench_lib.repeated(lambda: jax.block_until_ready(answer(placed, state)), seconds, most=1000)
         yield {
             "windows at once": count,
             "ms from host to host": 1e3 * whole,
@@ -37,7 +42,16 @@ def measure(bench: Bench, clock: Clock) -> Rows:
             "ms on the device": 1e3 * inner,
             "windows/s on the device": count / inner,
             "MB sent": sum(np.asarray(x).nbytes for x in clips) / 1e6,
-            "compiled in s": compile_s,
+            "compiled in s": bench.programs.seconds(program.name),
         }
-        if clock.left() < 0:
-            return
+
+    return Job(f"{count} windows", wanted, 5, measure, (program,))
+
+
+def _clips(bench: Bench, count: int) -> ClipBatch:
+    setting = bench.setting(CLIPS, 1)
+    return random_study.random_clips(setting.config, setting.graph, count)
+
+
+def _state(bench: Bench) -> fold.MemberState:
+    return jax.tree.map(lambda x: np.array(x[0]), bench.states(CLIPS, 1))
