@@ -7,10 +7,10 @@ import glob
 import hashlib
 import itertools
 import math
+import queue
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -333,43 +333,31 @@ def ahead(items: Iterable[T], size: int = AHEAD) -> Iterator[T]:
       items: e.g. the frames of a source.
       size: number of items kept ready, 1 or more.
     """
-    ready, changed = deque(), threading.Condition()
-    done, closed, failure = False, False, None
+    ready: queue.Queue[tuple[T | None, bool]] = queue.Queue(size)  # an item, and whether it is behind the last
+    closed, failures = threading.Event(), []
 
     def make() -> None:
-        nonlocal done, failure
         try:
             iterator = iter(items)
             for item in iterator:
-                with changed:
-                    changed.wait_for(lambda: closed or len(ready) < size)
-                    if closed:
-                        break
-                    ready.append(item)
-                    changed.notify_all()
+                ready.put((item, False))
+                if closed.is_set():
+                    break
             if hasattr(iterator, "close"):
                 iterator.close()
         except BaseException as error:  # raised in the other thread
-            failure = error
-        with changed:
-            done = True
-            changed.notify_all()
+            failures.append(error)
+        ready.put((None, True))
 
     thread = threading.Thread(target=make, name="ahead", daemon=True)
     thread.start()
     try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: ready or done)
-                if not ready:
-                    break
-                item = ready.popleft()
-                changed.notify_all()
-            yield item
-        if failure is not None:
-            raise failure
+        while not (item := ready.get())[1]:
+            yield item[0]
+        if failures:
+            raise failures[0]
     finally:
-        with changed:
-            closed = True
-            changed.notify_all()
-        thread.join()
+        closed.set()
+        while thread.is_alive():  # it may wait for room
+            with contextlib.suppress(queue.Empty):
+                ready.get(timeout=0.01)
