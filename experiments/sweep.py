@@ -24,7 +24,7 @@ from stag_jax.analysis import sweep_report
 from stag_jax.config import DataConfig
 from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
-from stag_jax.training import hosts, space, trials, workdir
+from stag_jax.training import hosts, space, trial_groups, workdir
 from stag_jax.types import UserError
 
 CONFIG = cli.config_flag()
@@ -35,7 +35,7 @@ cli.host_flags()
 launch.slurm_flags()
 
 
-def read_plan(tree: ConfigDict) -> trials.Plan:
+def read_plan(tree: ConfigDict) -> trial_groups.Plan:
     """Return the trials of a sweep: those it names, or those drawn from its space.
 
     Raises UserError if there are none, or a key does not exist.
@@ -59,7 +59,7 @@ def read_plan(tree: ConfigDict) -> trials.Plan:
     select = tree.get("select", "uf1")
     if select not in nested.SELECT:
         raise UserError(f"a sweep's `select` is one of {', '.join(nested.SELECT)}, got {select!r}")
-    return trials.Plan(
+    return trial_groups.Plan(
         settings=cli.from_config_dict(tree.settings),
         trials=trials,
         changed=changes_by_name,
@@ -96,19 +96,22 @@ def main() -> None:
         settings=cli.absolute(plan.settings),
         trials={name: cli.absolute(config) for name, config in plan.trials.items()},
     )
-    groups = trials.make_groups(plan)
+    groups = trial_groups.make_groups(plan)
     cli.connect(plan.settings)
-    hosts.in_turn(lambda: trials.check(folder, plan))
+    hosts.in_turn(lambda: trial_groups.check(folder, plan))
     corpora = {}
     for config in (plan.settings, *(group.config for group in groups)):
         if config.data not in corpora:
             corpora[config.data] = cli.build(config)
-    with trials.claimed(folder, plan):
+    with trial_groups.claimed(folder, plan):
         _run(plan, groups, folder, corpora)
 
 
 def _run(
-    plan: trials.Plan, groups: list[trials.Group], folder: Path, corpora: Mapping[DataConfig, Sequence[Path]]
+    plan: trial_groups.Plan,
+    groups: list[trial_groups.Group],
+    folder: Path,
+    corpora: Mapping[DataConfig, Sequence[Path]],
 ) -> None:
     workdir.keep_programs(folder)
     if launch.wanted():
@@ -120,10 +123,10 @@ def _run(
         raise UserError(f"--only={ONLY.value}: no such group; there are {', '.join(group.name for group in groups)}")
     selected = [group for group in groups if ONLY.value in (None, group.name)]
 
-    def work(group: trials.Group) -> trials.GroupResult:
-        return trials.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
+    def work(group: trial_groups.Group) -> trial_groups.GroupResult:
+        return trial_groups.run_group(group, plan, folder, corpora[group.config.data], profile=PROFILE.value)
 
-    results = trials.each_group(selected, work)
+    results = trial_groups.each_group(selected, work)
     if ONLY.value:
         return
     collected = sweep_report.collect(plan, groups, results, folder, corpora[plan.settings.data])

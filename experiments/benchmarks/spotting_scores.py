@@ -108,7 +108,7 @@ def _watch(runs: Sequence[Path], name: str) -> WatchedRecording:
     if any(config.motion != configs[0].motion or config.face != configs[0].face for config in configs):
         raise UserError(f"{runs[0]} and {', '.join(map(str, runs[1:]))} differ in config.face or config.motion")
     state, scores = watch.WatchState(), [[] for _ in runs]
-    frame_times = times.frame_times(len(recording.frames), recording.fps, recording.numbers).tolist()
+    frame_times = times.frame_times(len(recording.frames), recording.fps, None).tolist()
     for frame, time_ms in zip(recording.frames, frame_times, strict=True):
         state, faces = watch.step(state, frame, time_ms, configs[0], 1)
         for face, _, window in faces:

@@ -18,7 +18,7 @@ from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics, splits
-from stag_jax.training import trials, workdir
+from stag_jax.training import trial_groups, workdir
 from stag_jax.types import Preempted, UserError
 
 TABLE = "smaller.csv"
@@ -84,7 +84,9 @@ def measure(teacher: Path, out: Path) -> list[StudentRow]:
     Raises:
       UserError: a run is not finished, or has other splits or other clips.
     """
-    folders = {"teacher": teacher} | {name: trials.trial_folder(out, name) for name in trials.trial_names(out)}
+    folders = {"teacher": teacher} | {
+        name: trial_groups.trial_folder(out, name) for name in trial_groups.trial_names(out)
+    }
     configs = {name: workdir.read_config(folder) for name, folder in folders.items()}
     first = configs["teacher"]
     student = next(config for name, config in configs.items() if name != "teacher")

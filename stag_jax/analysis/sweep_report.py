@@ -16,7 +16,7 @@ from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.protocol import nested
 from stag_jax.protocol.splits import Splits, make_splits
-from stag_jax.training import hosts, outcome, trials, workdir
+from stag_jax.training import hosts, outcome, trial_groups, workdir
 from stag_jax.types import UserError
 
 NESTED, CHOSEN, FIGURE = "nested", "chosen.csv", "inner_scores"
@@ -34,9 +34,9 @@ class Findings(NamedTuple):
 
 
 def collect(
-    plan: trials.Plan,
-    groups: Sequence[trials.Group],
-    results: Mapping[str, trials.GroupResult],
+    plan: trial_groups.Plan,
+    groups: Sequence[trial_groups.Group],
+    results: Mapping[str, trial_groups.GroupResult],
     folder: Path,
     corpora: Path | Sequence[Path],
 ) -> Findings:
@@ -70,13 +70,13 @@ def collect(
         scores = nested.Scores(*(np.stack([of(name, f"inner_{key}") for name in names]) for key in nested.SELECT))
         choice = nested.choose(scores, plan.select)
         chosen = {fold: names[index] for fold, index in zip(splits.names, choice, strict=True)}
-        trials.export_chosen(groups, chosen, folder)
+        trial_groups.export_chosen(groups, chosen, folder)
 
     def write() -> Findings:
         metrics, models = {}, []
         tested = splits.test_mask.any(axis=0)
         for name in names:
-            path, config = trials.trial_folder(folder, name), plan.trials[name]
+            path, config = trial_groups.trial_folder(folder, name), plan.trials[name]
             probability = of(name, "probability")
             trial_corpus, au = sources[_features(config)], of(name, "au_probability")
             metrics[name] = _score(config, path, trial_corpus, splits, probability, au)
@@ -120,7 +120,7 @@ def _by_choice(field: str, of: Any, chosen: Mapping[str, str], splits: Splits) -
     return pooled
 
 
-def table(plan: trials.Plan, found: Findings) -> tuple[list[str], list[list[str]]]:
+def table(plan: trial_groups.Plan, found: Findings) -> tuple[list[str], list[list[str]]]:
     """Return header and cells of trials.csv: one row per trial, in the order of the plan."""
     keys = _keys(plan)
     header = ["trial", *keys]
@@ -148,11 +148,11 @@ def table(plan: trials.Plan, found: Findings) -> tuple[list[str], list[list[str]
     return header, rows
 
 
-def _keys(plan: trials.Plan) -> list[str]:
+def _keys(plan: trial_groups.Plan) -> list[str]:
     return list(dict.fromkeys(key for changes in plan.changed.values() for key in changes))
 
 
-def _cell(plan: trials.Plan, name: str, key: str) -> str:
+def _cell(plan: trial_groups.Plan, name: str, key: str) -> str:
     return str(config_lib.get(plan.trials[name], key))
 
 
@@ -160,7 +160,7 @@ def _digits(value: float) -> str:
     return f"{value + 0.0:.6f}"
 
 
-def ranked(plan: trials.Plan, found: Findings, most: int = 20) -> str:
+def ranked(plan: trial_groups.Plan, found: Findings, most: int = 20) -> str:
     """Format the trials as a short table, best first: by the inner score, or by the outer one if nothing was chosen."""
     header, rows = table(plan, found)
     column = {"uf1": "inner_uf1", "log_loss": "inner_log_loss"}[plan.select] if found.scores else "uf1"
@@ -177,7 +177,7 @@ def _rounded(cell: str) -> str:
         return cell
 
 
-def verdict(plan: trials.Plan, found: Findings) -> str:
+def verdict(plan: trial_groups.Plan, found: Findings) -> str:
     """Return the lines that a paper may quote, and the one that it may not."""
     best = max(zip(found.rows, found.names, strict=True), key=lambda pair: pair[0].uf1)
     row, name = best
@@ -193,7 +193,7 @@ def verdict(plan: trials.Plan, found: Findings) -> str:
     )
 
 
-def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
+def chart(plan: trial_groups.Plan, found: Findings) -> drawing.Chart | None:
     """Draw each varying setting against the inner score of the trials: mean and deviation over outer folds.
 
     None if nothing was chosen or nothing varies.
@@ -231,7 +231,7 @@ def chart(plan: trials.Plan, found: Findings) -> drawing.Chart | None:
     return drawing.Chart(figure, data)
 
 
-def write(plan: trials.Plan, found: Findings, folder: Path) -> list[Path]:
+def write(plan: trial_groups.Plan, found: Findings, folder: Path) -> list[Path]:
     """Write trials.csv and, if trials were chosen, the figure with its arrays; return their paths."""
     paths = [files.write_table(folder / "trials.csv", *table(plan, found))]
     with drawing.style():

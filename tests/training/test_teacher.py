@@ -180,19 +180,19 @@ def test_trials_with_and_without_a_share_are_one_program(study, tmp_path):
         for name, weight in (("alone", 0.0), ("half", 0.5))
     }
     changed = {name: {"distil.weight": config.distil.weight} for name, config in trials.items()}
-    plan = trials.Plan(settings, trials, changed, inner_folds=0, select="uf1", export_all=False)
-    (group,) = trials.make_groups(plan)
-    result = trials.run_group(group, plan, tmp_path, study[1])
+    plan = trial_groups.Plan(settings, trials, changed, inner_folds=0, select="uf1", export_all=False)
+    (group,) = trial_groups.make_groups(plan)
+    result = trial_groups.run_group(group, plan, tmp_path, study[1])
     for index, name in enumerate(trials):
         loop.run(trials[name], tmp_path / name, study[1])
         clips = dataset.load(study[1], settings)
         own = workdir.read_by_seed(tmp_path / name, clips, settings.data.classes)
         np.testing.assert_allclose(result.probability[index], own, atol=2e-5)
     with pytest.raises(UserError, match="trial alone has a teacher, whose networks have seen the subjects of inner"):
-        trials.check(tmp_path / "nested", plan._replace(inner_folds=2))
+        trial_groups.check(tmp_path / "nested", plan._replace(inner_folds=2))
     everybody = {"x": config_lib.replace(settings, {"protocol.split": "all"})}
     with pytest.raises(UserError, match=r"trial x has config\.protocol\.split='all', which tests nothing"):
-        trials.check(tmp_path / "all", plan._replace(trials=everybody))
+        trial_groups.check(tmp_path / "all", plan._replace(trials=everybody))
 
 
 def test_a_run_that_tests_nobody(study, tmp_path):

@@ -13,7 +13,7 @@ from stag_experiments import sweep as script
 from stag_jax import config as config_lib
 from stag_jax.analysis import sweep_report
 from stag_jax.corpora import dataset
-from stag_jax.training import loop, trials, workdir
+from stag_jax.training import loop, trial_groups, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
@@ -35,9 +35,11 @@ def done(tmp_path_factory):
         "composite_flow", data_dir=root, manual_dir=makers.write_composite(root / "archive", subjects=4, clips=6)
     )
     plan = make_plan(str(root))
-    groups = trials.make_groups(plan)
+    groups = trial_groups.make_groups(plan)
     with jax.numpy_dtype_promotion("standard"):
-        results = trials.each_group(groups, lambda group: trials.run_group(group, plan, root / "run", prepared))
+        results = trial_groups.each_group(
+            groups, lambda group: trial_groups.run_group(group, plan, root / "run", prepared)
+        )
         found = sweep_report.collect(plan, groups, results, root / "run", prepared)
     sweep_report.write(plan, found, root / "run")
     return plan, groups, results, found, root / "run", prepared
@@ -46,7 +48,7 @@ def done(tmp_path_factory):
 def test_numbers_are_one_program_and_structure_is_not():
     space = (*SPACE, ("model.width", "choice", 4, 8))
     plan = make_plan("data", space)
-    groups = trials.make_groups(plan)
+    groups = trial_groups.make_groups(plan)
     assert [len(group.tuned) for group in groups] == [4, 4] and {g.config.model.width for g in groups} == {4, 8}
     for group in groups:
         for name, values in group.tuned.items():
@@ -57,8 +59,8 @@ def test_numbers_are_one_program_and_structure_is_not():
         name: config_lib.replace(config, {"data.data_dir": "elsewhere", "parallel.cpu_devices": 3})
         for name, config in plan.trials.items()
     }
-    assert [g.name for g in trials.make_groups(plan._replace(trials=moved))] == [group.name for group in groups]
-    assert [sorted(g.tuned) for g in trials.make_groups(make_plan("data"))] == [["t0", "t1", "t2", "t3"]]
+    assert [g.name for g in trial_groups.make_groups(plan._replace(trials=moved))] == [group.name for group in groups]
+    assert [sorted(g.tuned) for g in trial_groups.make_groups(make_plan("data"))] == [["t0", "t1", "t2", "t3"]]
 
 
 def test_a_trial_of_a_sweep_is_what_it_would_be_alone(done, tmp_path):
@@ -146,8 +148,8 @@ def test_trials_csv_and_the_table_say_what_was_found(done):
 
 def test_a_finished_group_is_only_read(done, monkeypatch):
     plan, groups, results, _, folder, prepared = done
-    monkeypatch.setattr(trials.stepping, "train", lambda *_, **__: pytest.fail("trained again"))
-    again = trials.each_group(groups, lambda group: trials.run_group(group, plan, folder, prepared))
+    monkeypatch.setattr(trial_groups.stepping, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = trial_groups.each_group(groups, lambda group: trial_groups.run_group(group, plan, folder, prepared))
     for one, two in zip(results.values(), again.values(), strict=True):
         assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, two, strict=True))
     before = (folder / "trials.csv").read_bytes()
@@ -159,7 +161,7 @@ def test_a_finished_group_is_only_read(done, monkeypatch):
 def test_a_folder_belongs_to_its_sweep(done, tmp_path):
     plan = done[0]
     for same in (plan, plan._replace(settings=config_lib.replace(plan.settings, {"parallel.cpu_devices": 7}))):
-        with trials.claimed(tmp_path, same):
+        with trial_groups.claimed(tmp_path, same):
             pass
     for other, message in (
         (plan._replace(inner_folds=3), "inner_folds is 2 there and 3 here"),
@@ -167,23 +169,23 @@ def test_a_folder_belongs_to_its_sweep(done, tmp_path):
         (plan._replace(changed=plan.changed | {"t9": {"loss.gamma": 5.0}}), "trials.t9"),
     ):
         with pytest.raises(UserError, match=f"belongs to another sweep: {message}"):
-            trials.check(tmp_path, other)
+            trial_groups.check(tmp_path, other)
 
 
 def test_a_sweep_that_fails_before_any_result_leaves_no_claim(done, tmp_path):
-    with pytest.raises(UserError, match=r"^no face$"), trials.claimed(tmp_path, done[0]):
-        assert (tmp_path / trials.PLAN).exists()
+    with pytest.raises(UserError, match=r"^no face$"), trial_groups.claimed(tmp_path, done[0]):
+        assert (tmp_path / trial_groups.PLAN).exists()
         raise UserError("no face")
-    assert not (tmp_path / trials.PLAN).exists()
-    with pytest.raises(UserError, match=r"^no face$"), trials.claimed(tmp_path, done[0]):
+    assert not (tmp_path / trial_groups.PLAN).exists()
+    with pytest.raises(UserError, match=r"^no face$"), trial_groups.claimed(tmp_path, done[0]):
         (tmp_path / "groups" / "group_1").mkdir(parents=True)
-        (tmp_path / "groups" / "group_1" / trials.RESULT).touch()
+        (tmp_path / "groups" / "group_1" / trial_groups.RESULT).touch()
         raise UserError("no face")
-    assert (tmp_path / trials.PLAN).exists()  # a result is worth keeping
+    assert (tmp_path / trial_groups.PLAN).exists()  # a result is worth keeping
 
 
 def test_a_damaged_result_is_named(tmp_path):
     path = tmp_path / "result.npz"
     path.write_bytes(b"half of it")
     with pytest.raises(UserError, match=r"result\.npz is damaged .*; remove it to train the group again$"):
-        trials.read_result(path)
+        trial_groups.read_result(path)
