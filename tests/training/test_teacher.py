@@ -15,7 +15,7 @@ from stag_jax.analysis import load_run
 from stag_jax.corpora import dataset
 from stag_jax.deploy import recognition
 from stag_jax.protocol import splits as splits_lib
-from stag_jax.training import history, loop, outcome, teacher, workdir
+from stag_jax.training import history, loop, outcome, teacher, trial_groups, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
 from tests import makers
