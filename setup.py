@@ -51,7 +51,7 @@ setup(
         "stag_jax.analysis.page": ["report.html"],
         "stag_jax.deploy": ["predictions.schema.json", "requirements.txt", "synth_me.stag"],
         "stag_experiments": ["analysis_tour.ipynb"],
-        "stag_experiments.viewer": ["*.html", "*.css", "*.js"],
+        "stag_jax.viewer": ["*.html", "*.css", "*.js"],
     },
     install_requires=[
         "jax>=0.10",

@@ -17,8 +17,9 @@ from absl import flags
 from tqdm import tqdm
 
 from stag_configs import base
-from stag_experiments import cli, flow_files
+from stag_experiments import cli
 from stag_jax.config import NOT_NEGATIVE, POSITIVE, Config, from_config_dict, replace, settings
+from stag_jax.deploy import flow_files
 from stag_jax.motion import fields
 from stag_jax.types import UserError
 

@@ -17,16 +17,15 @@ import stag_experiments.interrupts  # noqa: F401
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from stag_experiments import cli
 from stag_jax import media
-from stag_jax.allowed import Between
-from stag_jax.deploy import TO_TRY, load_export, recognition, record, scan, source, stream
-from stag_jax.deploy.results import Gap, Interval, Recogniser
+from stag_jax.config import NOT_NEGATIVE, POSITIVE
+from stag_jax.deploy import TO_TRY, console, load_export, recognition, scan, source, stream
+from stag_jax.deploy.results import Recogniser
 from stag_jax.types import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.")
@@ -35,7 +34,6 @@ FOLD = flags.DEFINE_list("fold", [], "Folds of the run, by commas; all are avera
 VIDEO = flags.DEFINE_string("video", None, "File, folder, pattern or camera:N.")
 OUT = flags.DEFINE_string("out", None, "Folder for what is found.")
 CLIP = flags.DEFINE_bool("clip", False, "Each file is one clip with one expression.")
-POSITIVE = Between(0, open_low=True)
 FPS = cli.number_flag("fps", None, "Frames a second; of a video, instead of its time stamps.", POSITIVE)
 FILM = flags.DEFINE_bool("film", True, "Write the annotated MP4.")
 DEFAULT = stream.StreamSettings()
@@ -49,7 +47,7 @@ THRESHOLD = cli.number_flag(
     "threshold",
     DEFAULT.threshold,
     "Of a network that was not trained to spot: movement of an expression, pixels of a 128-pixel face.",
-    Between(0),
+    NOT_NEGATIVE,
 )
 
 
@@ -69,20 +67,24 @@ def main() -> None:
     out = Path(OUT.value) if OUT.value else None
     if CLIP.value:
         for path in paths:
-            _clip(recogniser, path)
+            prediction = recognition.predict(recogniser, media.read_clip(path, FPS.value))
+            print(path, *console.of_clip(prediction), sep="\n")
         return
     settings = dataclasses.replace(DEFAULT, hop_ms=HOP.value, faces=FACES.value, threshold=THRESHOLD.value)
     if camera is not None:
-        units = recogniser.config.graph.units
-        recording = source.open_camera(camera, FPS.value)
-        _show(scan.camera(recogniser, settings, recording, out, lambda one: print(_line(units, one), flush=True)))
+        units, recording = recogniser.config.graph.units, source.open_camera(camera, FPS.value)
+        outcome = scan.camera(
+            recogniser, settings, recording, out, lambda one: print(console.line(units, one), flush=True)
+        )
+        print(*console.summary(outcome), sep="\n")
         return
     names = scan.names(paths)
     for path, name in zip(paths, names, strict=True):
         if out and scan.done(out, name):
             print(f"{name}: done already")
             continue
-        _show(scan.file(recogniser, settings, source.open_path(path, FPS.value), out, name, film=FILM.value))
+        outcome = scan.file(recogniser, settings, source.open_path(path, FPS.value), out, name, film=FILM.value)
+        print(*console.summary(outcome), sep="\n")
 
 
 def _network() -> Recogniser:
@@ -91,41 +93,6 @@ def _network() -> Recogniser:
     if not MODEL.value:
         print(WARNING, file=sys.stderr)
     return load_export(MODEL.value or TO_TRY)
-
-
-def _clip(recogniser: Recogniser, path: Path) -> None:
-    result = recognition.predict(recogniser, media.read_clip(path, FPS.value))
-    print(path)
-    for name, value in zip(result.classes, result.probability, strict=True):
-        print(f"{name:12}{value:8.3f}")
-    print("action units " + " ".join(f"{u}:{p:.2f}" for u, p in zip(result.units, result.au_probability, strict=True)))
-
-
-def _line(units: Sequence[int], one: Interval) -> str:
-    moved = " ".join(f"AU{u}" for u, p in zip(units, one.au_probability, strict=True) if p > 0.5)
-    times = f"{one.onset_ms / 1000:9.2f} {one.apex_ms / 1000:9.2f} {one.offset_ms / 1000:9.2f} s"
-    return f"  face {one.track} {times}  {one.emotion:10} {one.confidence:.2f}  {moved}"
-
-
-def _show(outcome: record.Outcome) -> None:
-    dropped = ", ".join(f"{count} {reason}" for reason, count in outcome.dropped.items())
-    rate = "" if outcome.fps is None else f", {outcome.fps:.1f} frames/s"
-    print(f"{outcome.source}: {outcome.frames} frames{rate}" + (f", dropped {dropped}" if dropped else ""))
-    for interval in outcome.intervals:
-        print(_line(outcome.units, interval))
-    for (track, reason), gaps in _sorted(outcome.gaps).items():
-        face_name = "" if track is None else f"face {track}: "
-        seconds = sum(gap.end_ms - gap.start_ms for gap in gaps) / 1000
-        first, last = gaps[0].start_ms / 1000, max(gap.end_ms for gap in gaps) / 1000
-        print(f"  nothing said for {seconds:.2f} s between {first:.2f} and {last:.2f} s: {face_name}{reason}")
-
-
-def _sorted(gaps: Sequence[Gap]) -> dict[tuple[int | None, str], list[Gap]]:
-    """Group gaps by face and reason, because a half-hidden face appears and disappears repeatedly."""
-    groups: dict[tuple[int | None, str], list[Gap]] = {}
-    for gap in gaps:
-        groups.setdefault((gap.track, gap.reason), []).append(gap)
-    return groups
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import numpy as np
 from absl import flags
 
 from stag_datasets import corpus
-from stag_experiments import archive_check, cli
+from stag_experiments import cli
+from stag_experiments.parts import archive_check
 from stag_jax.analysis import clip_reports
 from stag_jax.corpora import dataset, features
 from stag_jax.motion import quality
@@ -36,7 +37,9 @@ SKIP_FACELESS = flags.DEFINE_bool("skip_faceless", False, "Leave out clips witho
 def main() -> None:
     """Build the corpus, extract its features and print a summary."""
     chosen = CONFIG.value is not None
-    settings = cli.read_settings(CONFIG, "configs/synth_me.py") if chosen else _own_config(DATASET.value)
+    if not chosen and not DATASET.value:
+        raise UserError("--dataset=NAME or --config=FILE is missing")
+    settings = cli.read_settings(CONFIG, "configs/synth_me.py") if chosen else cli.named_config(DATASET.value)
     if DATASET.value:
         settings.data.dataset = DATASET.value
     if DATA_DIR.value:
@@ -88,13 +91,6 @@ def _report(found: features.Prepared, folder: Path) -> None:
     errors = np.abs(clip_reports.apex_errors(found.reports))
     if len(errors):
         print(f"largest movement to annotated apex: median {np.median(errors):.1f} frames ({len(errors)} clips)")
-
-
-def _own_config(name: str | None):
-    """Return the settings of configs/NAME.py."""
-    if not name:
-        raise UserError("--dataset=NAME or --config=FILE is missing")
-    return cli.named_config(name)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from stag_datasets.synth_me.script import Recipe
-from stag_experiments import cli, twin_corpus
+from stag_experiments import cli
+from stag_experiments.parts import twin_corpus
 from stag_jax.types import UserError
 
 DATASET = flags.DEFINE_string("dataset", None, "Name of a corpus in datasets/.")

@@ -31,7 +31,7 @@ def main() -> None:
     folder = cli.read_workdir(WORKDIR)
     if not importlib.util.find_spec("flask"):
         raise UserError('the viewer needs Flask, which the extra "view" brings: pip install -e ".[view]"')
-    from stag_experiments import viewer
+    from stag_jax import viewer
 
     run = load_run(folder)
     config, prepared = cli.find(run.config)

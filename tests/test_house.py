@@ -11,6 +11,7 @@ FOLDERS = {"stag_datasets": "datasets", "stag_configs": "configs", "stag_experim
 TOP = {"setup.py", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"}
 TOP |= {"stag_jax", "configs", "datasets", "experiments", "tests", "docs"}
 LINES = 420
+MAIN = 100  # lines of a script
 
 # What each room of stag_jax may import, besides itself.
 ROOMS = {"types": (), "allowed": (), "processes": (), "files": (), "config": ("types", "allowed"), "media": ("types",)}
@@ -19,11 +20,12 @@ ROOMS["model"] = ROOMS["protocol"] = ROOMS["motion"] = ("types", "config", "face
 ROOMS["corpora"] = ("types", "config", "files", "processes", "media", "face", "protocol", "motion")
 ROOMS["training"] = (*ROOMS["corpora"], "model", "corpora")
 ROOMS["analysis"] = ROOMS["deploy"] = (*ROOMS["training"], "training")
+ROOMS["viewer"] = (*ROOMS["analysis"], "analysis")
 # Modules of training that only training knows: reports and video ask trained networks by `training/trained.py`.
 INSIDE = {"fold", "stepping", "optim", "members", "layout", "augment"}
 ONLY_IN = {"dlib": "stag_jax/face/landmarks.py", "orbax": "stag_jax/training/checkpoint.py"}
-ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "experiments/viewer/__init__.py"}
-ONLY_IN |= {"torch": "experiments/benchmarks/torch_reference.py", "submitit": "experiments/launch.py"}
+ONLY_IN |= {"jinja2": "stag_jax/analysis/page/__init__.py", "flask": "stag_jax/viewer/__init__.py"}
+ONLY_IN |= {"torch": "experiments/benchmarks/torch_reference.py", "submitit": "experiments/parts/launch.py"}
 ONLY_IN |= {"jax2onnx": "stag_jax/deploy/onnx_file.py", "onnx": "stag_jax/deploy/onnx_file.py"}
 ONLY_IN |= {"tensorflow": "stag_jax/deploy/litert.py"}
 EXPORTING = {
@@ -117,6 +119,14 @@ def check_length(files):
             yield f"{path} has more than {LINES} lines"
 
 
+def check_mains(files):
+    """Scripts are short; what they share is `cli.py`, with the signals, and in packages."""
+    for path, source in files.items():
+        *folder, name = path.split("/")
+        if folder == ["experiments"] and name not in ("cli.py", "interrupts.py") and source.count("\n") > MAIN:
+            yield f"{path} has more than {MAIN} lines"
+
+
 def check_names(files):
     """No two files, and no two public classes, of stag_jax and experiments have one name."""
     known = {}
@@ -137,7 +147,7 @@ def check_top(entries):
 
 
 @pytest.mark.parametrize(
-    "check", [check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names]
+    "check", [check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names, check_mains]
 )
 def test_the_house_is_in_order(check):
     files = sources()
@@ -195,6 +205,7 @@ PLANTED = [
         "stag_jax/face/regions.py",
         DOCUMENTED + 'class T:\n    """It."""\n    def rows(self):\n        pass',
     ),
+    (check_mains, "experiments/train.py", "\n" * 101),
     (check_length, "stag_jax/model/stag.py", "\n" * (LINES + 1)),
 ]
 
@@ -231,6 +242,6 @@ def test_what_is_allowed_is_not_complained_about():
         "configs/base.py": DOCUMENTED + "from ml_collections import ConfigDict\nfrom stag_configs import base",
         "experiments/train.py": DOCUMENTED + "from stag_jax.deploy import x\nfrom stag_datasets import corpus",
     }
-    for check in (check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names):
+    for check in (check_rooms, check_outside, check_runtime, check_docstrings, check_length, check_names, check_mains):
         assert list(check(files)) == []
     assert list(check_top(["setup.py", ".gitignore", "stag_jax", "notes.txt"])) == ["notes.txt"]

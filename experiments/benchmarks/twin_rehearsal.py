@@ -11,8 +11,9 @@ import numpy as np
 
 from stag_configs import casme2_5class
 from stag_datasets.synth_me.script import Recipe
-from stag_experiments import cli, twin_corpus
+from stag_experiments import cli
 from stag_experiments.benchmarks import accuracy, output
+from stag_experiments.parts import twin_corpus
 from stag_jax.files import write_table
 
 CLIPS = {

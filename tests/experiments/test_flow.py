@@ -16,9 +16,9 @@ from PIL import Image
 from stag_configs import base
 from stag_datasets import corpus
 from stag_datasets.synth_me import render, script
-from stag_experiments import flow_files
 from stag_jax import files, media
 from stag_jax.config import from_config_dict, replace
+from stag_jax.deploy import flow_files
 from stag_jax.motion import fields, observe
 from stag_jax.motion import optical_flow as flows
 from stag_jax.types import UserError

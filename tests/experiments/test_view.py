@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from stag_experiments import viewer
+from stag_jax import viewer
 from stag_jax.analysis import loaded, playback
 from stag_jax.types import UserError
 from tests import viewing

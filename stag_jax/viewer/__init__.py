@@ -265,7 +265,7 @@ class _Quiet(serving.WSGIRequestHandler):
     """A request handler that does not log successful requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
+        """Log nothing."""
 
 
 def _host_name(header: str) -> str:
