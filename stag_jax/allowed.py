@@ -1,9 +1,9 @@
 """Rules for the values of settings: each accepts or rejects a value, and its text describes what it accepts."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Distinct:
 
     def accepts(self, value: tuple[Hashable, ...]) -> bool:
         """Return whether all values are allowed, no two are the same, and there are enough."""
-        return len(value) >= self.least and len(set(value)) == len(value) and all(map(self.each.accepts, value))
+        accepts = cast(Callable[[Any], bool], self.each.accepts)
+        return len(value) >= self.least and len(set(value)) == len(value) and all(map(accepts, value))
 
     def __str__(self) -> str:
         count = f"{self.least} or more different values" if self.least else "different values"

@@ -7,7 +7,7 @@ There are no defaults here: they are in `configs/base.py` only. Each setting has
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from jaxtyping import Array, Float
 
@@ -231,7 +231,7 @@ def settings(cls: type = Config, prefix: str = "") -> Iterator[Setting]:
     """Yield every setting of `cls` in order, group by group."""
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
-            yield from settings(hint, f"{prefix}{name}.")
+            yield from settings(cast(type, hint), f"{prefix}{name}.")
         else:
             kind, rule, meaning = get_args(hint)
             yield Setting(prefix + name, kind, rule, meaning)
@@ -261,7 +261,7 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not hasattr(value, "keys"):
             raise UserError(f"{path} must be a group of keys, got {value!r}")
-        return from_config_dict(value, hint, path)
+        return from_config_dict(value, cast(type, hint), path)
     if hint == Tunable:
         hint = float
     if getattr(hint, "__origin__", None) is tuple:
@@ -307,7 +307,7 @@ def replace(config: T, values: Mapping[str, Any]) -> T:
     for key, value in values.items():
         first, _, rest = key.partition(".")
         inner = replace(getattr(config, first), {rest: value}) if rest else value
-        config = dataclasses.replace(config, **{first: inner})
+        config = dataclasses.replace(cast(Any, config), **{first: inner})
     return config
 
 

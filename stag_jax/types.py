@@ -10,10 +10,15 @@ Axis letters, in jaxtyping annotations, in einsums and in short suffixes; each h
 A second index on the same axis is written with a following letter or digit (`n2`, `t2`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+# A numpy array on the host, a JAX array on a device or while traced; most functions take one of them only.
+AnyArray: TypeAlias = Any
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no type stubs
 
 
 class UserError(Exception):
@@ -113,13 +118,13 @@ class ClipFeatures(NamedTuple):
 class ClipBatch(NamedTuple):
     """Clips as one pytree of arrays: a whole corpus, or the clips of one training step."""
 
-    nodes: Float[Array, "b t n d"]
-    times_ms: Float[Array, "b t"]
-    magnitude: Float[Array, "b t"]
-    frame_mask: Bool[Array, "b t"]
-    au: Float[Array, "b u"]
-    au_mask: Bool[Array, "b u"]
-    label: Int[Array, " b"]
+    nodes: Float[AnyArray, "b t n d"]
+    times_ms: Float[AnyArray, "b t"]
+    magnitude: Float[AnyArray, "b t"]
+    frame_mask: Bool[AnyArray, "b t"]
+    au: Float[AnyArray, "b u"]
+    au_mask: Bool[AnyArray, "b u"]
+    label: Int[AnyArray, " b"]
 
 
 class FaceGraph(NamedTuple):

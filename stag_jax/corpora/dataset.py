@@ -120,8 +120,13 @@ def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
     classes = config.data.classes
     scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
     scored = [(text, names[0]) for text, names in scored if names]
-    texts = (tuple(text[name] for text, _ in scored) for name in ("subject", "dataset", "group", "part"))
-    make_splits(config.protocol, Clips(*texts, np.asarray([classes.index(name) for _, name in scored])))
+
+    def column(name: str) -> tuple[str, ...]:
+        return tuple(text[name] for text, _ in scored)
+
+    label = np.asarray([classes.index(name) for _, name in scored])
+    clips = Clips(column("subject"), column("dataset"), column("group"), column("part"), label)
+    make_splits(config.protocol, clips)
 
 
 def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, str], list[str]]]:

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
@@ -135,7 +134,7 @@ def origin(folder: Path, config: Config) -> dict[str, Any]:
     """
     config = _resolved(config)
     info = json.loads((folder / records.INFO).read_text(encoding="utf-8"))
-    flow_images = "flow" in tfds.builder_from_directory(str(folder)).info.features
+    flow_images = "flow" in records.open_builder(folder).info.features
     return {
         "format": FEATURES_VERSION,
         "corpus": {key: info.get(key, "") for key in ("name", "configName", "version")} | records.about(folder),
@@ -242,8 +241,11 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
 
 
 def _write_cache(path: Path, prepared: Prepared) -> None:
-    arrays = {"faceless": np.asarray(prepared.faceless, dtype=str), "tiles": np.asarray(prepared.tiles, dtype=bytes)}
-    arrays["origin"] = np.asarray(json.dumps(prepared.origin))
+    arrays: dict[str, Any] = {
+        "faceless": np.asarray(prepared.faceless, dtype=str),
+        "tiles": np.asarray(prepared.tiles, dtype=bytes),
+        "origin": np.asarray(json.dumps(prepared.origin)),
+    }
     for kind, rows in (("clip", prepared.clips), ("report", prepared.reports)):
         for name in rows[0]._fields if rows else ():
             arrays[f"{kind}.{name}"] = np.stack([np.asarray(getattr(row, name)) for row in rows])

@@ -28,6 +28,11 @@ def corpus_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def open_builder(folder: Path) -> Any:
+    """Open the TFDS builder of a prepared corpus; `Any` because TFDS annotates its methods incompletely."""
+    return tfds.builder_from_directory(str(folder))
+
+
 @functools.cache
 def read_clips(folder: Path) -> Any:
     """Open the prepared corpus as a random-access source of records, in the order of TFDS.
@@ -35,7 +40,7 @@ def read_clips(folder: Path) -> Any:
     Raises UserError if `folder` has no prepared corpus.
     """
     _require_corpus(folder)
-    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+    return open_builder(folder).as_data_source(split=SPLIT)
 
 
 class _Undecoded(tfds.decode.SkipDecoding):
@@ -54,7 +59,7 @@ def read_annotations(folder: Path) -> list[dict[str, Any]]:
     Raises UserError if `folder` has no prepared corpus.
     """
     _require_corpus(folder)
-    builder = tfds.builder_from_directory(str(folder))
+    builder = open_builder(folder)
     pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
     return list(builder.as_data_source(split=SPLIT, decoders=pictures))
 
@@ -72,12 +77,12 @@ def about(folder: Path) -> dict[str, Any]:
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`."""
-    text = {key: record[key].decode() for key in TEXTS}
+    text: dict[str, Any] = {key: record[key].decode() for key in TEXTS}
     if not record["au_annotated"]:
         text["action_units"] = None
     if "flow" in record:
         return FlowClip(**text, flow=np.asarray(record["flow"]))
-    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
+    marks: dict[str, Any] = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
     if record.get("video"):
         return _from_film(record, text, marks)
     frames = [_three_channels(frame) for frame in record["frames"]]
@@ -89,9 +94,7 @@ def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
 
 
-def _recording(
-    record: dict[str, Any], text: dict[str, str | None], frames: np.ndarray, numbers: np.ndarray
-) -> Recording:
+def _recording(record: dict[str, Any], text: dict[str, Any], frames: np.ndarray, numbers: np.ndarray) -> Recording:
     events = record["events"]
     columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
     return Recording(
@@ -111,7 +114,7 @@ def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x
     return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
 
 
-def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[str, int | None]) -> Clip:
+def _from_film(record: dict[str, Any], text: dict[str, Any], marks: dict[str, int | None]) -> Clip:
     """Decode a record that holds a video file; cut it to onset and offset, which are indices into all of its frames."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"film{record['suffix'].decode()}")
@@ -125,8 +128,9 @@ def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[
         if mark is not None and mark >= count:
             raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
     first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
-    shifted = {name: None if mark is None else mark - first for name, mark in marks.items()}
-    if shifted["apex"] is not None and not first <= marks["apex"] <= last:
+    shifted: dict[str, Any] = {name: None if mark is None else mark - first for name, mark in marks.items()}
+    apex = marks["apex"]
+    if apex is not None and not first <= apex <= last:
         shifted["apex"] = None
     return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
 
@@ -134,4 +138,4 @@ def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[
 @functools.cache
 def holds_recordings(folder: Path) -> bool:
     """Return whether the corpus consists of recordings."""
-    return "events" in tfds.builder_from_directory(str(folder)).info.features
+    return "events" in open_builder(folder).info.features

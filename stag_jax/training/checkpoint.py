@@ -31,11 +31,14 @@ class StateStore:
     def __init__(self, workdir: Path, keep: int) -> None:
         _quiet()
         self.folder = (workdir / STATE).absolute()
+        # Any: the policies of Orbax do not match its own protocols.
+        save_every_step: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        keep_newest: Any = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder,
+            str(self.folder),
             # The training loop decides when to save.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            save_decision_policy=save_every_step,
+            preservation_policy=keep_newest,
             cleanup_tmp_directories=True,
         )
 
@@ -116,7 +119,7 @@ def save_fold(workdir: Path, name: str, tree: Any) -> None:
 
     All processes of a run call this together.
     """
-    folder = naming.find(workdir / FOLDS, name).absolute()
+    folder = str(naming.find(workdir / FOLDS, name).absolute())
     if not hosts.same(np.asarray(ocp.is_orbax_checkpoint(folder))):
         ocp.save(folder, tree, overwrite=True)
 
@@ -133,10 +136,10 @@ def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
       UserError: there is no such fold; the folds that exist are named.
     """
     folder = naming.find(workdir / FOLDS, name).absolute()
-    if not folder.is_dir() or not ocp.is_orbax_checkpoint(folder):
+    if not folder.is_dir() or not ocp.is_orbax_checkpoint(str(folder)):
         raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(fold_names(workdir)) or 'none'}")
     _quiet()
-    return ocp.load(folder, like)
+    return ocp.load(str(folder), like)
 
 
 def _quiet() -> None:

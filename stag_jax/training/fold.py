@@ -20,7 +20,7 @@ from stag_jax.model import losses
 from stag_jax.model import network as network_lib
 from stag_jax.model.network import Network, Outputs, Statistics, Weights
 from stag_jax.training import augment, optim
-from stag_jax.types import ClipBatch, FaceGraph
+from stag_jax.types import AnyArray, ClipBatch, FaceGraph
 
 
 def leave(clips: ClipBatch) -> ClipBatch:
@@ -40,11 +40,11 @@ class Task(NamedTuple):
 class Member(NamedTuple):
     """One training: its training clips, its randomness, and the settings in which it differs from other members."""
 
-    train_mask: Float[Array, " b"]
-    seed: Int[Array, ""]
-    fold: Int[Array, ""]
-    tuned: dict[str, Float[Array, ""]]  # by dotted key of `config.tunable_keys`
-    soft: Float[Array, "b k"] | None = None  # teacher's log-probabilities; 0 outside the training mask
+    train_mask: Float[AnyArray, " b"]
+    seed: Int[AnyArray, ""]
+    fold: Int[AnyArray, ""]
+    tuned: dict[str, Float[AnyArray, ""]]  # by dotted key of `config.tunable_keys`
+    soft: Float[AnyArray, "b k"] | None = None  # teacher's log-probabilities; 0 outside the training mask
 
 
 class MemberState(NamedTuple):
@@ -132,7 +132,7 @@ def loss_fn(
     loss = jnp.mean(class_loss) + config.lambda_au * au
     accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == clips.label).astype(jnp.float32))
     metrics = {"au_loss": au, "train_accuracy": accuracy}
-    if mixed.soft is not None:
+    if mixed.soft is not None and mixed.other_soft is not None:
         weight, temperature = task.config.distil.weight, task.config.distil.temperature
         own_loss, other_loss = (
             losses.distillation(logits=logits, soft=soft, temperature=temperature)

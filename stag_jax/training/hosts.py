@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -58,7 +58,7 @@ def in_turn(work: Callable[[], T]) -> T:
         failed = multihost_utils.process_allgather(np.asarray(error is not None))
         if failed.any():
             raise error or UserError(f"process {int(np.flatnonzero(failed)[0])} has failed; see its own message")
-    return result
+    return cast(T, result)
 
 
 def agree(what: str, value: str) -> None:

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stag_jax.training import fold
-from stag_jax.types import ClipBatch, UserError
+from stag_jax.types import ClipBatch, Device, UserError
 
 MEMBER, CLIP = "member", "clip"
 
@@ -22,7 +22,7 @@ MEMBER, CLIP = "member", "clip"
 class Sharded:
     """A layout that splits the member axis of every array over the devices, by `jit` of `vmap`."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         self.mesh = Mesh(np.asarray(devices), (MEMBER,))
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.by_member = NamedSharding(self.mesh, PartitionSpec(MEMBER))
@@ -70,7 +70,7 @@ class Sharded:
 class SplitClips(Sharded):
     """The layout "data": every device has all members of a chunk, and a part of the clips of each step."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         super().__init__(devices)
         self.mesh = Mesh(np.asarray(devices), (CLIP,))
         self.everywhere = self.by_member = NamedSharding(self.mesh, PartitionSpec())
@@ -88,7 +88,7 @@ class Pmapped(Sharded):
     Stacked arrays have a leading axis of devices, [device, m / devices, ...].
     """
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         if jax.process_count() > 1:
             raise UserError(
                 'config.parallel.mode "pmap" is for one process; over several use "sharded", which is the same'

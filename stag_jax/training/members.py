@@ -16,7 +16,7 @@ from stag_jax.model.network import Outputs
 from stag_jax.training import fold, hosts, memory
 from stag_jax.training.layout import LAYOUTS
 from stag_jax.training.roster import Roster
-from stag_jax.types import ClipBatch
+from stag_jax.types import ClipBatch, Device
 
 
 def plan(task: fold.Task, batch: ClipBatch, roster: Roster, parallel: ParallelConfig) -> memory.Fit:
@@ -50,7 +50,7 @@ class Members:
         roster: Roster,
         parallel: ParallelConfig,
         per_device: int,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
     ) -> None:
         """Place the members on the devices, `per_device` at a time, and compile the training program."""
         count = len(roster.names)
@@ -121,7 +121,7 @@ def _first(members: fold.Member) -> fold.Member:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
 
 
-def _describe(count: int, devices: Sequence[jax.Device], per_device: int, chunks: int, mode: str) -> str:
+def _describe(count: int, devices: Sequence[Device], per_device: int, chunks: int, mode: str) -> str:
     plural = "s" * (len(devices) > 1)
     hardware = f"{len(devices)} {devices[0].platform} device{plural}"
     if mode == "data":

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from stag_jax.training import fold
-from stag_jax.types import ClipBatch
+from stag_jax.types import ClipBatch, Device
 
 # Fraction of the free memory to plan with; the rest is for XLA's temporary buffers.
 SHARE = 0.75
@@ -53,7 +53,7 @@ def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> MemoryNeed:
     return MemoryNeed(_bytes(state), _bytes(residuals))
 
 
-def plan(required: MemoryNeed, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Fit:
+def plan(required: MemoryNeed, fixed: int, device: Device, wanted: int, count: int, asked: int = 0) -> Fit:
     """Plan how many members a device trains at once.
 
     Args:
@@ -77,7 +77,7 @@ def plan(required: MemoryNeed, fixed: int, device: jax.Device, wanted: int, coun
     return Fit(wanted, required, "all at once")
 
 
-def _free(device: jax.Device, count: int) -> float:
+def _free(device: Device, count: int) -> float:
     """Return the free bytes of a device; CPU devices share the free memory of the host."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:

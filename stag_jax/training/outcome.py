@@ -33,7 +33,7 @@ def score(
     Probabilities are those of the fold that tests a clip; those of untested clips are ignored. If no clip is tested, no
     tables are written, and the result says so.
     """
-    tested = splits.test_mask.any(axis=0)
+    tested = np.asarray(splits.test_mask.any(axis=0))
     subjects = corpus.subjects
     if not tested.any():
         return {

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config, Tunable
@@ -64,4 +64,4 @@ def _type_name(kind: Any) -> str:
         return "float, tunable"
     if get_origin(kind) is tuple:
         return f"tuple of {get_args(kind)[0].__name__}"
-    return str(kind.__name__)
+    return str(cast(Any, kind).__name__)

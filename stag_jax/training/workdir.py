@@ -173,7 +173,7 @@ def write_predictions(
     clip_names, class_names = ("id", "dataset", "subject", "label"), ("prediction", *(f"p_{name}" for name in classes))
 
     def said(each: Float[np.ndarray, " k"]) -> list[str]:
-        return [classes[np.argmax(each)], *_digits(each)]
+        return [classes[int(np.argmax(each))], *_digits(each)]
 
     pooled = ([*row, *said(values)] for row, values in zip(clips, probability.mean(axis=0), strict=True))
     write_table(workdir / PREDICTIONS, [*clip_names, *class_names], pooled)
