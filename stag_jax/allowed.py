@@ -1,14 +1,14 @@
-"""Rules for the values of settings: each accepts or refuses a value, and says in words what it accepts."""
+"""Rules for the values of settings: each accepts or rejects a value, and its text describes what it accepts."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
 class Between:
-    """A finite number in an interval; an end is left out of it where it is `open`."""
+    """A finite number in an interval; an `open` end is excluded."""
 
     low: int | float = -math.inf
     high: int | float = math.inf
@@ -22,7 +22,7 @@ class Between:
         return math.isfinite(value) and above and below
 
     def __str__(self) -> str:
-        # Whole numbers in full, however large.
+        # Write integers with all digits.
         least, most = (f"{end:g}" if isinstance(end, float) else str(end) for end in (self.low, self.high))
         low = f"above {least}" if self.open_low else f"{least} or more"
         high = f"below {most}" if self.open_high else f"{most} or less"
@@ -35,7 +35,7 @@ class Between:
 
 @dataclass(frozen=True)
 class OddFrom:
-    """Zero, or an odd number from a least one on."""
+    """Zero, or an odd number of at least `least`."""
 
     least: int
 
@@ -49,12 +49,12 @@ class OddFrom:
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some words."""
+    """One word of a fixed list."""
 
     words: tuple[str, ...]
 
     def accepts(self, value: str) -> bool:
-        """Return whether the word is among them."""
+        """Return whether the word is in the list."""
         return value in self.words
 
     def __str__(self) -> str:
@@ -75,10 +75,10 @@ class Anything:
 
 @dataclass(frozen=True)
 class NotEmpty:
-    """Any text with a letter in it."""
+    """Any text that is not only white space."""
 
     def accepts(self, value: str) -> bool:
-        """Return whether there is more than white space."""
+        """Return whether the text has a character other than white space."""
         return bool(value.strip())
 
     def __str__(self) -> str:
@@ -87,14 +87,15 @@ class NotEmpty:
 
 @dataclass(frozen=True)
 class Distinct:
-    """A tuple of different values, at least so many, each allowed by a rule."""
+    """A tuple of at least `least` different values, each allowed by the rule `each`."""
 
     each: Between | NotEmpty | Anything = Anything()
     least: int = 0
 
     def accepts(self, value: tuple[Hashable, ...]) -> bool:
         """Return whether all values are allowed, no two are the same, and there are enough."""
-        return len(value) >= self.least and len(set(value)) == len(value) and all(map(self.each.accepts, value))
+        accepts = cast(Callable[[Any], bool], self.each.accepts)
+        return len(value) >= self.least and len(set(value)) == len(value) and all(map(accepts, value))
 
     def __str__(self) -> str:
         count = f"{self.least} or more different values" if self.least else "different values"

@@ -1,13 +1,13 @@
 """Settings as frozen dataclasses, and the one function that makes them from a ConfigDict.
 
-There are no defaults here: `configs/base.py` is the one place that holds them. Beside its type each setting has the
-rule of what it may be, which `training.validation` checks, and what it means.
+There are no defaults here: they are in `configs/base.py` only. Each setting has a type, a rule for its values, which
+`training.validation` checks, and its meaning.
 """
 
 import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from jaxtyping import Array, Float
 
@@ -16,7 +16,7 @@ from stag_jax.types import UserError
 
 T = TypeVar("T")
 
-# A number that may differ from member to member of one compiled program: then it is an array while it is traced.
+# A number that may differ between the members of one compiled program; it is then an array during tracing.
 Tunable = float | Float[Array, ""]
 
 ANY = Anything()
@@ -28,7 +28,7 @@ FLOWS = OneOf(("auto", "dis", "farneback", "tvl1"))
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which clips, and where they lie."""
+    """The clips to use, and where they are stored."""
 
     dataset: Annotated[str, NotEmpty(), "corpus, a builder in datasets/; several joined by + are one study"]
     data_dir: Annotated[str, NotEmpty(), "folder of prepared corpora and cached features"]
@@ -82,7 +82,7 @@ class MotionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GraphConfig:
-    """The nodes."""
+    """Nodes of the face graph."""
 
     kind: Annotated[str, OneOf(("roi", "grid")), "roi: regions at the landmarks; grid: patches of a flow image"]
     grid: Annotated[int, Between(2, 64), "nodes a side of the grid"]
@@ -128,7 +128,7 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DistilConfig:
-    """A teacher, from whose answers members learn beside the labels (Hinton et al. 2015, arXiv 1503.02531)."""
+    """Distillation: members learn from a teacher's outputs and the labels (Hinton et al. 2015, arXiv 1503.02531)."""
 
     teacher: Annotated[str, ANY, "workdir of a finished run; a fold learns from its fold of the same name; empty: none"]
     weight: Annotated[Tunable, SHARE, "share of the loss that is the teacher's; 0: no teacher"]
@@ -149,7 +149,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to training clips on the device."""
+    """Augmentation of training clips on the device."""
 
     mirror: Annotated[Tunable, SHARE, "probability of a left-right flip"]
     magnitude: Annotated[Tunable, NOT_NEGATIVE, "standard deviation of the log of a random gain on the motion"]
@@ -160,7 +160,7 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ProtocolConfig:
-    """Who is held out, and the interval."""
+    """The split into folds, and the confidence interval."""
 
     split: Annotated[
         str,
@@ -178,7 +178,7 @@ class ProtocolConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-    """How members lie on devices. Nothing here changes what is computed."""
+    """How members are placed on devices. Nothing here changes the results."""
 
     mode: Annotated[
         str,
@@ -192,7 +192,7 @@ class ParallelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """How often the state for resuming is saved, and what else is kept."""
+    """How often the state for resuming is saved, and what else is saved."""
 
     every_s: Annotated[float, NOT_NEGATIVE, "seconds between saves of the state"]
     keep: Annotated[int, Between(1, 1000), "states kept"]
@@ -201,7 +201,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """All settings of a run."""
 
     seeds: Annotated[tuple[int, ...], Distinct(COUNT, 1), "one ensemble member a seed and fold"]
     data: DataConfig
@@ -228,19 +228,20 @@ class Setting(NamedTuple):
 
 
 def settings(cls: type = Config, prefix: str = "") -> Iterator[Setting]:
-    """Yield every setting of `cls`, in order, groups after one another."""
+    """Yield every setting of `cls` in order, group by group."""
     for name, hint in get_type_hints(cls, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
-            yield from settings(hint, f"{prefix}{name}.")
+            yield from settings(cast(type, hint), f"{prefix}{name}.")
         else:
             kind, rule, meaning = get_args(hint)
             yield Setting(prefix + name, kind, rule, meaning)
 
 
 def from_config_dict(tree: Any, cls: type[T] = Config, path: str = "config") -> T:
-    """Turns a (possibly nested) mapping into the frozen dataclass `cls`.
+    """Convert a (possibly nested) mapping into the frozen dataclass `cls`.
 
-    Raises UserError, naming the key, for an unknown key, a missing one, or a value of the wrong type.
+    Raises:
+      UserError: an unknown key, a missing one, or a value of the wrong type; the key is named.
     """
     hints = get_type_hints(cls)
     for key in tree:
@@ -260,7 +261,7 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not hasattr(value, "keys"):
             raise UserError(f"{path} must be a group of keys, got {value!r}")
-        return from_config_dict(value, hint, path)
+        return from_config_dict(value, cast(type, hint), path)
     if hint == Tunable:
         hint = float
     if getattr(hint, "__origin__", None) is tuple:
@@ -274,7 +275,7 @@ def _value(value: Any, hint: Any, path: str) -> Any:
     return value
 
 
-# Settings that runs and exported networks may have been written too early to have, with what was done then.
+# Defaults for keys that are newer than some stored runs and exported networks: how those were computed.
 LATER = {
     "motion": {"window_ms": 500.0, "hop_ms": 40.0},
     "graph": {"nodes": []},
@@ -283,7 +284,7 @@ LATER = {
 
 
 def completed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings, of a run or of a sweep, with those that they were written too early to have."""
+    """Return the stored settings of a run or of a sweep, with the keys of `LATER` added where they are missing."""
     if "settings" in tree:
         return {**tree, "settings": completed(tree["settings"])}
     return {**tree, **{group: {**values, **tree.get(group, {})} for group, values in LATER.items()}}
@@ -295,28 +296,28 @@ def tunable_keys() -> tuple[str, ...]:
 
 
 def get(config: Any, key: str) -> Any:
-    """The value of a dotted key."""
+    """Return the value of a dotted key."""
     for part in key.split("."):
         config = getattr(config, part)
     return config
 
 
 def replace(config: T, values: Mapping[str, Any]) -> T:
-    """The config with other values of some dotted keys; values are taken as they are, traced numbers among them."""
+    """Return the config with new values for some dotted keys; values are not converted, so they may be traced."""
     for key, value in values.items():
         first, _, rest = key.partition(".")
         inner = replace(getattr(config, first), {rest: value}) if rest else value
-        config = dataclasses.replace(config, **{first: inner})
+        config = dataclasses.replace(cast(Any, config), **{first: inner})
     return config
 
 
 def is_off(value: Tunable) -> bool:
-    """Whether a rate is known to be zero, so that what it governs can be left out of the program."""
+    """Return whether a rate is known to be zero, so that the step it controls can be left out of the program."""
     return isinstance(value, float) and value <= 0
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The config as plain dicts, lists and values, ready for JSON."""
+    """Convert the config to plain dicts, lists and values, ready for JSON."""
     return {
         key: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
         for key, value in vars(config).items()

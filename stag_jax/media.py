@@ -1,4 +1,4 @@
-"""Pictures and videos as arrays: upright, in RGB, all of the file or one line that says why not."""
+"""Read pictures and videos as upright RGB arrays: the whole file, or a UserError that says why not in one line."""
 
 import io
 import math
@@ -21,10 +21,10 @@ from stag_jax.types import Clip, UserError
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 MAX_FRAMES = 3000  # a clip is seconds long
-MAX_BYTES = 4 << 30  # and fits into memory
-UNEVEN = 0.1  # part of the mean distance by which frames may lie off an even beat
-AGREEMENT = 0.005  # of the frame rate in the header with the time stamps
-RAW_TICK = Fraction(1, 1_200_000)  # ffmpeg's clock for bare streams, whose frame rate it makes up
+MAX_BYTES = 4 << 30  # of a clip in memory
+UNEVEN = 0.1  # largest deviation of a frame interval from the mean interval, as a fraction of it
+AGREEMENT = 0.005  # largest relative difference between the frame rates of the header and of the time stamps
+RAW_TICK = Fraction(1, 1_200_000)  # ffmpeg's time base for raw streams, whose frame rate it invents
 ORIENTATION = 0x0112  # the EXIF tag
 
 # EXIF orientation as (transpose, then flip rows, then flip columns).
@@ -41,47 +41,47 @@ UPRIGHT = {
 
 
 class _Recording(NamedTuple):
-    """Frames, and what is known of their times."""
+    """Frames, and what the file tells about their times."""
 
     frames: list[np.ndarray]
     times: Float[np.ndarray, " f"] | None  # any unit; None where the file has none
-    tick: float  # what the times are rounded to
+    tick: float  # step to which the times are rounded
     rate: float | None  # frames a second
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "y x 3"]:
-    """A picture in RGB, 8 bit, turned upright by its EXIF orientation; of several pictures in a file, the first.
+    """Read a picture as 8-bit RGB, rotated upright by its EXIF orientation; the first one if the file has several.
 
-    16 bits a channel are scaled by 1/257 and rounded, transparency is laid on black, and colour profiles are ignored.
+    16-bit channels are scaled by 1/257 and rounded, transparency is blended with black, colour profiles are ignored.
 
     Raises:
-      UserError: no such file, not a picture, cut off, or pixels that are neither of 8 nor of 16 bit.
+      UserError: no such file, not a picture, truncated, or pixels of neither 8 nor 16 bit.
     """
     check_file(path)
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            image.load()  # all of it: `open` reads the head only
+            image.load()  # `open` reads the header only
             turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1), UPRIGHT[1])
             pixels = _sixteen_bits(path, data, image) if _is_deep(data, image) else _eight_bits(path, image)
-    # What Pillow raises for damaged files depends on where the damage is.
+    # Pillow raises different errors depending on where a file is damaged.
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as a picture: {reason(error)}") from error
     return _turned(pixels, *turn)
 
 
 def read_clip(path: Path, fps: float | None = None, max_frames: int = MAX_FRAMES) -> Clip:
-    """A video file, or a folder of pictures numbered at the end of their names, as one clip.
+    """Read a video file, or a folder of pictures numbered at the end of their names, as one clip.
 
-    A video is turned as its display matrix says, and scaled to square pixels. Its frame rate is the mean over its
-    frames unless `fps` is given; a folder has none, so it needs `fps`. Times are taken as even, with a warning where
-    time stamps or numbers differ by more than `UNEVEN`.
+    A video is rotated by its display matrix and scaled to square pixels. Its frame rate is the mean over its
+    frames unless `fps` is given; a folder needs `fps`. Frames are taken as evenly
+    spaced, with a warning where time stamps or numbers deviate by more than `UNEVEN`.
 
     Raises:
       UserError: no such file, no pictures, damage (with the frame where it begins), fewer frames than the file
         declares, frames of different sizes, no frame rate, or more frames than `max_frames` or `MAX_BYTES` allow.
-        Formats that declare no length (MPEG-TS, GIF, fragmented MP4) may end early without notice where the cut leaves
-        no broken frame.
+        In formats that declare no length (MPEG-TS, GIF, fragmented MP4) a missing end is not noticed if no frame is
+        broken.
     """
     check_rate(path, fps)
     recording = _read_folder(path, max_frames) if path.is_dir() else _read_video(path, max_frames)
@@ -94,18 +94,18 @@ def read_clip(path: Path, fps: float | None = None, max_frames: int = MAX_FRAMES
 
 
 def check_rate(path: Path, fps: float | None) -> None:
-    """Raises UserError where a frame rate is given that none can be."""
+    """Raise UserError if the given frame rate is not a finite number above 0."""
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise UserError(f"{path}: --fps must be a number above 0, got {fps}")
 
 
 def no_rate(path: Path) -> UserError:
-    """What is said where a rate is needed, and neither the file nor the user has one."""
+    """Return the error for a clip whose frame rate neither the file nor the user gives."""
     return UserError(f"{path} does not say its frame rate; give it with --fps")
 
 
 def check_file(path: Path) -> None:
-    """Raises UserError where there is no file, or nothing in it."""
+    """Raise UserError if the file is missing or empty."""
     if not path.is_file():
         raise UserError(f"{path} is not a file")
     if not path.stat().st_size:
@@ -113,9 +113,9 @@ def check_file(path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, in one line."""
-    said = error.strerror if isinstance(error, OSError | av.FFmpegError) and error.strerror else str(error)
-    return "not in a known format" if "BytesIO" in said else " ".join(said.split())
+    """Return in one line why a file cannot be read."""
+    text = error.strerror if isinstance(error, OSError | av.FFmpegError) and error.strerror else str(error)
+    return "not in a known format" if "BytesIO" in text else " ".join(text.split())
 
 
 def _turned(pixels: np.ndarray, transpose: bool, flip_rows: bool, flip_columns: bool) -> np.ndarray:
@@ -125,7 +125,7 @@ def _turned(pixels: np.ndarray, transpose: bool, flip_rows: bool, flip_columns: 
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:
-    """Whether a channel has 16 bits: Pillow would cut colour down to the upper eight."""
+    """Return whether a channel has 16 bits: Pillow would keep only the upper eight of colour."""
     if image.format == "PNG":
         return data[24] == 16
     return image.format == "TIFF" and 16 in image.tag_v2.get(258, ())
@@ -153,10 +153,10 @@ def _eight_bits(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def numbered(path: Path) -> dict[int, Path]:
-    """The pictures of a folder by the numbers at the end of their names, in order.
+    """Map the frame number at the end of each name to its picture, in order.
 
     Raises:
-      UserError: no pictures, or one without a number or with another's.
+      UserError: no pictures, one without a number, or two with the same number.
     """
     files: dict[int, Path] = {}
     for file in sorted(path.iterdir()):
@@ -180,14 +180,14 @@ def _read_folder(path: Path, max_frames: int) -> _Recording:
 
 
 def open_container(path: Path) -> av.container.InputContainer:
-    """A video file, opened; to be closed by the caller.
+    """Open a video file; the caller closes it.
 
     Raises:
-      UserError: no file, an empty one, or not a video.
+      UserError: the file is missing, empty or not a video.
     """
     check_file(path)
     try:
-        # An absolute name, since ffmpeg takes what stands before a colon for a protocol.
+        # An absolute path, since ffmpeg reads text before a colon as a protocol.
         return av.open(str(path.absolute()), metadata_errors="replace")
     except av.FFmpegError as error:
         raise UserError(f"{path} cannot be read as a video: {reason(error)}") from error
@@ -200,21 +200,21 @@ def _read_video(path: Path, max_frames: int) -> _Recording:
         frames = _collected(path, _decoded(path, container, stream, times), stream.frames, max_frames)
         if not frames:
             raise UserError(f"{path} has no frame that can be decoded")
-        known = None if None in times or stream.time_base == RAW_TICK else np.array(times, float)
-        return _Recording(frames, known, float(stream.time_base), _rate(stream, known))
+        stamps = None if None in times or stream.time_base == RAW_TICK else np.array(times, float)
+        return _Recording(frames, stamps, float(stream.time_base), _rate(stream, stamps))
 
 
 def video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream. ffmpeg also plays single pictures, cover art and text files; none of them is a clip.
+    """Return the first video stream.
 
     Raises:
-      UserError: one of these, or no stream that can be decoded.
+      UserError: a single picture, cover art or text, which ffmpeg also plays; or no stream that can be decoded.
     """
     if container.format.name == "tty":
         raise UserError(f"{path} cannot be read as a video: it is text")
     if container.format.name == "image2" or container.format.name.endswith("_pipe"):
         raise UserError(f"{path} is a single picture, not a video")
-    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise UserError(f"{path} has no video stream")
     if streams[0].codec_context is None:
@@ -225,12 +225,12 @@ def video_stream(path: Path, container: av.container.InputContainer) -> av.Video
 def _decoded(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, times: list[float | None]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Every frame with its name; its time goes into `times`. Raises UserError where the file is damaged or cut off."""
-    coded = shown = 0  # packets in the file, and those of them that no edit list hides
+    """Yield every frame with its name; append its time to `times`. Raise UserError if the file is damaged."""
+    coded = visible = 0  # packets in the file, and those that no edit list hides
     try:
         for packet in container.demux(stream):
             coded += packet.size > 0
-            shown += packet.size > 0 and not packet.is_discard
+            visible += packet.size > 0 and not packet.is_discard
             if packet.is_corrupt:
                 raise UserError(f"{path} is damaged or cut off at frame {len(times)}")
             for frame in packet.decode():
@@ -244,17 +244,17 @@ def _decoded(
     kinds = set(container.format.name.split(","))
     if cut := missing(path, container, stream, coded, len(times)):
         raise UserError(f"{path} is cut off{cut}")
-    if len(times) < shown and kinds & {"mov", "matroska", "avi"}:  # elsewhere a packet may be half a frame
-        raise UserError(f"{path} is damaged: only {len(times)} of its {shown} frames can be decoded")
+    if len(times) < visible and kinds & {"mov", "matroska", "avi"}:  # in other formats a packet may be half a frame
+        raise UserError(f"{path} is damaged: only {len(times)} of its {visible} frames can be decoded")
 
 
 def missing(path: Path, container: av.container.InputContainer, stream: av.VideoStream, coded: int, frame: int) -> str:
-    """What says that a file, read to its end, is cut off: " at frame ...: ..." or ": ..."; empty where nothing does.
+    """Describe what is missing at the end of a video: " at frame ...: ..." or ": ..."; empty if nothing is.
 
     Args:
       path, container, stream: the video.
-      coded: packets that were found in it.
-      frame: the number that the next frame would have.
+      coded: packets in the file.
+      frame: number of the next frame.
     """
     if "matroska" in container.format.name and (size := _matroska_size(path)) and path.stat().st_size < size:
         return f" at frame {frame}: {path.stat().st_size} of {size} bytes"
@@ -262,7 +262,7 @@ def missing(path: Path, container: av.container.InputContainer, stream: av.Video
 
 
 def _matroska_size(path: Path) -> int | None:
-    """The bytes of a whole file by its header (RFC 8794, 9559), which counts no frames; None if left open."""
+    """Return the size in bytes that the header states (RFC 8794, 9559; it counts no frames); None if left open."""
 
     def number() -> tuple[int, bool]:
         first = file.read(1)[0]
@@ -280,22 +280,22 @@ def _matroska_size(path: Path) -> int | None:
 
 
 def rgb(frame: av.VideoFrame, stream: av.VideoStream) -> UInt8[np.ndarray, "y x 3"]:
-    """A decoded frame in square pixels, upright."""
+    """Convert a decoded frame to RGB, in square pixels and upright."""
     width = round(frame.width * (stream.sample_aspect_ratio or 1))
     pixels = frame.to_ndarray(format="rgb24", width=width)
     for side in frame.side_data:
         if side.type == SideData.DISPLAYMATRIX:
             # x' = a x + c y, y' = b x + d y, with entries of -1, 0 and 1 times 2^16.
             a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side))
-            aside = abs(b) + abs(c) > abs(a) + abs(d)
-            pixels = _turned(pixels, aside, *((b < 0, c < 0) if aside else (d < 0, a < 0)))
+            sideways = abs(b) + abs(c) > abs(a) + abs(d)
+            pixels = _turned(pixels, sideways, *((b < 0, c < 0) if sideways else (d < 0, a < 0)))
     return pixels
 
 
 def _collected(
     path: Path, pictures: Iterable[tuple[str, np.ndarray]], declared: int, max_frames: int
 ) -> list[np.ndarray]:
-    """The pictures, if they are of one size and not more than a clip has."""
+    """Return the pictures as a list. Raise UserError if they differ in size or are too many."""
     frames: list[np.ndarray] = []
     for where, pixels in pictures:
         height, width = pixels.shape[:2]
@@ -314,7 +314,7 @@ def _collected(
 
 
 def _rate(stream: av.VideoStream, times: Float[np.ndarray, " f"] | None) -> float | None:
-    """Frames a second: what the header says where the time stamps bear it out, else the mean over them.
+    """Return the frames a second: the header's value if the time stamps agree with it, else their mean rate.
 
     The header may count frames that an edit list hides.
     """
@@ -337,7 +337,7 @@ def _warn_if_uneven(path: Path, recording: _Recording) -> None:
 
 
 def _stacked(frames: list[np.ndarray]) -> UInt8[np.ndarray, "f y x 3"]:
-    """One array; the list is emptied on the way, so that the clip is never in memory twice."""
+    """Stack the frames; the list is emptied meanwhile, so that the clip is never in memory twice."""
     clip = np.empty((len(frames), *frames[0].shape), np.uint8)
     for f in reversed(range(len(frames))):
         clip[f] = frames.pop()

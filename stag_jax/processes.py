@@ -1,6 +1,6 @@
 """Worker processes, and how many of them this process may use.
 
-Signals are the business of the main process: workers do not hear them, and go when it is gone.
+Only the main process handles signals: workers block them, and exit when the main process has ended.
 """
 
 import multiprocessing
@@ -16,16 +16,16 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 def cores() -> int:
     """Count the cores that this process may use: by affinity (taskset, Slurm) and by the limits of its container."""
-    import joblib  # slow, and not needed by all who import this
+    import joblib  # slow to import, and not always needed
 
     return joblib.cpu_count()
 
 
 class _Worker(SpawnProcess):
-    """A process that is started with `SIGNALS` blocked, so that not even its imports are interrupted."""
+    """A process started with `SIGNALS` blocked, so that its imports are not interrupted either."""
 
     def start(self) -> None:
-        """Start it; what it inherits is the mask of this moment."""
+        """Start the process; it inherits the signal mask set here."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             super().start()
@@ -38,9 +38,9 @@ class _Context(SpawnContext):
 
 
 def pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Make a pool of spawned processes; a forked one could hang in the threads that JAX has started.
+    """Make a pool of spawned processes; a forked one could hang because of threads that JAX has started.
 
-    `initializer` is called in each of them.
+    `initializer` is called in each process.
     """
     return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_begin, initargs=(initializer,))
 
@@ -52,7 +52,7 @@ def _begin(initializer: Callable[[], None] | None) -> None:
 
 
 def _follow() -> None:
-    """End this process when the one that started it has ended, however it did."""
+    """Exit when the parent process has ended, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

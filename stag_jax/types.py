@@ -1,6 +1,6 @@
-"""The vocabulary of the project: axis letters, and the records that pass from room to room.
+"""Shared types: axis letters, and the records that pass between packages.
 
-Axis letters, in jaxtyping annotations, in einsums and in short suffixes; nowhere do they mean anything else:
+Axis letters, in jaxtyping annotations, in einsums and in short suffixes; each has this one meaning everywhere:
 
     b clip                  t selected frame (K of them)   n ROI node          u action unit
     d feature               h head                         k class             m member (trial x seed x fold)
@@ -10,36 +10,41 @@ Axis letters, in jaxtyping annotations, in einsums and in short suffixes; nowher
 A second index on the same axis is written with a following letter or digit (`n2`, `t2`).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+# A numpy array on the host, a JAX array on a device or while traced; most functions take one of them only.
+AnyArray: TypeAlias = Any
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]  # jaxlib has no type stubs
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line that names the clip, file, key or fold at fault.
+    """An error that the user can fix. The message is one line that names the clip, file, key or fold at fault.
 
     The scripts in `experiments/` print it without a traceback and exit with code 2.
     """
 
 
 class Diverged(UserError):
-    """A loss or a gradient is not finite. The settings are at fault, and the same run would end there again."""
+    """A loss or a gradient is not finite. The settings are at fault: the same run would fail at the same step."""
 
 
 class WorkdirGone(Exception):
-    """The folder of a run was removed or taken over while the run went on; the scripts exit with code 1."""
+    """The folder of a run was removed, or taken over by another run, during the run; the scripts exit with code 1."""
 
 
 class Preempted(Exception):
-    """The machine is wanted for something else. The state is saved; the scripts exit with code 75 (try again)."""
+    """The scheduler has asked the run to stop. The state is saved; the scripts exit with code 75 (try again)."""
 
 
 class Clip(NamedTuple):
-    """One recorded clip, as the corpus has it."""
+    """One recorded clip, as stored in the corpus."""
 
     id: str  # corpus/subject/clip
-    subject: str  # carries the corpus, so that two corpora never share a subject
+    subject: str  # includes the corpus, so that two corpora never share a subject
     dataset: str
     emotion: str
     action_units: str | None  # the annotators' own text; None where the corpus has no AU labels
@@ -48,14 +53,14 @@ class Clip(NamedTuple):
     onset: int | None = None  # indices into frames; None where not annotated
     apex: int | None = None
     offset: int | None = None
-    numbers: Int[np.ndarray, " f"] | None = None  # of the frames in the recording; None: without gaps
+    numbers: Int[np.ndarray, " f"] | None = None  # frame numbers in the recording; None: without gaps
     objective: str = ""  # objective class, I to VII
-    part: str = ""  # of the corpus, as its owners divide it
-    group: str = ""  # clips that no split may separate; empty: those of the subject
+    part: str = ""  # official part of the corpus
+    group: str = ""  # clips that no split may separate; empty: all clips of the subject
 
 
 class FlowClip(NamedTuple):
-    """A clip that exists only as its onset-to-apex flow image."""
+    """A clip stored only as its onset-to-apex flow image."""
 
     id: str
     subject: str
@@ -69,7 +74,7 @@ class FlowClip(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One expression in a recording, as it was annotated. Frames are indices into those of the recording."""
+    """One annotated expression in a recording. `onset` and `offset` are indices into the frames of the recording."""
 
     onset: int
     offset: int
@@ -78,7 +83,7 @@ class Event(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A recording with any number of expressions in it, as the corpus has it."""
+    """A recording with any number of expressions, as stored in the corpus."""
 
     id: str
     subject: str
@@ -92,7 +97,7 @@ class Recording(NamedTuple):
 
 
 class ClipFeatures(NamedTuple):
-    """What the network sees of one clip, and what is known of it."""
+    """The network's inputs for one clip, and its annotation."""
 
     id: str
     subject: str
@@ -106,32 +111,32 @@ class ClipFeatures(NamedTuple):
     magnitude: Float[np.ndarray, " t"]  # robust flow magnitude, pixels of the canonical face
     frame_mask: Bool[np.ndarray, " t"]  # False where the clip had fewer frames than K
     frame_index: Int[np.ndarray, " t"]  # index into the raw frames
-    au: Float[np.ndarray, " u"]  # 1 where the annotators saw the unit
+    au: Float[np.ndarray, " u"]  # 1 where the action unit is annotated
     au_mask: Bool[np.ndarray, " u"]  # False where there is no label
 
 
 class ClipBatch(NamedTuple):
-    """Clips as one pytree of arrays: a whole corpus on the device, or the rows of it in one training step."""
+    """Clips as one pytree of arrays: a whole corpus, or the clips of one training step."""
 
-    nodes: Float[Array, "b t n d"]
-    times_ms: Float[Array, "b t"]
-    magnitude: Float[Array, "b t"]
-    frame_mask: Bool[Array, "b t"]
-    au: Float[Array, "b u"]
-    au_mask: Bool[Array, "b u"]
-    label: Int[Array, " b"]
+    nodes: Float[AnyArray, "b t n d"]
+    times_ms: Float[AnyArray, "b t"]
+    magnitude: Float[AnyArray, "b t"]
+    frame_mask: Bool[AnyArray, "b t"]
+    au: Float[AnyArray, "b u"]
+    au_mask: Bool[AnyArray, "b u"]
+    label: Int[AnyArray, " b"]
 
 
 class FaceGraph(NamedTuple):
-    """The fixed part of the graph over facial regions. Built once in numpy from named nodes, and validated."""
+    """The fixed part of the graph over facial regions, built once in numpy from named nodes and validated."""
 
     node_names: tuple[str, ...]
     units: tuple[int, ...]  # the action units scored, by FACS number
     adjacency: Float[np.ndarray, "n n2"]  # anatomical closeness in [0, 1]; symmetric, 1 on the diagonal
     incidence: Float[np.ndarray, "u n"]  # 1 where the unit moves the region
-    mirror: Int[np.ndarray, " n"]  # the node that a node becomes when the face is flipped
+    mirror: Int[np.ndarray, " n"]  # index of each node's mirror image when the face is flipped
     position: Float[np.ndarray, "n 2"]  # x, y of the node in the canonical face, 0 to 1
-    feature_mirror: Int[np.ndarray, " d"]  # the feature that a feature becomes under the same flip ...
+    feature_mirror: Int[np.ndarray, " d"]  # index of each feature's mirror image under the same flip ...
     feature_sign: Float[np.ndarray, " d"]  # ... and its sign there (-1 for horizontal motion)
     strain: Bool[np.ndarray, " d"]  # which features are optical strain
-    pooled: int  # so many features, the last ones, are statistics over the patch of a node
+    pooled: int  # number of last features that are statistics over the patch of a node

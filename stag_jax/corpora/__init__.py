@@ -1,1 +1,1 @@
-"""Prepared corpora as the network sees them: records read, features extracted and kept, clips labelled."""
+"""From prepared corpora to network inputs: read records, extract and cache features, label clips."""

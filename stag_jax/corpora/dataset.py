@@ -1,4 +1,4 @@
-"""A prepared corpus as one ClipBatch."""
+"""Load prepared corpora as one ClipBatch with labels."""
 
 import hashlib
 from collections import Counter
@@ -22,7 +22,7 @@ TEXTS = ("ids", "subjects", "datasets", "groups", "parts")
 
 
 class Corpus(NamedTuple):
-    """All clips of a run in the order of their ids, on the host."""
+    """All clips of a run, sorted by id, on the host."""
 
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -36,18 +36,18 @@ class Corpus(NamedTuple):
 
     @property
     def clips(self) -> Clips:
-        """What a split may depend on."""
+        """The columns that a split may depend on."""
         return Clips(self.subjects, self.datasets, self.groups, self.parts, self.batch.label)
 
     def take(self, chosen: Bool[np.ndarray, " b"]) -> "Corpus":
-        """Some of the clips; the fingerprint stays that of all."""
+        """Select clips by a mask; the fingerprint stays that of all clips."""
         rows = np.flatnonzero(chosen)
         picked = {name: tuple(getattr(self, name)[row] for row in rows) for name in TEXTS}
         return self._replace(**picked, batch=ClipBatch(*(np.asarray(array)[rows] for array in self.batch)))
 
 
 def load(folders: Path | Sequence[Path], config: Config) -> Corpus:
-    """The corpus prepared in a folder, or several as one, as features, labelled as `config.data` says.
+    """Load the corpora prepared in one or more folders as features, labelled as `config.data` says.
 
     Raises:
       UserError: clips without a face (all are named) unless `config.data.skip_faceless`; a class without a clip; a
@@ -59,7 +59,7 @@ def load(folders: Path | Sequence[Path], config: Config) -> Corpus:
 
 
 def assemble(folders: Sequence[Path], each: Sequence[features.Prepared], config: Config) -> Corpus:
-    """Make the same of what has been prepared already of each folder; raises as `load` does."""
+    """Do the same as `load` from the prepared features of each folder; raise as `load` does."""
     for folder, prepared in zip(folders, each, strict=True):
         for line in miscounted(prepared.clips, records.about(folder), config.data.labels):
             logging.warning("%s", line)
@@ -68,7 +68,7 @@ def assemble(folders: Sequence[Path], each: Sequence[features.Prepared], config:
 
 
 def all_clips(each: Sequence[features.Prepared], *, skip_faceless: bool) -> list[ClipFeatures]:
-    """Join the clips of several corpora, in the order of their ids.
+    """Join the clips of several corpora, sorted by id.
 
     Raises:
       UserError: clips without a face (all are named) unless they are to be skipped; the same clip twice.
@@ -82,14 +82,14 @@ def all_clips(each: Sequence[features.Prepared], *, skip_faceless: bool) -> list
     for message in sorted(faceless):
         logging.warning("%s: left out", message)
     clips.sort(key=lambda clip: clip.id)
-    for one, other in pairwise(clips):
-        if one.id == other.id:
-            raise UserError(f"clip {one.id} is there twice")
+    for clip, following in pairwise(clips):
+        if clip.id == following.id:
+            raise UserError(f"clip {clip.id} is there twice")
     return clips
 
 
 def counts(clips: Sequence[ClipFeatures]) -> dict[str, Counter[str]]:
-    """Count the clips of each emotion (under ""), and of each class of every scheme that fits all corpora at hand."""
+    """Count the clips of each emotion (under ""), and of each class of every scheme that fits all of `clips`."""
     fitting = {}
     for scheme in ("", *labels.SCHEMES):
         if not scheme or {clip.dataset for clip in clips} <= set(labels.SCHEMES[scheme]):
@@ -98,7 +98,7 @@ def counts(clips: Sequence[ClipFeatures]) -> dict[str, Counter[str]]:
 
 
 def require_classes(folders: Sequence[Path], config: Config) -> None:
-    """Check classes against the annotation of prepared corpora, before anything is extracted.
+    """Check that prepared corpora have a clip of every class, before features are extracted.
 
     Raises:
       UserError: a class that no clip has, or a label scheme that does not fit.
@@ -107,25 +107,30 @@ def require_classes(folders: Sequence[Path], config: Config) -> None:
 
 
 def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
-    """Check splits against the annotation of prepared corpora, before anything is extracted.
+    """Check that prepared corpora can be split as configured, before features are extracted.
 
     Raises:
-      UserError: as `require_classes`, or clips that cannot be split as asked.
+      UserError: as `require_classes`, or clips that cannot be split as configured.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
     require_classes(folders, config)
-    # Windows are more than the recordings they are cut from, so how many folds they make is not known yet.
+    # A recording gives many windows, so the number of clips to split is not known yet.
     if any(records.holds_recordings(folder) for folder in folders) and config.protocol.split.startswith("stratified"):
         return
     classes = config.data.classes
     scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
     scored = [(text, names[0]) for text, names in scored if names]
-    texts = (tuple(text[name] for text, _ in scored) for name in ("subject", "dataset", "group", "part"))
-    make_splits(config.protocol, Clips(*texts, np.asarray([classes.index(name) for _, name in scored])))
+
+    def column(name: str) -> tuple[str, ...]:
+        return tuple(text[name] for text, _ in scored)
+
+    label = np.asarray([classes.index(name) for _, name in scored])
+    clips = Clips(column("subject"), column("dataset"), column("group"), column("part"), label)
+    make_splits(config.protocol, clips)
 
 
 def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, str], list[str]]]:
-    """List each record's texts and its classes: those of its windows, where it is a recording."""
+    """List each record's texts and its classes; a recording has the classes of its windows."""
     rows = []
     for folder in folders:
         for record in records.read_annotations(folder):
@@ -151,12 +156,12 @@ def _require(config: Config, present: Set[str]) -> None:
 
 
 def miscounted(clips: Sequence[ClipFeatures], about: Mapping[str, str], scheme: str) -> list[str]:
-    """Where the clips of a corpus are not as many of each class as its sheet must give, one line a corpus."""
+    """Return one line for each corpus whose number of clips of a class differs from its annotation sheet."""
     lines = []
     for dataset in sorted({clip.dataset for clip in clips}):
         version = about.get(f"{dataset} version", about.get("version", ""))
-        own = [_class(clip, scheme) for clip in clips if clip.dataset == dataset]
-        line = labels.miscounted(scheme, dataset=dataset, version=version, found=own)
+        classes = [_class(clip, scheme) for clip in clips if clip.dataset == dataset]
+        line = labels.miscounted(scheme, dataset=dataset, version=version, found=classes)
         lines += [line] if line else []
     return lines
 
@@ -175,8 +180,8 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     if len(scored) < len(clips):
         others = ", ".join(sorted({clip.emotion for clip, name in classed if name not in classes}))
         logging.warning("%d clips of other emotions (%s) are left out", len(clips) - len(scored), others)
-    gone = {clip.subject for clip in clips} - {clip.subject for clip, _ in scored}
-    for subject in sorted(gone):
+    unscored = {clip.subject for clip in clips} - {clip.subject for clip, _ in scored}
+    for subject in sorted(unscored):
         logging.warning("subject %s has no clip of the scored classes and is left out", subject)
     graph = nodes.graph(config.graph, config.motion)
     stacked = {

@@ -1,4 +1,4 @@
-"""Features of a whole corpus: clips observed on all cores, the outcome cached on disk."""
+"""Extract the features of a corpus on all cores, and cache them on disk."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
@@ -36,14 +35,14 @@ from stag_jax.motion.quality import ClipReport
 from stag_jax.types import ClipFeatures, FlowClip, Recording
 
 FEATURES_VERSION = 5  # raise it when face/ or motion/ change what they compute
-CHUNK = 128  # clips that are kept at a time while a corpus is being looked at
-RECORDINGS = 4  # and recordings
-TILE_QUALITY = 90  # of JPEG
+CHUNK = 128  # clips cached at a time during extraction
+RECORDINGS = 4  # recordings cached at a time
+TILE_QUALITY = 90  # JPEG quality of tiles
 PACKAGES = ("stag-jax", "numpy", "opencv-python-headless", "dlib-bin", "jax", "scipy")  # that features depend on
 
 
 class SeenClip(NamedTuple):
-    """One clip. Without a report where it is a flow image, or a window of a recording."""
+    """The features of one clip, with a report unless it is a flow image or a window of a recording."""
 
     features: ClipFeatures
     report: ClipReport | None
@@ -51,28 +50,28 @@ class SeenClip(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """All clips of a corpus in the order of their ids."""
+    """The features of all clips of a corpus, sorted by id."""
 
     clips: list[ClipFeatures]
-    faceless: list[str]  # the messages of the clips without a usable face
+    faceless: list[str]  # one message for each clip without a usable face
     reports: list[ClipReport]  # of the same clips; empty for flow images and windows
     tiles: list[bytes]
-    origin: dict[str, Any]  # how they were made (`origin`); empty for files of versions that did not note it
+    origin: dict[str, Any]  # how the features were made (`origin`); empty in files of older versions
 
 
 def prepare(folder: Path, config: Config) -> Prepared:
-    """What is seen in every clip of the corpus prepared in `folder`, at all regions of the face.
+    """Extract the features of every clip of the corpus prepared in `folder`, at all regions of the face.
 
-    Cached in `config.data.data_dir`, keyed by the corpus' bytes and every setting that shapes features. Processes that
-    build at the same time do the work twice and leave one whole file. A run that is stopped leaves the clips it has
-    seen, `CHUNK` at a time, for the next.
+    They are cached in `config.data.data_dir`, keyed by the corpus' bytes and every setting that affects features.
+    Processes that extract at the same time do the work twice and leave one complete file. A run that is stopped leaves
+    the finished parts of `CHUNK` clips for the next run.
     """
     config = _resolved(config)
     path = cache_path(folder, config)
     cached = _read_cache(path)
     if cached is not None and _same_predictor(cached.origin, path, config):
         return cached
-    # Told now, and not when the work is done.
+    # Fail now, not after the work is done.
     require_writable(path.parent)
     chunks = path.with_suffix(".part")
     parts = []
@@ -80,15 +79,15 @@ def prepare(folder: Path, config: Config) -> Prepared:
     with tqdm(total=count, desc="features", unit="clip") as bar, _extractor(folder, config) as extract_all:
         step = RECORDINGS if records.holds_recordings(folder) else CHUNK
         for start in range(0, count, step):
-            own = range(start, min(start + step, count))
+            indices = range(start, min(start + step, count))
             part = _read_cache(chunks / f"{start}.npz")
             if part is None:
-                part = _collected(extract_all(own), bar)
-                # Another process that was faster has cleared the folder away, maybe while it was being made.
+                part = _collected(extract_all(indices), bar)
+                # A faster process may have removed the folder, even while this one creates it.
                 with contextlib.suppress(FileNotFoundError, FileExistsError):
                     _write_cache(chunks / f"{start}.npz", part)
             else:
-                bar.update(len(own))
+                bar.update(len(indices))
             parts.append(part)
     prepared = _sorted(parts)._replace(origin=origin(folder, config))
     _write_cache(path, prepared)
@@ -97,45 +96,45 @@ def prepare(folder: Path, config: Config) -> Prepared:
 
 
 def _collected(results: Iterable[list[SeenClip] | str], bar: tqdm) -> Prepared:
-    found: list[SeenClip] = []
+    clips: list[SeenClip] = []
     faceless: list[str] = []
     for result in results:
         if isinstance(result, str):
             faceless.append(result)
         else:
-            found += result
+            clips += result
         bar.update()
     return Prepared(
-        clips=[seen.features for seen in found],
+        clips=[clip.features for clip in clips],
         faceless=faceless,
-        reports=[seen.report for seen in found if seen.report],
-        tiles=[seen.tile for seen in found if seen.report],
+        reports=[clip.report for clip in clips if clip.report],
+        tiles=[clip.tile for clip in clips if clip.report],
         origin={},
     )
 
 
 def _sorted(parts: list[Prepared]) -> Prepared:
-    """All parts as one, in the order of ids."""
+    """Join all parts, sorted by id."""
     clips, faceless, reports, tiles = (list(chain(*lists)) for lists in zip(*(part[:4] for part in parts), strict=True))
-    shown = sorted(zip(reports, tiles, strict=True), key=lambda pair: pair[0].id)
+    pairs = sorted(zip(reports, tiles, strict=True), key=lambda pair: pair[0].id)
     return Prepared(
         clips=sorted(clips, key=lambda clip: clip.id),
         faceless=sorted(faceless),
-        reports=[report for report, _ in shown],
-        tiles=[tile for _, tile in shown],
+        reports=[report for report, _ in pairs],
+        tiles=[tile for _, tile in pairs],
         origin={},
     )
 
 
 def origin(folder: Path, config: Config) -> dict[str, Any]:
-    """Describe how the features of a corpus are made here: enough to make them again, kept with them.
+    """Describe how the features of a corpus are made, in enough detail to make them again; stored with them.
 
-    Names the corpus and its hash, all settings of face, motion and graph with what "auto" stood for, the landmark
-    predictor and its hash, and the versions of the packages that compute.
+    Contains the corpus and its hash, all settings of face, motion and graph with "auto" resolved, the landmark
+    predictor and its hash, and the versions of `PACKAGES`.
     """
     config = _resolved(config)
     info = json.loads((folder / records.INFO).read_text(encoding="utf-8"))
-    flow_images = "flow" in tfds.builder_from_directory(str(folder)).info.features
+    flow_images = "flow" in records.open_builder(folder).info.features
     return {
         "format": FEATURES_VERSION,
         "corpus": {key: info.get(key, "") for key in ("name", "configName", "version")} | records.about(folder),
@@ -164,7 +163,7 @@ def _predictor(config: Config) -> dict[str, str]:
 
 
 def _same_predictor(made: dict[str, Any], path: Path, config: Config) -> bool:
-    """Return whether cached features were made by the predictor file that is there now, as far as they tell."""
+    """Return whether cached features were made with the present predictor file; True if they do not tell."""
     if not made.get("predictor") or made["predictor"]["sha256"] == landmarks.predictor_digest(config.face.predictor):
         return True
     logging.warning("%s was made by another landmark predictor and is made again", path)
@@ -172,23 +171,23 @@ def _same_predictor(made: dict[str, Any], path: Path, config: Config) -> bool:
 
 
 def cache_path(folder: Path, config: Config) -> Path:
-    """Where the features of this corpus under these settings lie."""
+    """Return the path of the cached features of this corpus under these settings."""
     settings = {name: config_lib.to_dict(getattr(_resolved(config), name)) for name in ("face", "motion", "graph")}
-    del settings["graph"]["nodes"]  # of all regions in any case
+    del settings["graph"]["nodes"]  # features are always of all regions
     if not records.holds_recordings(folder):
         for name in ("window_ms", "hop_ms"):  # clips are not cut into windows
             del settings["motion"][name]
     key = json.dumps([FEATURES_VERSION, records.corpus_digest(folder), settings], sort_keys=True)
     info = json.loads((folder / records.INFO).read_text(encoding="utf-8"))
-    of = "-".join(info[key] for key in ("name", "configName") if info.get(key))
-    name = f"{of}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    corpus = "-".join(info[key] for key in ("name", "configName") if info.get(key))
+    name = f"{corpus}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     return Path(config.data.data_dir) / "features" / name
 
 
 def _resolved(config: Config) -> Config:
-    """With the flow backends that "auto" stands for here, which worker processes must not have to find out.
+    """Replace "auto" by the flow backend of this machine, so that workers need not find it out, and select all regions.
 
-    And with all regions: those that a network is given are picked in `dataset`, so that all share one cache.
+    The regions of a network are selected in `dataset`, so that all networks share one cache.
     """
     names = {name: optical_flow.resolve(getattr(config.motion, name), name) for name in ("first_look", "flow")}
     graph = dataclasses.replace(config.graph, nodes=())
@@ -204,13 +203,13 @@ def _count(folder: Path) -> int:
 
 
 def _work(folder: Path, config: Config, index: int) -> list[SeenClip] | str:
-    """What is seen in one clip, or in each window of a recording; or the message of why it has no usable face."""
+    """Extract one clip, or each window of a recording; return the message instead if there is no usable face."""
     clip = records.to_clip(_source(folder)[index])
     if isinstance(clip, FlowClip):
         return [SeenClip(extract.from_flow_image(clip, config), None, b"")]
     if isinstance(clip, Recording):
         cut = windows.cut(clip, config)
-        return [SeenClip(one, None, b"") for one in cut] or f"{clip.id}: no face is seen for as long as a window"
+        return [SeenClip(window, None, b"") for window in cut] or f"{clip.id}: no face is seen for as long as a window"
     try:
         seen = observe(clip, config)
     except NoFaceError as error:
@@ -222,13 +221,13 @@ def _work(folder: Path, config: Config, index: int) -> list[SeenClip] | str:
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)  # there is a process a core already
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share the accelerator, where there is one
+    cv2.setNumThreads(1)  # there is already one process for each core
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # workers share the accelerator, if there is one
 
 
 @contextlib.contextmanager
 def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Iterable[list[SeenClip] | str]]]:
-    """What sees the clips of a range of indices, on as many processes as there are cores."""
+    """Yield a function that extracts the clips of a range of indices, on as many processes as there are cores."""
     workers = min(config.data.workers or processes.cores(), _count(folder))
     work = functools.partial(_work, folder, config)
     # Flow images cost less than starting a process.
@@ -236,14 +235,17 @@ def _extractor(folder: Path, config: Config) -> Iterator[Callable[[range], Itera
         yield lambda indices: map(work, indices)
         return
     with processes.pool(workers, _start_worker) as pool:
-        # A recording is as long as many clips, and there may be few of them.
+        # A recording takes as long as many clips, and there may be few recordings.
         size = 1 if records.holds_recordings(folder) else 4
         yield lambda indices: pool.map(work, indices, chunksize=size)
 
 
 def _write_cache(path: Path, prepared: Prepared) -> None:
-    arrays = {"faceless": np.asarray(prepared.faceless, dtype=str), "tiles": np.asarray(prepared.tiles, dtype=bytes)}
-    arrays["origin"] = np.asarray(json.dumps(prepared.origin))
+    arrays: dict[str, Any] = {
+        "faceless": np.asarray(prepared.faceless, dtype=str),
+        "tiles": np.asarray(prepared.tiles, dtype=bytes),
+        "origin": np.asarray(json.dumps(prepared.origin)),
+    }
     for kind, rows in (("clip", prepared.clips), ("report", prepared.reports)):
         for name in rows[0]._fields if rows else ():
             arrays[f"{kind}.{name}"] = np.stack([np.asarray(getattr(row, name)) for row in rows])
@@ -252,7 +254,7 @@ def _write_cache(path: Path, prepared: Prepared) -> None:
 
 
 def _read_cache(path: Path) -> Prepared | None:
-    """What was cached, or None where there is nothing or the file is damaged."""
+    """Read cached features; return None if the file is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -274,5 +276,5 @@ def _rows(arrays: dict[str, np.ndarray], kind: str, cls: type) -> list[Any]:
     if not any(name.startswith(f"{kind}.") for name in arrays):
         return []
     columns = [arrays[f"{kind}.{name}"] for name in cls._fields]
-    # Scalars become plain Python values, as they were before they were stored.
+    # Turn 0-d arrays back into the plain Python values that were stored.
     return [cls(*(value.item() if value.ndim == 0 else value for value in row)) for row in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""Records of a prepared corpus, as datasets/ writes them: read, and turned into clips and recordings."""
+"""Read the records of a prepared corpus, as datasets/ writes them, and convert them to clips and recordings."""
 
 import functools
 import hashlib
@@ -15,12 +15,12 @@ from stag_jax import media
 from stag_jax.types import Clip, Event, FlowClip, Recording, UserError
 
 SPLIT = "clips"
-INFO, METADATA = "dataset_info.json", "metadata.json"  # what TFDS calls them
+INFO, METADATA = "dataset_info.json", "metadata.json"  # file names of TFDS
 TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
 def corpus_digest(folder: Path) -> str:
-    """Hash of the prepared corpus' files."""
+    """Return a hash of the files of a prepared corpus."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.array_record*")):
         with path.open("rb") as file:
@@ -28,33 +28,38 @@ def corpus_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def open_builder(folder: Path) -> Any:
+    """Open the TFDS builder of a prepared corpus; `Any` because TFDS annotates its methods incompletely."""
+    return tfds.builder_from_directory(str(folder))
+
+
 @functools.cache
 def read_clips(folder: Path) -> Any:
-    """The prepared corpus as a random-access source of records, in TFDS's own order.
+    """Open the prepared corpus as a random-access source of records, in the order of TFDS.
 
-    Raises UserError where `folder` holds no prepared corpus.
+    Raises UserError if `folder` has no prepared corpus.
     """
     _require_corpus(folder)
-    return tfds.builder_from_directory(str(folder)).as_data_source(split=SPLIT)
+    return open_builder(folder).as_data_source(split=SPLIT)
 
 
 class _Undecoded(tfds.decode.SkipDecoding):
-    """Leave pictures as bytes. (That of TFDS has no answer for records read without TensorFlow.)"""
+    """A decoder that leaves pictures as bytes. (The one of TFDS does not support reading without TensorFlow.)"""
 
     def decode_example_np(self, serialized: Any) -> Any:
-        """Return what it is given."""
+        """Return the bytes unchanged."""
         return serialized
 
     decode_batch_example_np = decode_example_np
 
 
 def read_annotations(folder: Path) -> list[dict[str, Any]]:
-    """Read all records of a prepared corpus but for their pictures: quick, however large the corpus is.
+    """Read all records of a prepared corpus without decoding their pictures: fast for a corpus of any size.
 
-    Raises UserError where `folder` holds no prepared corpus.
+    Raises UserError if `folder` has no prepared corpus.
     """
     _require_corpus(folder)
-    builder = tfds.builder_from_directory(str(folder))
+    builder = open_builder(folder)
     pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
     return list(builder.as_data_source(split=SPLIT, decoders=pictures))
 
@@ -65,19 +70,19 @@ def _require_corpus(folder: Path) -> None:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What the builder noted: which sheet, which version of it, what was repaired. Empty where it noted nothing."""
+    """Read the builder's notes: which sheet, its version, what was repaired. Empty if there are none."""
     path = folder / METADATA
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
-    """A record of datasets/corpus.py as the clip that `extract` takes, or the recording that `windows.cut` does."""
-    text = {key: record[key].decode() for key in TEXTS}
+    """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`."""
+    text: dict[str, Any] = {key: record[key].decode() for key in TEXTS}
     if not record["au_annotated"]:
         text["action_units"] = None
     if "flow" in record:
         return FlowClip(**text, flow=np.asarray(record["flow"]))
-    marks = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
+    marks: dict[str, Any] = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
     if record.get("video"):
         return _from_film(record, text, marks)
     frames = [_three_channels(frame) for frame in record["frames"]]
@@ -89,9 +94,7 @@ def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
 
 
-def _recording(
-    record: dict[str, Any], text: dict[str, str | None], frames: np.ndarray, numbers: np.ndarray
-) -> Recording:
+def _recording(record: dict[str, Any], text: dict[str, Any], frames: np.ndarray, numbers: np.ndarray) -> Recording:
     events = record["events"]
     columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
     return Recording(
@@ -107,12 +110,12 @@ def _recording(
 
 
 def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x 3"]:
-    """Grey three times over; without a channel of opacity."""
+    """Repeat a grey channel three times; drop an alpha channel."""
     return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
 
 
-def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[str, int | None]) -> Clip:
-    """A record that holds a film as the file that it was; onset, apex, offset are indices into all of its frames."""
+def _from_film(record: dict[str, Any], text: dict[str, Any], marks: dict[str, int | None]) -> Clip:
+    """Decode a record that holds a video file; cut it to onset and offset, which are indices into all of its frames."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"film{record['suffix'].decode()}")
         path.write_bytes(record["video"])
@@ -125,13 +128,14 @@ def _from_film(record: dict[str, Any], text: dict[str, str | None], marks: dict[
         if mark is not None and mark >= count:
             raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
     first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
-    shifted = {name: None if mark is None else mark - first for name, mark in marks.items()}
-    if shifted["apex"] is not None and not first <= marks["apex"] <= last:
+    shifted: dict[str, Any] = {name: None if mark is None else mark - first for name, mark in marks.items()}
+    apex = marks["apex"]
+    if apex is not None and not first <= apex <= last:
         shifted["apex"] = None
     return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
 
 
 @functools.cache
 def holds_recordings(folder: Path) -> bool:
-    """Whether the corpus is one of recordings."""
-    return "events" in tfds.builder_from_directory(str(folder)).info.features
+    """Return whether the corpus consists of recordings."""
+    return "events" in open_builder(folder).info.features

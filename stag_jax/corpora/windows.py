@@ -1,8 +1,8 @@
-"""Windows of a recording as clips, to learn from what an expression is and what is none.
+"""Cut recordings into windows as training clips, with and without an expression.
 
-Each window is as a stream would see it. One that holds an expression from onset to offset has its emotion and action
-units; one that holds next to nothing of any is of the class `NONE`, whatever else the face does: it blinks, speaks,
-turns away. Windows in between are left out, since nobody could say what they are.
+Each window is computed as for a stream. A window that holds an expression from onset to offset has its emotion and
+action units. One that holds almost nothing of any expression is of the class `NONE`, whatever else the face does: it
+blinks, speaks, turns away. Windows in between are left out, since their label is unclear.
 """
 
 from typing import Any
@@ -15,15 +15,14 @@ from stag_jax.motion import incremental, times, watch
 from stag_jax.protocol.labels import NONE
 from stag_jax.types import ClipFeatures, Event, Recording, UserError
 
-WHOLE, TRACE = 0.9, 0.3  # shares of an expression: from the first on it is there, up to the second it is not
+WHOLE, TRACE = 0.9, 0.3  # fraction of an expression: present from the first on, absent up to the second
 
 
 def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
-    """The windows of a recording that can be learned from, in order of time; one face is followed.
+    """Cut a recording into the windows that have a clear label, in order of time; one face is tracked.
 
-    Their ids are the recording's and the time of their first frame in ms. Of windows without an expression nothing is
-    known of action units, since speech and laughter move them too. Empty where no stretch of a face is as long as a
-    window.
+    An id is the recording's and the time of the first frame in ms. Windows without an expression have no action unit
+    labels, since speech and laughter move action units too. Empty if no face is seen for as long as a window.
 
     Raises:
       UserError: no frame rate, an event that is not within the recording, unreadable action units, or a setting out of
@@ -37,20 +36,20 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
             raise UserError(
                 f"{recording.id}: an event from frame {event.onset} to {event.offset} of a recording of {count}"
             )
-    taken = times.frame_times(count, recording.fps, recording.numbers)
-    state, found = watch.WatchState(), []
-    for frame, time_ms in zip(recording.frames, taken.tolist(), strict=True):
+    frame_ms = times.frame_times(count, recording.fps, recording.numbers)
+    state, clips = watch.WatchState(), []
+    for frame, time_ms in zip(recording.frames, frame_ms.tolist(), strict=True):
         state, faces = watch.step(state, frame, time_ms, config, 1)
         for face in faces:
             if face.window:
-                found += _learnable(recording, taken, face.window, config)
-    return found
+                clips += _learnable(recording, frame_ms, face.window, config)
+    return clips
 
 
 def _learnable(
     recording: Recording, taken: np.ndarray, window: incremental.Window, config: Config
 ) -> list[ClipFeatures]:
-    """The window as a clip; none where it holds a part of an expression."""
+    """Return the window as a clip; empty if it holds part of an expression, or expressions of several emotions."""
     start, end = window.start_ms, float(window.times_ms[-1])
     shares = [_share(taken[event.onset], taken[event.offset], start, end) for event in recording.events]
     if any(TRACE < share < WHOLE for share in shares):
@@ -79,7 +78,7 @@ def _learnable(
 
 
 def _share(onset: float, offset: float, start: float, end: float) -> float:
-    """Of the time from onset to offset, how much lies between start and end."""
+    """Return the fraction of the time from onset to offset that lies between start and end."""
     return max(min(offset, end) - max(onset, start), 0.0) / (offset - onset)
 
 

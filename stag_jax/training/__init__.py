@@ -1,1 +1,1 @@
-"""One member of a study, all members at once, their checkpoints, and the run around them."""
+"""Train members of a study, one and all at once, with their checkpoints, workdirs and sweeps."""

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: the stacked state of all members for resuming, and one folder a fold for use.
+"""Checkpoints on disk: the stacked state of all members for resuming, and one folder for each trained fold.
 
-The only module that imports Orbax. It writes into a temporary folder and commits at the end, so a kill in the middle
-of a save leaves the checkpoint before it; old states are pruned, folds never are.
+The only module that imports Orbax. Orbax writes into a temporary folder and commits at the end, so a process killed
+during a save leaves the checkpoint before it. Old states are deleted, folds never are.
 """
 
 import logging as std_logging
@@ -23,19 +23,22 @@ UNFINISHED = ".orbax-checkpoint-tmp"  # in the names of folders that Orbax has n
 
 
 class StateStore:
-    """The stacked state of a run, saved in the background; a context manager that waits for the last save.
+    """The saved states of a run, written in the background; a context manager that waits for the last save.
 
-    All processes of a run save and load together, each the members that its devices have.
+    All processes of a run save and load together, each the members on its own devices.
     """
 
     def __init__(self, workdir: Path, keep: int) -> None:
         _quiet()
         self.folder = (workdir / STATE).absolute()
+        # Any: the policies of Orbax do not match its own protocols.
+        save_every_step: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        keep_newest: Any = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            self.folder,
-            # When to save is the loop's decision.
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(self.folder),
+            # The training loop decides when to save.
+            save_decision_policy=save_every_step,
+            preservation_policy=keep_newest,
             cleanup_tmp_directories=True,
         )
 
@@ -46,47 +49,47 @@ class StateStore:
         try:
             self._checkpointer.close()
         except Exception:
-            # A save in the background fails for the reason that ends the run anyway, such as a folder that has gone.
+            # A background save fails for the same reason as the run itself, e.g. a removed folder: raise that one.
             if kind is None:
                 raise
 
     def latest(self) -> int | None:
-        """The newest saved step."""
-        found = self._checkpointer.latest
-        return None if found is None else int(found.step)
+        """Return the newest saved step; None if there is none."""
+        newest = self._checkpointer.latest
+        return None if newest is None else int(newest.step)
 
     def save(self, step: int, chunks: list[Any], elapsed_s: float) -> None:
-        """Starts saving chunks of stacked members, which the run must leave alone: give it copies."""
+        """Start saving chunks of stacked members. Give copies: the arrays must not be donated meanwhile."""
         if step != self.latest():
             self._checkpointer.save_async(step, {"chunks": chunks, "elapsed_s": np.asarray(elapsed_s)})
 
     def wait(self) -> None:
-        """Until all that was begun is on disk."""
+        """Wait until all started saves are on disk."""
         self._checkpointer.wait()
 
     def load(self, member: Any, count: int) -> tuple[int, Any, float] | None:
-        """The newest state that can be read: its step, `count` stacked members on the host, and the seconds so far.
+        """Load the newest readable state: its step, `count` stacked members on the host, and the seconds so far.
 
-        In which chunks, and on how many devices, it was saved does not matter. Where one cannot be read the one before
-        it is taken and the torn one removed, so that its step can be saved again. None where nothing was saved.
+        The state may have been saved in other chunks and on another number of devices. If one cannot be read, the one
+        before it is loaded and the damaged one removed, so that its step can be saved again. None if nothing was saved.
 
         Args:
           member: shapes of one member.
           count: how many there are.
 
         Raises:
-          UserError: states are there, and none can be read.
+          UserError: there are states, but none can be read.
         """
-        steps = sorted((int(found.step) for found in self._checkpointer.checkpoints), reverse=True)
+        steps = sorted((int(saved.step) for saved in self._checkpointer.checkpoints), reverse=True)
         for index, step in enumerate(steps):
             try:
-                found = (step, *self._load(step, member, count))
-            except Exception as error:  # whatever comes up in half a file
+                loaded = (step, *self._load(step, member, count))
+            except Exception as error:  # a damaged file can raise anything
                 absl_logging.warning("%s/%d cannot be read (%s)", self.folder, step, str(error).partition("\n")[0])
                 continue
-            for torn in steps[:index]:
-                self._checkpointer.delete(torn)
-            return found
+            for damaged in steps[:index]:
+                self._checkpointer.delete(damaged)
+            return loaded
         if steps:
             raise UserError(f"none of the states in {self.folder} can be read; remove the folder to begin afresh")
         return None
@@ -98,25 +101,25 @@ class StateStore:
             jax.tree.map(lambda x, size=size: np.broadcast_to(np.zeros((), x.dtype), (size, *x.shape)), member)
             for size in sizes
         ]
-        found = self._checkpointer.load(step, {"chunks": chunks, "elapsed_s": np.zeros(())})
-        stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found["chunks"])
+        loaded = self._checkpointer.load(step, {"chunks": chunks, "elapsed_s": np.zeros(())})
+        stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *loaded["chunks"])
         for want, got in zip(jax.tree.leaves(member), jax.tree.leaves(stacked), strict=True):
             if got.shape != (count, *want.shape):
                 raise ValueError(f"holds {got.shape} where {(count, *want.shape)} is needed")
-        return stacked, float(found["elapsed_s"])
+        return stacked, float(loaded["elapsed_s"])
 
 
 def remove_state(workdir: Path) -> None:
-    """Removes what only a run that is not finished needs."""
+    """Remove the states for resuming, which a finished run does not need."""
     shutil.rmtree(workdir / STATE, ignore_errors=True)
 
 
 def save_fold(workdir: Path, name: str, tree: Any) -> None:
-    """Write one fold's parameters and statistics below `<workdir>/folds`, unless they are there.
+    """Write one fold's parameters and statistics below `<workdir>/folds`, unless they exist.
 
     All processes of a run call this together.
     """
-    folder = naming.find(workdir / FOLDS, name).absolute()
+    folder = str(naming.find(workdir / FOLDS, name).absolute())
     if not hosts.same(np.asarray(ocp.is_orbax_checkpoint(folder))):
         ocp.save(folder, tree, overwrite=True)
 
@@ -127,21 +130,21 @@ def fold_names(workdir: Path) -> list[str]:
 
 
 def load_fold(workdir: Path, name: str, like: Any = None) -> Any:
-    """The tree of one fold, every leaf with a leading axis of seeds; in the structure of `like` if given.
+    """Load the tree of one fold, every leaf with a leading axis of seeds; in the structure of `like` if given.
 
     Raises:
       UserError: there is no such fold; the folds that exist are named.
     """
     folder = naming.find(workdir / FOLDS, name).absolute()
-    if not folder.is_dir() or not ocp.is_orbax_checkpoint(folder):
+    if not folder.is_dir() or not ocp.is_orbax_checkpoint(str(folder)):
         raise UserError(f"{workdir} has no fold {name!r}; there are: {', '.join(fold_names(workdir)) or 'none'}")
     _quiet()
-    return ocp.load(folder, like)
+    return ocp.load(str(folder), like)
 
 
 def _quiet() -> None:
-    """Pass over what Orbax logs: every step of every save, and errors with a traceback, which it raises as well."""
-    std_logging.getLogger("absl").addFilter(_not_of_orbax)  # once, however often it is called
+    """Hide the log of Orbax: every step of every save, and tracebacks of errors that it also raises."""
+    std_logging.getLogger("absl").addFilter(_not_of_orbax)  # added once, however often this is called
 
 
 def _not_of_orbax(record: std_logging.LogRecord) -> bool:

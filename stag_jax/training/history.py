@@ -1,7 +1,7 @@
-"""What held-out clips were predicted as along the way, and how every member fared; one file a dispatch.
+"""Record predictions of held-out clips and metrics of every member during training; one file a dispatch.
 
-It is for looking back at a run: learning curves of folds, and the figure that a run would have claimed had it chosen
-its epoch on the test subjects. Nothing that learns or chooses reads it.
+The record is for analysis only: learning curves of folds, and the score that a run would have reported if it had
+chosen its epoch on the test subjects. Training and selection never read it.
 """
 
 import zipfile
@@ -24,9 +24,9 @@ PROBABILITY = "probability"
 
 
 class History(NamedTuple):
-    """All dispatches of a run, first to last."""
+    """The record of all dispatches of a run, first to last."""
 
-    steps: Int[np.ndarray, " i"]  # taken by then
+    steps: Int[np.ndarray, " i"]  # steps taken at the end of each dispatch
     probability: Float[np.ndarray, "i seed b k"]  # of the clips that are tested, as in splits.csv
     metrics: dict[str, Float[np.ndarray, "i seed s"]]  # of the training steps of each dispatch, by member
 
@@ -53,12 +53,12 @@ def recorder(folder: Path, roster: Roster, clips: int) -> Callable[[int, Outputs
 
 
 def read(folder: Path) -> History | None:
-    """What was recorded in a workdir; None where nothing was.
+    """Read the record of a workdir; None if there is none.
 
     Raises:
-      UserError: a file is damaged, or files do not belong together; it is named.
+      UserError: a file is damaged, or belongs to another run; it is named.
     """
-    found: list[tuple[int, dict[str, np.ndarray]]] = []
+    records: list[tuple[int, dict[str, np.ndarray]]] = []
     for path in sorted((folder / FOLDER).glob("[0-9]*.npz")):
         try:
             with path.open("rb") as handle, np.load(handle) as file:
@@ -67,11 +67,11 @@ def read(folder: Path) -> History | None:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}); remove it to look at the run without it") from error
         shapes = {name: array.shape for name, array in arrays.items()}
-        if PROBABILITY not in arrays or (found and shapes != {name: a.shape for name, a in found[0][1].items()}):
+        if PROBABILITY not in arrays or (records and shapes != {name: a.shape for name, a in records[0][1].items()}):
             raise UserError(f"{path} is not of the same run as the files beside it")
-        found.append((step, arrays))
-    if not found:
+        records.append((step, arrays))
+    if not records:
         return None
-    stacked = {name: np.stack([arrays[name] for _, arrays in found]) for name in found[0][1]}
+    stacked = {name: np.stack([arrays[name] for _, arrays in records]) for name in records[0][1]}
     probability = stacked.pop(PROBABILITY)
-    return History(np.array([step for step, _ in found]), probability, stacked)
+    return History(np.array([step for step, _ in records]), probability, stacked)

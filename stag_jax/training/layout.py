@@ -1,7 +1,7 @@
-"""How a chunk of members lies over the devices of all processes. The only meshes are here.
+"""Place a chunk of members on the devices of all processes. The only module with meshes.
 
-Members never talk to each other, so with "sharded" and "pmap" the programs hold no collective. With "data" every
-device has all members of a chunk and a part of the clips of each step; there gradients are summed over the devices.
+Members do not exchange data, so with "sharded" and "pmap" the programs have no collectives. With "data" every device
+has all members of a chunk and a part of the clips of each step, and gradients are summed over the devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,19 +14,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from stag_jax.training import fold
-from stag_jax.types import ClipBatch, UserError
+from stag_jax.types import ClipBatch, Device, UserError
 
 MEMBER, CLIP = "member", "clip"
 
 
 class Sharded:
-    """The member axis of every array split over the devices, by `jit` over `vmap`."""
+    """A layout that splits the member axis of every array over the devices, by `jit` of `vmap`."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         self.mesh = Mesh(np.asarray(devices), (MEMBER,))
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.by_member = NamedSharding(self.mesh, PartitionSpec(MEMBER))
-        self.members_apart = len(devices)  # so many devices share the members of a chunk
+        self.members_apart = len(devices)  # number of devices that share the members of a chunk
 
     def place_clips(self, clips: ClipBatch) -> ClipBatch:
         """Place the clips of a step, while it is traced."""
@@ -36,9 +36,9 @@ class Sharded:
         """Compile a function of one member for a chunk of them.
 
         Args:
-          function: of one member.
-          in_axes: 0 for an argument that is stacked over members, None for one that all share.
-          donate: arguments whose memory is used up.
+          function: function of one member.
+          in_axes: 0 for an argument that is stacked over members, None for one that all members share.
+          donate: indices of donated arguments.
         """
         shardings = tuple(self.everywhere if axis is None else self.by_member for axis in in_axes)
         mapped = jax.vmap(function, in_axes=tuple(in_axes))
@@ -53,11 +53,11 @@ class Sharded:
         return _put(tree, self.everywhere)
 
     def abstract(self, tree: Any) -> Any:
-        """Return shapes of a stacked tree as `put` places it."""
+        """Return the shapes and shardings of a stacked tree as `put` places it."""
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.by_member), tree)
 
     def copy(self, tree: Any) -> Any:
-        """Copy a stacked tree of the devices, its members on one axis."""
+        """Copy a stacked tree on the devices, with all members on one axis."""
         return _copied(tree)
 
     def fetch(self, tree: Any) -> Any:
@@ -68,9 +68,9 @@ class Sharded:
 
 
 class SplitClips(Sharded):
-    """Every device with all members of a chunk, and a part of the clips of each step: "data"."""
+    """The layout "data": every device has all members of a chunk, and a part of the clips of each step."""
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         super().__init__(devices)
         self.mesh = Mesh(np.asarray(devices), (CLIP,))
         self.everywhere = self.by_member = NamedSharding(self.mesh, PartitionSpec())
@@ -83,12 +83,12 @@ class SplitClips(Sharded):
 
 
 class Pmapped(Sharded):
-    """The same as `Sharded` by `jax.pmap`, which is a face over `jit(shard_map)` since jax 0.10; for one process.
+    """The layout of `Sharded` by `jax.pmap`, which is a wrapper of `jit(shard_map)` since jax 0.10; for one process.
 
     Stacked arrays have a leading axis of devices, [device, m / devices, ...].
     """
 
-    def __init__(self, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, devices: Sequence[Device]) -> None:
         if jax.process_count() > 1:
             raise UserError(
                 'config.parallel.mode "pmap" is for one process; over several use "sharded", which is the same'
@@ -107,11 +107,11 @@ class Pmapped(Sharded):
         return jax.tree.map(lambda x: jax.device_put(self._by_device(np.asarray(x)), self.by_member), tree)
 
     def replicate(self, tree: Any) -> Any:
-        """Put a tree of the host onto the first device; pmap sends it to the others."""
+        """Put a tree of the host onto the first device; pmap copies it to the others."""
         return jax.tree.map(jnp.asarray, tree)
 
     def abstract(self, tree: Any) -> Any:
-        """Return shapes of a stacked tree as `put` places it."""
+        """Return the shapes and shardings of a stacked tree as `put` places it."""
 
         def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             shape = (len(self.devices), x.shape[0] // len(self.devices), *x.shape[1:])
@@ -120,7 +120,7 @@ class Pmapped(Sharded):
         return jax.tree.map(placed, tree)
 
     def copy(self, tree: Any) -> Any:
-        """Copy a stacked tree of the devices, its members on one axis."""
+        """Copy a stacked tree on the devices, with all members on one axis."""
         return _copied_flat(tree)
 
     def fetch(self, tree: Any) -> Any:
@@ -135,7 +135,7 @@ LAYOUTS = {"sharded": Sharded, "pmap": Pmapped, "data": SplitClips}  # by config
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
-    # Each process hands over the parts that its own devices hold; nothing is sent.
+    # Each process provides the parts of its own devices; nothing is sent between processes.
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda at: np.asarray(x)[at]), tree
     )

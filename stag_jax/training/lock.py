@@ -1,4 +1,4 @@
-"""One run at a time in a workdir, on any disk."""
+"""A lock that allows one run at a time in a workdir, on any disk."""
 
 import contextlib
 import datetime
@@ -16,19 +16,19 @@ from stag_jax.training import hosts
 from stag_jax.types import UserError, WorkdirGone
 
 LOCK, HOLDER = "run.lock", "run.holder.json"
-LEASE_S = 30.0  # a holder on another machine that has shown no sign of life for so long is taken to be dead
+LEASE_S = 30.0  # a holder on another machine that has not renewed its lease for so long is taken to be dead
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Callable[[], None]]:
-    """Hold a workdir for one run; the first process holds it for all processes of the run.
+    """Lock a workdir for one run; the first process holds the lock for all processes of the run.
 
-    The lock is a lease that its holder renews: of a dead process on this machine it is taken over at once, of one on
-    another machine after `LEASE_S`. What is given is a function to be called now and then, which raises WorkdirGone
-    where the workdir has been removed, or taken over, since; so does any failure that comes after that.
+    The lock is a lease that its holder renews. That of a dead process on this machine is taken over at once, that of
+    one on another machine after `LEASE_S`. Yields a function that raises WorkdirGone if the workdir was removed or
+    taken over; call it from time to time. An error in the block is replaced by WorkdirGone in that case too.
 
     Raises:
-      UserError: another run holds the workdir; the line says who, where and since when.
+      UserError: another run holds the workdir; the message says who, where and since when.
     """
     lease = hosts.in_turn(lambda: _acquire(folder) if hosts.first() else None)
     if lease is None:
@@ -37,14 +37,14 @@ def held(folder: Path) -> Iterator[Callable[[], None]]:
     try:
         yield lambda: _check(lease, folder)
     except Exception:
-        _check(lease, folder)  # where the workdir is gone, that is what failed, whatever met it first
+        _check(lease, folder)  # a missing workdir is the cause of any other error
         raise
     finally:
         _release(lease, folder)
 
 
 def require_free(folder: Path) -> None:
-    """Raise UserError, as `held` does, where another run holds the workdir."""
+    """Raise UserError, as `held` does, if another run holds the workdir."""
     if (folder / LOCK).exists():
         _release(_acquire(folder), folder)
 
@@ -76,7 +76,7 @@ def _release(lease: filelock.SoftFileLease, folder: Path) -> None:
     with contextlib.suppress(OSError, RuntimeError):
         lease.release()
     with contextlib.suppress(OSError):
-        folder.rmdir()  # where nothing came of it
+        folder.rmdir()  # removes it only if it is empty
 
 
 def _check(lease: filelock.SoftFileLease, folder: Path) -> None:
@@ -87,7 +87,7 @@ def _check(lease: filelock.SoftFileLease, folder: Path) -> None:
 def _about_this_process() -> dict[str, str | int]:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
+    except (KeyError, OSError):  # in a container whose user has no name
         user = str(os.getuid())
     since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     return {"user": user, "host": platform.node(), "pid": os.getpid(), "since": since}

@@ -1,4 +1,4 @@
-"""What a run says while it goes: one JSON line a dispatch in log.jsonl, and a progress bar."""
+"""Log a run: one JSON line a dispatch in log.jsonl, and a progress bar."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from stag_jax.files import write_text
 
 
 class RunLog:
-    """Appends to log.jsonl; on resuming, lines of steps that will be taken again are cut off first. Close it.
+    """A log file, log.jsonl; on resuming, lines of steps that will be repeated are removed first. Close it after use.
 
-    Without a path, as in all processes but the first, it writes nothing.
+    Without a path, as in all processes but the first, nothing is written.
     """
 
     def __init__(self, path: Path | None, resumed_step: int) -> None:
@@ -25,7 +25,7 @@ class RunLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, elapsed_s: float, metrics: dict[str, np.ndarray]) -> None:
-        """One line: the mean over members of each metric, and its largest member's value of the loss."""
+        """Append one line: the mean of each metric over members, and the largest loss of a member."""
         if self._file is None:
             return
         line: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed_s, 3)}
@@ -35,7 +35,7 @@ class RunLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -48,10 +48,10 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
-            break  # torn by a kill: what follows is taken again
+            break  # cut off by a kill; the steps from here on are repeated
     return lines
 
 
 def progress(total: int, done: int, *, hidden: bool) -> tqdm:
-    """The bar of a run: steps, steps/s and time left; the loop adds the loss."""
+    """Make the progress bar of a run: steps, steps/s and time left; the loop adds the loss."""
     return tqdm(total=total, initial=done, desc="training", unit="step", disable=hidden)

@@ -1,4 +1,4 @@
-"""A whole run: one study of one trial, its files and its scores."""
+"""A run from start to end: one study of one trial, its files and its scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from stag_jax.training import study as study_lib
 
 
 def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False) -> dict[str, Any]:
-    """Train and score every fold of `config` on what is prepared in `corpora`, and return the metrics.
+    """Train and score every fold of `config` on the corpora prepared in `corpora`, and return the metrics.
 
-    Folds learn from those of `config.distil.teacher` as well, where it names a run (`teacher.answers`).
+    If `config.distil.teacher` names a run, folds also learn from its folds (`teacher.answers`).
 
-    Everything is written to the workdir `folder`; what is there is resumed, and a finished run is left as it is. With
-    `profile` a trace of two dispatches is written to `<folder>/profile`. Several processes do this together, on a disk
-    that they share.
+    Everything is written to the workdir `folder`. An unfinished run there is resumed; a finished one is not changed.
+    With `profile` a trace of two dispatches is written to `<folder>/profile`. Several processes may call this together,
+    on a disk that they share.
 
     Raises:
       UserError: a setting is wrong, the workdir belongs to another config or other data or is in use, the corpus or the
-        teacher cannot be used, or a loss is not finite; the line names the thing at fault.
-      Preempted: the machine is wanted for something else; the same call goes on.
-      WorkdirGone: the workdir was removed while the run went on.
+        teacher cannot be used, or a loss is not finite; the message names the cause.
+      Preempted: the scheduler has asked the run to stop; the same call resumes it.
+      WorkdirGone: the workdir was removed during the run.
     """
     validation.validate(config)
     hosts.in_turn(lambda: workdir.check(folder, config))
@@ -41,7 +41,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
         predicted = trained.program.predict(trained.states)
         check()
         _export(study, trained, folder)
-        probability, au_probability = (each[0] for each in study_lib.held_out(study, predicted))
+        probability, au_probability = (by_trial[0] for by_trial in study_lib.held_out(study, predicted))
 
         def score() -> dict[str, Any]:
             if not hosts.first():
@@ -61,7 +61,7 @@ def run(config: Config, folder: Path, corpora: Path | Sequence[Path], *, profile
 
 
 def _export(study: study_lib.Study, trained: stepping.Trained, folder: Path) -> None:
-    """Write one checkpoint a fold; its leaves have a leading axis of seeds."""
+    """Write one checkpoint for each fold; its leaves have a leading axis of seeds."""
     exported = stepping.parameters(trained)
     seeds, folds = len(study.config.seeds), study.outer.names
     for index, name in enumerate(folds):

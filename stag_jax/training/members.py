@@ -1,6 +1,6 @@
 """All members of a study as one program: vmapped, in chunks, and placed on the devices by `layout`.
 
-`fold` knows nothing of any of this.
+`fold` is independent of this.
 """
 
 import math
@@ -16,13 +16,13 @@ from stag_jax.model.network import Outputs
 from stag_jax.training import fold, hosts, memory
 from stag_jax.training.layout import LAYOUTS
 from stag_jax.training.roster import Roster
-from stag_jax.types import ClipBatch
+from stag_jax.types import ClipBatch, Device
 
 
 def plan(task: fold.Task, batch: ClipBatch, roster: Roster, parallel: ParallelConfig) -> memory.Fit:
-    """Plan how many members each device has at once, before anything is compiled."""
+    """Plan how many members each device trains at once, before anything is compiled."""
     required = memory.need(task, batch, _first(roster.members))
-    # One model too large for a device is what "data" is for, so there members go one by one unless asked otherwise.
+    # "data" is for a model that is too large for one device, so its members run one by one unless configured otherwise.
     one_by_one = parallel.mode == "data" and parallel.members_per_chunk <= 0
     devices = 1 if parallel.mode == "data" else min(jax.device_count(), len(roster.names))
     planned = memory.plan(
@@ -40,7 +40,7 @@ def plan(task: fold.Task, batch: ClipBatch, roster: Roster, parallel: ParallelCo
 class Members:
     """The compiled programs of all members. States are lists of chunks, each stacked over its members.
 
-    The member axis is padded to full chunks by repeating the first member; what the copies compute is dropped.
+    The member axis is padded to full chunks by repeating the first member; results of these copies are dropped.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Members:
         roster: Roster,
         parallel: ParallelConfig,
         per_device: int,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Device] | None = None,
         compiler: Callable[[jax.stages.Lowered], Any] = jax.stages.Lowered.compile,
     ) -> None:
-        """Place the members on the devices, `per_device` at once, and compile the training program.
+        """Place the members on the devices, `per_device` at a time, and compile the training program.
 
-        `compiler` may return what compiles in another thread: its result is not looked at before the first step.
+        `compiler` may return a program that compiles in another thread: it is not used before the first step.
         """
         count = len(roster.names)
         devices = list(devices or jax.devices())
@@ -90,12 +90,12 @@ class Members:
         return [self._init(self._batch, member) for member in self._chunks]
 
     def train(self, states: list[fold.MemberState], steps: int) -> tuple[list[fold.MemberState], dict[str, Any]]:
-        """Take steps; use the states up. Metrics [m] are means over the steps, on the host."""
-        done = [
+        """Take steps; the memory of `states` is donated. Metrics [m] are means over the steps, on the host."""
+        results = [
             self._train(self._batch, member, state, np.int32(steps))
             for member, state in zip(self._chunks, states, strict=True)
         ]
-        return [state for state, _ in done], self.gather([metrics for _, metrics in done])
+        return [state for state, _ in results], self.gather([metrics for _, metrics in results])
 
     def predict(self, states: list[fold.MemberState]) -> Outputs:
         """Predict each member's test rows: [m, j, ...] on the host."""
@@ -112,7 +112,7 @@ class Members:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: self.count], *fetched)
 
     def copy(self, chunks: list[Any]) -> list[Any]:
-        """Copy chunks on the devices, each with its members on one axis."""
+        """Copy chunks on the devices, each with all members on one axis."""
         return [self._layout.copy(chunk) for chunk in chunks]
 
     def hlo(self) -> str:
@@ -125,9 +125,9 @@ def _first(members: fold.Member) -> fold.Member:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), members)
 
 
-def _describe(count: int, devices: Sequence[jax.Device], per_device: int, chunks: int, mode: str) -> str:
+def _describe(count: int, devices: Sequence[Device], per_device: int, chunks: int, mode: str) -> str:
     plural = "s" * (len(devices) > 1)
-    where = f"{len(devices)} {devices[0].platform} device{plural}"
+    hardware = f"{len(devices)} {devices[0].platform} device{plural}"
     if mode == "data":
-        return f"{count} members, {per_device} at once, the clips of each step over {where} (data)"
-    return f"{count} members on {where}, {per_device} a device in {chunks} chunk{'s' * (chunks > 1)} ({mode})"
+        return f"{count} members, {per_device} at once, the clips of each step over {hardware} (data)"
+    return f"{count} members on {hardware}, {per_device} a device in {chunks} chunk{'s' * (chunks > 1)} ({mode})"

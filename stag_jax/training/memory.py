@@ -1,4 +1,4 @@
-"""How many members fit on a device at once: reckoned from shapes, before anything is compiled."""
+"""Plan how many members fit on a device at once, from shapes, before anything is compiled."""
 
 import os
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from stag_jax.training import fold
-from stag_jax.types import ClipBatch
+from stag_jax.types import ClipBatch, Device
 
-# Of the memory that is free, the share that is planned with: the rest is for what XLA needs besides.
+# Fraction of the free memory to plan with; the rest is for XLA's temporary buffers.
 SHARE = 0.75
-# A backward pass makes gradients of activations beside those that it was given.
+# A backward pass holds gradients of activations besides the activations.
 BACKWARD = 1.5
-# On a CPU a chunk is as large as keeps what its members' steps hold within this many bytes. Measured: see the README.
+# On a CPU, the activations of a chunk of members must fit in these bytes. Measured: see the README.
 CPU_CHUNK_BYTES = 64e6
 
 
@@ -21,16 +21,16 @@ class MemoryNeed(NamedTuple):
     """Bytes of one member on its device."""
 
     state: int  # parameters, optimiser, statistics
-    activations: int  # what a step keeps between its forward and its backward pass
+    activations: int  # stored from the forward to the backward pass of a step
 
     @property
     def total(self) -> int:
-        """While it trains: the state, a copy of it being saved, gradients and updates, activations."""
+        """Bytes during training: the state, a copy being saved, gradients and updates, activations."""
         return int(3 * self.state + BACKWARD * self.activations)
 
 
 class Fit(NamedTuple):
-    """How many members a device has at once, and why."""
+    """The number of members that a device trains at once, and the reason for it."""
 
     members: int
     need: MemoryNeed
@@ -38,45 +38,47 @@ class Fit(NamedTuple):
 
 
 def need(task: fold.Task, batch: ClipBatch, member: fold.Member) -> MemoryNeed:
-    """What one member takes, from shapes alone."""
+    """Compute the memory need of one member from shapes only."""
 
     def first_step(batch: ClipBatch, member: fold.Member) -> Any:
-        state, own = fold.init(task, batch, member), fold.tuned(task, member)
-        clips, key = fold.training_clips(own, batch, member, state)
-        # What the backward pass is handed is the closure that `vjp` returns.
-        _, kept = jax.vjp(lambda params: fold.loss_fn(own, params, clips, state.statistics, key)[0], state.params)
-        return state, kept
+        state, member_task = fold.init(task, batch, member), fold.tuned(task, member)
+        clips, key = fold.training_clips(member_task, batch, member, state)
+        # The closure that `vjp` returns holds the stored activations.
+        _, residuals = jax.vjp(
+            lambda params: fold.loss_fn(member_task, params, clips, state.statistics, key)[0], state.params
+        )
+        return state, residuals
 
-    state, kept = jax.eval_shape(first_step, batch, member)
-    return MemoryNeed(_bytes(state), _bytes(kept))
+    state, residuals = jax.eval_shape(first_step, batch, member)
+    return MemoryNeed(_bytes(state), _bytes(residuals))
 
 
-def plan(required: MemoryNeed, fixed: int, device: jax.Device, wanted: int, count: int, asked: int = 0) -> Fit:
-    """How many of `count` members a device takes at once.
+def plan(required: MemoryNeed, fixed: int, device: Device, wanted: int, count: int, asked: int = 0) -> Fit:
+    """Plan how many members a device trains at once.
 
     Args:
-      required: what each takes.
-      fixed: bytes that do not depend on their number, the corpus.
-      device: one of those that are used; they are taken to be alike.
-      wanted: members that would fall to the device if all went at once.
-      count: devices in this process that share its host's memory.
-      asked: `config.parallel.members_per_chunk`; 0 leaves the choice to the plan.
+      required: memory need of one member.
+      fixed: bytes that do not depend on the number of members: the corpus.
+      device: one of the devices in use; all are taken to be alike.
+      wanted: members per device if all are trained at once.
+      count: devices of this process, which share the memory of the host.
+      asked: `config.parallel.members_per_chunk`; 0: as many as fit.
     """
     if asked > 0:
         return Fit(min(asked, wanted), required, "as config.parallel.members_per_chunk says")
     room = SHARE * _free(device, count) - fixed
     fitting = max(1, int(room // required.total))
     if device.platform == "cpu":
-        quick = max(1, int(CPU_CHUNK_BYTES // max(required.activations, 1)))
-        if quick < min(fitting, wanted):
-            return Fit(quick, required, "few at once keep to the caches of a CPU")
+        cached = max(1, int(CPU_CHUNK_BYTES // max(required.activations, 1)))
+        if cached < min(fitting, wanted):
+            return Fit(cached, required, "few at once keep to the caches of a CPU")
     if fitting < wanted:
         return Fit(fitting, required, f"{SHARE:.0%} of the memory that is free")
     return Fit(wanted, required, "all at once")
 
 
-def _free(device: jax.Device, count: int) -> float:
-    """Bytes that are free on a device; CPU devices share what the host has left."""
+def _free(device: Device, count: int) -> float:
+    """Return the free bytes of a device; CPU devices share the free memory of the host."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
@@ -84,7 +86,7 @@ def _free(device: jax.Device, count: int) -> float:
 
 
 def available() -> float:
-    """Return the bytes of host memory that can be had. Without psutil, those in disk caches do not count."""
+    """Return the available bytes of host memory. Without psutil, disk caches count as used."""
     try:
         import psutil
     except ImportError:

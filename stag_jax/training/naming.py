@@ -1,7 +1,7 @@
-"""Names of folds and trials as folders, and back: any text, on any disk.
+"""Encode names of folds and trials as folder names, and decode them: any text, on any disk.
 
-Letters, digits, `_`, `-` and `.` stand for themselves, but for capitals, which some disks do not tell from small
-letters, and a point at an end; all else is percent-encoded. A name too long for one folder goes on in a folder within.
+Small letters, digits, `_`, `-` and `.` are kept; everything else is percent-encoded, also capitals, since some disks
+ignore case, and a dot at either end. A name too long for one folder continues in a subfolder.
 """
 
 import csv
@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 LONGEST = 200  # characters of one folder's name; file systems take 255 bytes
-MORE = "+"  # ends a folder's name where the name goes on inside; never part of an encoded name
+MORE = "+"  # at the end of a folder's name: the name continues in a subfolder; never part of an encoded name
 
 
 def encode(name: str) -> str:
     """Encode any text as a relative path, reversibly; no two names differ in case alone."""
     text = "".join(f"%{ord(c):02x}" if c.isascii() and c.isupper() else quote(c, safe="").lower() for c in name)
-    # "~" is the one character besides these that `quote` leaves.
+    # "~" is the only other character that `quote` leaves.
     text = text.replace("~", "%7e")
     if text[:1] == ".":
         text = f"%2e{text[1:]}"
@@ -35,11 +35,11 @@ def decode(path: str) -> str:
 
 
 def find(root: Path, name: str) -> Path:
-    """Return the folder of a name below `root`, which may not be there yet.
+    """Return the folder of a name below `root`, which need not exist yet.
 
-    Folders of versions that wrote names as they are, are found as well.
+    Folders of older versions, which did not encode names, are found too.
     """
-    # Looked up in the listing: on a disk that ignores case, the path alone would find the folder of another name.
+    # Search the listing: on a disk that ignores case, the path would also match the folder of another name.
     plain = root.is_dir() and name in os.listdir(root)
     return root / (name if plain else encode(name))
 
@@ -50,7 +50,7 @@ def names(root: Path) -> list[str]:
 
 
 def join(listed: Iterable[str]) -> str:
-    """Join names to one cell of a table, by `|`; a name that holds one is quoted as in CSV."""
+    """Join names by `|` to one cell of a table; a name that contains `|` is quoted as in CSV."""
     buffer = io.StringIO()
     names = list(listed)
     if names:
@@ -59,7 +59,7 @@ def join(listed: Iterable[str]) -> str:
 
 
 def split(cell: str) -> list[str]:
-    """Return the names that `join` made a cell of."""
+    """Return the names that `join` joined to this cell."""
     return next(csv.reader([cell], delimiter="|"), [])
 
 

@@ -7,19 +7,19 @@ from stag_jax.config import TrainConfig
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay; gradients are clipped by their global norm.
+    """Make AdamW with warm-up and cosine decay; gradients are clipped by their global norm.
 
-    Weight decay acts on matrices only: shrinking biases, norms and the learned connectivity would change what
-    the network says of a clip without motion.
+    Weight decay acts on matrices only: shrinking biases, norms and the learned connectivity would change the network's
+    output for a clip without motion.
     """
-    # Of height 1: the peak may be a traced number, which the schedules of optax compare with zero.
+    # With a peak of 1: the learning rate may be traced, and the schedules of optax compare the peak with zero.
     shape = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=1.0,
         warmup_steps=min(config.warmup_steps, max(config.steps - 1, 1)),
         decay_steps=config.steps,
     )
-    # On one flat vector: a hundred small arrays one by one would cost more than the arithmetic, and long to compile.
+    # On one flat vector: a hundred small arrays one by one cost more than the arithmetic, and compile slowly.
     adam = optax.flatten(optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.scale_by_adam()))
     return optax.chain(
         adam,
@@ -29,5 +29,5 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def decayed(params: optax.Params) -> optax.Params:
-    """True for the parameters that weight decay acts on: kernels, wherever they are."""
+    """Return True for the parameters that weight decay acts on (kernels), False for others."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,4 +1,4 @@
-"""What held-out predictions come to: their tables, their scores, and the short summary of a run."""
+"""Write tables of held-out predictions, score them, and summarise a run."""
 
 import json
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ def score(
     probability: Float[np.ndarray, "seed b k"],
     au_probability: Float[np.ndarray, "seed b u"],
 ) -> dict[str, Any]:
-    """Writes what the members say of the clips that they did not see, and returns how good that is.
+    """Write the tables of held-out predictions, and return their scores.
 
-    Probabilities are those of the fold that tests a clip; of clips that none tests they are not looked at. Where no
-    clip is tested there are no tables, and what is returned says so.
+    Probabilities are those of the fold that tests a clip; those of untested clips are ignored. If no clip is tested, no
+    tables are written, and the result says so.
     """
-    tested = splits.test_mask.any(axis=0)
+    tested = np.asarray(splits.test_mask.any(axis=0))
     subjects = corpus.subjects
     if not tested.any():
         return {
@@ -60,7 +60,7 @@ def score(
         resamples=config.protocol.bootstrap,
     )
     if len(config.seeds) > 1:
-        scores = (metrics_lib.mean_scores(label, each, len(classes)) for each in by_seed)
+        scores = (metrics_lib.mean_scores(label, predicted, len(classes)) for predicted in by_seed)
         result["per_seed"] = dict(zip(map(str, config.seeds), scores, strict=True))
     if corpus.batch.au_mask.any():
         au = au_probability[:, tested].mean(axis=0)
@@ -71,7 +71,7 @@ def score(
 
 
 def independence(splits: splits_lib.Splits, subjects: Sequence[str]) -> dict[str, Any]:
-    """Whether nobody is on both sides of a fold; where somebody is, how many are, fold by fold."""
+    """Return whether training and test subjects are disjoint in all folds; if not, count the shared ones by fold."""
     shared = splits_lib.shared_subjects(splits, subjects)
     if not any(shared):
         return {"subject_independent": True}
@@ -79,9 +79,9 @@ def independence(splits: splits_lib.Splits, subjects: Sequence[str]) -> dict[str
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The short table at the end of a run: of the ensemble of seeds and, where there are several, of their mean.
+    """Format the short table at the end of a run: scores of the ensemble of seeds and, for several seeds, their mean.
 
-    Where nothing was tested, a line that says so.
+    If nothing was tested, return a line that says so.
     """
     if not result["n_clips"]:
         return f"trained on {result['n_trained']} clips of {result['n_subjects']} subjects; {result['note']}"

@@ -1,4 +1,4 @@
-"""Notice that the machine is wanted for something else."""
+"""Notice signals that ask the run to save and stop."""
 
 import contextlib
 import signal
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 
 from stag_jax.training import hosts
 
-# What schedulers send ahead of the end: kill's own default, and those that Slurm jobs are usually warned by.
+# Signals that schedulers send before they kill a job: the default of `kill`, and the usual warnings of Slurm.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
 def notice() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether to save and leave: whether one of `SIGNALS` has come, to any process.
+    """Yield a function that returns whether to save and stop: whether any process has received one of `SIGNALS`.
 
-    All processes must call it together; it tells all of them the same.
+    All processes must call it together; it returns the same in all of them.
     """
     seen = threading.Event()
-    # Signals are the main thread's business; a run in another thread goes without.
+    # Python sets signal handlers in the main thread only; a run in another thread has none.
     old = {}
     if threading.current_thread() is threading.main_thread():
         old = {number: signal.signal(number, lambda *_: seen.set()) for number in SIGNALS}
@@ -26,5 +26,5 @@ def notice() -> Iterator[Callable[[], bool]]:
         yield lambda: hosts.smallest(int(not seen.is_set())) == 0
     finally:
         for number, handler in old.items():
-            # None: what was there before is not Python's.
+            # None: the previous handler was not set from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

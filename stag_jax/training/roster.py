@@ -1,4 +1,4 @@
-"""Who the members of a study are: trials x seeds x folds, in this order."""
+"""The list of members of a study: trials x seeds x folds, in this order."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from stag_jax.training import fold
 
 
 class Roster(NamedTuple):
-    """All folds of the first seed of the first trial, then of its next seed, then of the next trial; on the host."""
+    """The members of a study on the host. Folds change fastest, then seeds, then trials."""
 
     members: fold.Member  # stacked, [m, ...]
-    names: tuple[str, ...]  # "<fold> seed <seed>", with the trial before it where there are several; for messages
+    names: tuple[str, ...]  # "<fold> seed <seed>", after the trial if there are several; for messages
     test_rows: Int[np.ndarray, "m j"]  # clips to predict, padded by repeating a row
     test_mask: Float[np.ndarray, "m j"]  # 0 on the padding
     shape: tuple[int, int, int]  # trials, seeds, folds
@@ -26,18 +26,18 @@ def make_roster(
     trials: Mapping[str, Mapping[str, float]] | None = None,
     soft: Float[np.ndarray, "s b k"] | None = None,
 ) -> Roster:
-    """One member a trial, seed and fold.
+    """Make one member for each trial, seed and fold.
 
     Args:
       splits: the folds.
       seeds: the seeds.
-      trials: of each trial its own values, by dotted key of the config; all trials must name the same keys. None: one
-        trial that has none.
-      soft: what a teacher says to each fold, as in `fold.Member`; None without one.
+      trials: each trial's values by dotted key of the config; all trials must have the same keys. None: one trial
+        without values.
+      soft: a teacher's answers for each fold, as in `fold.Member`; None without a teacher.
     """
     plan = dict(trials or {"": {}})
     folds, repeats = len(splits.names), len(plan) * len(seeds)
-    # A fold that tests nothing is asked about a clip all the same, as padding, so that no program has empty arrays.
+    # A fold that tests nothing predicts one padding clip, so that no program has empty arrays.
     longest = max(1, int(splits.test_mask.sum(axis=1).max()))
     rows = np.stack([np.resize(np.flatnonzero(mask), longest) for mask in splits.test_mask])
     real = np.stack([np.arange(longest) < mask.sum() for mask in splits.test_mask])
@@ -79,12 +79,12 @@ def scatter(
     """Scatter per-fold predictions into clip order; NaN where a clip is untested.
 
     Args:
-      predicted: of the test rows of each fold.
-      rows: the clips that they are of.
+      predicted: predictions for the test rows of each fold.
+      rows: clips of the predictions.
       mask: 0 on padding, which is left out.
-      clips: how many there are.
+      clips: number of clips.
     """
     ordered = np.full((*predicted.shape[:-3], clips, predicted.shape[-1]), np.nan, np.float32)
-    fold, place = np.nonzero(mask)
-    ordered[..., rows[fold, place], :] = predicted[..., fold, place, :]
+    fold, position = np.nonzero(mask)
+    ordered[..., rows[fold, position], :] = predicted[..., fold, position, :]
     return ordered

@@ -1,4 +1,4 @@
-"""Spaces of settings to search: grids, and random draws."""
+"""Draw the trials of a sweep from a search space: grids and random search."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ KINDS = ("choice", "uniform", "log_uniform")
 
 
 def draw(space: Sequence[Sequence[Any]], search: str, count: int, seed: int) -> dict[str, dict[str, Any]]:
-    """The trials of a space by name: of each the value of every key.
+    """Return the trials of a search space by name, each with a value for every key.
 
     Args:
       space: rows of (dotted key, kind, values): ("model.width", "choice", 32, 64), ("model.dropout", "uniform", 0.0,
         0.5), ("train.learning_rate", "log_uniform", 1e-4, 1e-2).
       search: "grid" takes all combinations of choices, the last key changing fastest; "random" draws `count` trials.
-      count: of random trials. The first ones stay the same when more are asked for.
-      seed: of the draws.
+      count: number of random trials. The first ones stay the same if more are drawn.
+      seed: seed of the draws.
 
     Raises:
-      UserError: an unknown kind or search, a range that is none, a key twice, a grid over a range.
+      UserError: an unknown kind or search, an invalid range, a repeated key, or a grid over a range.
     """
     keys = [row[0] for row in space]
     if not space or len(set(keys)) < len(keys):
@@ -39,15 +39,15 @@ def draw(space: Sequence[Sequence[Any]], search: str, count: int, seed: int) -> 
     if search == "grid":
         if ranges := [key for key, kind, *_ in space if kind != "choice"]:
             raise UserError(f"{ranges[0]}: a grid takes choices only; use `search` random for ranges")
-        found = [dict(zip(keys, each, strict=True)) for each in itertools.product(*(row[2:] for row in space))]
+        trials = [dict(zip(keys, values, strict=True)) for values in itertools.product(*(row[2:] for row in space))]
     elif search == "random":
         if count < 1:
             raise UserError(f"a sweep's `count` must be 1 or more, got {count}")
-        found = [_one(space, np.random.default_rng((seed, index))) for index in range(count)]
+        trials = [_one(space, np.random.default_rng((seed, index))) for index in range(count)]
     else:
         raise UserError(f"a sweep's `search` is grid or random, got {search!r}")
-    width = len(str(len(found) - 1))
-    return {f"t{index:0{width}d}": values for index, values in enumerate(found)}
+    width = len(str(len(trials) - 1))
+    return {f"t{index:0{width}d}": values for index, values in enumerate(trials)}
 
 
 def _one(space: Sequence[Sequence[Any]], rng: np.random.Generator) -> dict[str, Any]:
@@ -63,5 +63,5 @@ def _one(space: Sequence[Sequence[Any]], rng: np.random.Generator) -> dict[str, 
 
 
 def _short(value: float) -> float:
-    """Six digits: what a table shows is what was run."""
+    """Round to six digits, so that tables show exactly the value that was used."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""The training loop: all steps of all members, saved on the way, resumed, stopped on notice."""
+"""The training loop: take all steps of all members, save, resume, and stop on a signal."""
 
 import contextlib
 import time
@@ -17,19 +17,19 @@ from stag_jax.training.roster import Roster
 from stag_jax.types import ClipBatch, Diverged, Preempted, UserError
 
 PROFILE = "profile"
-PROFILED = range(1, 3)  # dispatches of a profile; the first one warms up
+PROFILED = range(1, 3)  # dispatches that are profiled; dispatch 0 warms up
 
 # Called after each dispatch with the step, the members' predictions of their test rows, and their metrics.
 Record = Callable[[int, Outputs, dict[str, Any]], None]
 
 
 class Trained(NamedTuple):
-    """Members after their last step."""
+    """The members after their last step, with timings."""
 
     program: Members
     states: list[fold.MemberState]
-    wall_s: float  # all sessions of the run together
-    save_s: float  # of this session: how long the devices waited for states to be copied
+    wall_s: float  # total over all sessions of the run
+    save_s: float  # this session: time that the devices waited for states to be copied
 
 
 def train(
@@ -42,17 +42,17 @@ def train(
     profile: bool = False,
     record: Record | None = None,
 ) -> Trained:
-    """Take all steps of all members, from the newest state in `folder` on.
+    """Take all steps of all members, starting from the newest state in `folder`.
 
-    Where a chunk of members does not fit, it is halved and the run goes on. `check` is called before anything is
-    written, and may raise (`lock.held`).
+    If a chunk of members does not fit in memory, it is halved and the run continues. `check` is called before anything
+    is written, and may raise (`lock.held`).
 
     Raises:
       UserError: a loss is not finite, no saved state can be read, or not even one member fits.
-      Preempted: the machine is wanted; what was done is saved.
+      Preempted: the scheduler has asked the run to stop; the state is saved.
     """
     parallel = task.config.parallel
-    # Those that the workdir does not hold to count here too: a loop of other steps would wait for ever.
+    # These may differ from the workdir's config, but must agree here: a process with other steps would wait for ever.
     hosts.agree("config.parallel or config.checkpoint", f"{parallel} {task.config.checkpoint}")
     planned = members.plan(task, batch, roster, parallel)
     per_device = planned.members
@@ -74,7 +74,7 @@ def train(
                     "config.parallel.mode=data"
                 ) from error
             if jax.process_count() > 1:
-                # The others know nothing of it, and would go on with chunks of another size.
+                # The other processes do not notice, and would continue with chunks of another size.
                 raise UserError(f"out of memory: set config.parallel.members_per_chunk below {per_device}") from error
         per_device //= 2
         logging.warning("out of memory; going on with %d members a device at once", per_device)
@@ -93,14 +93,14 @@ def _run(
     hosts.say(f"{program.layout}; compiled in {program.compile_s:.0f} s")
     config = task.config
     total, per_dispatch = config.train.steps, config.parallel.steps_per_dispatch
-    with checkpoint.StateStore(folder, config.checkpoint.keep) as store, preemption.notice() as wanted:
-        # Ways to start, in this order: 1. the newest state of this workdir; 2. from scratch.
+    with checkpoint.StateStore(folder, config.checkpoint.keep) as store, preemption.notice() as must_stop:
+        # Start from the newest state of this workdir if there is one, else from scratch.
         saved = store.load(program.member, len(roster.names))
-        step, before = 0, 0.0
+        step, elapsed_before = 0, 0.0
         if saved is None:
             states = program.init()
         else:
-            step, stacked, before = saved
+            step, stacked, elapsed_before = saved
             states = program.place(stacked)
             logging.warning("resuming at step %d of %d", step, total)
         start = last_save = time.perf_counter()
@@ -109,51 +109,51 @@ def _run(
         with (
             contextlib.closing(log),
             loggers.progress(total, step, hidden=not hosts.first()) as bar,
-            contextlib.ExitStack() as traced,
+            contextlib.ExitStack() as profiler,
         ):
             dispatch = 0
             while step < total:
                 if profile and hosts.first() and dispatch == PROFILED.start:
-                    traced.enter_context(jax.profiler.trace(str(folder / PROFILE), create_perfetto_trace=True))
-                # Dispatches end at multiples of `per_dispatch`, so a resumed run takes the very same ones.
+                    profiler.enter_context(jax.profiler.trace(str(folder / PROFILE), create_perfetto_trace=True))
+                # Dispatches end at multiples of `per_dispatch`, so a resumed run has the same dispatches.
                 count = min(per_dispatch - step % per_dispatch, total - step)
                 states, metrics = program.train(states, count)
                 step, dispatch = step + count, dispatch + 1
                 if dispatch == PROFILED.stop:
-                    traced.close()
+                    profiler.close()
                 now = time.perf_counter()
                 _check_finite(states, program, roster)
                 check()
-                log.write(step, before + now - start, metrics)
+                log.write(step, elapsed_before + now - start, metrics)
                 if record:
                     record(step, program.predict(states), metrics)
                 bar.update(count)
                 bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}", acc=f"{np.mean(metrics['train_accuracy']):.2f}")
-                leave = wanted() and step < total
-                # On a clock of the first process, so that all of them save the same steps.
+                stop = must_stop() and step < total
+                # By the clock of the first process, so that all processes save the same steps.
                 due = hosts.same(np.asarray(now - last_save > config.checkpoint.every_s))
-                if step == total or leave or due:
+                if step == total or stop or due:
                     begin = time.perf_counter()
-                    store.save(step, program.copy(states), before + now - start)
+                    store.save(step, program.copy(states), elapsed_before + now - start)
                     last_save = time.perf_counter()
                     save_s += last_save - begin
-                if leave:
+                if stop:
                     store.wait()
                     raise Preempted(f"{folder}: stopped at step {step} of {total}; the same command goes on")
-        return Trained(program, states, before + time.perf_counter() - start, save_s)
+        return Trained(program, states, elapsed_before + time.perf_counter() - start, save_s)
 
 
 def _check_finite(states: list[fold.MemberState], program: Members, roster: Roster) -> None:
-    bad = program.gather([state.bad_step for state in states])
-    for index in np.flatnonzero(bad >= 0):
+    bad_steps = program.gather([state.bad_step for state in states])
+    for index in np.flatnonzero(bad_steps >= 0):
         raise Diverged(
-            f"loss is not finite at step {bad[index]} of fold {roster.names[index]}; a smaller "
+            f"loss is not finite at step {bad_steps[index]} of fold {roster.names[index]}; a smaller "
             "config.train.learning_rate may help"
         )
 
 
 def parameters(trained: Trained) -> Any:
-    """Return what is exported of each member, [m, ...] on the host."""
+    """Return parameters and statistics of all members, [m, ...], on the host."""
     return trained.program.gather(
         [{"params": state.params, "statistics": state.statistics} for state in trained.states]
     )

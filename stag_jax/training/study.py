@@ -1,4 +1,4 @@
-"""One study, assembled and trained: the steps that a run and a group of a sweep share, in their order."""
+"""Assemble and train one study: the steps that a run and a group of a sweep share, in order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ NO_TRIALS: Mapping[str, Mapping[str, float]] = {"": {}}
 
 
 class Study(NamedTuple):
-    """All that is trained in one program."""
+    """The corpus, folds and members that are trained in one program."""
 
     config: Config
     corpus: Corpus
-    outer: Splits  # the folds that are reported; inner ones come after them in the roster
+    outer: Splits  # the reported folds; inner folds come after them in the roster
     roster: Roster
     task: fold.Task
 
@@ -40,16 +40,16 @@ def assemble(
     tuned: Mapping[str, Mapping[str, float]] = NO_TRIALS,
     inner_folds: int = 0,
 ) -> Study:
-    """Read the corpus, split it, ask the teacher, and list the members: trials x seeds x folds.
+    """Load the corpus, split it, get the teacher's answers, and list the members: trials x seeds x folds.
 
     Args:
       config: settings of all members.
       corpora: folders of prepared corpora.
-      tuned: of each trial, the numbers that are its own, by dotted key.
+      tuned: for each trial, the numbers that differ between trials, by dotted key.
       inner_folds: folds within the training set of each outer fold; 0: none.
 
     Raises:
-      UserError: the corpus or the teacher cannot be used, or clips cannot be split so; the fault is named.
+      UserError: the corpus or the teacher cannot be used, or clips cannot be split as configured; the cause is named.
     """
     hosts.in_turn(lambda: dataset.require_splits(corpora, config))
     corpus = hosts.in_turn(lambda: dataset.load(corpora, config))
@@ -65,9 +65,9 @@ def assemble(
             np.concatenate([outer.test_mask, inner.test_mask]),
             np.concatenate([outer.train_mask, inner.train_mask]),
         )
-    # The teacher is asked where any trial gives it a share; the first may be one that does not.
-    share = max(own.get("distil.weight", config.distil.weight) for own in tuned.values())
-    taught = config_lib.replace(config, {"distil.weight": share})
+    # The teacher is needed if any trial gives it weight, even if the first trial does not.
+    weight = max(values.get("distil.weight", config.distil.weight) for values in tuned.values())
+    taught = config_lib.replace(config, {"distil.weight": weight})
     soft = teacher.answers(taught, corpus, folds, corpora)
     roster = make_roster(folds, config.seeds, tuned, soft)
     task = fold.make_task(config, corpus.graph, int(folds.train_mask.sum(axis=1).min()))
@@ -82,18 +82,18 @@ def train(
     profile: bool = False,
     recorded: bool = False,
 ) -> stepping.Trained:
-    """Train all members in the workdir `folder`, which is claimed for them.
+    """Train all members in the workdir `folder`, which is claimed for this study.
 
     Args:
-      study: what is trained.
-      folder: the workdir; what it holds is resumed.
+      study: the members to train.
+      folder: the workdir; an unfinished run in it is resumed.
       check: called before anything is written (`lock.held`).
       profile: write a trace of two dispatches.
       recorded: record predictions of held-out clips after every dispatch (`history`).
 
     Raises:
       UserError: the workdir belongs to another config or other data, or a loss is not finite.
-      Preempted: the machine is wanted; the same call resumes.
+      Preempted: the scheduler has asked the run to stop; the same call resumes it.
     """
     config, corpus, roster = study.config, study.corpus, study.roster
     workdir.keep_programs(folder)
@@ -106,11 +106,11 @@ def train(
 def held_out(
     study: Study, predicted: Outputs
 ) -> tuple[Float[np.ndarray, "trial seed b k"], Float[np.ndarray, "trial seed b u"]]:
-    """Return the probabilities of classes and units that outer folds give to the clips they test; NaN for others."""
+    """Return the probabilities of classes and units from the outer fold that tests a clip; NaN for untested clips."""
     folds, clips = len(study.outer.names), len(study.corpus.ids)
     rows, mask = study.roster.test_rows[:folds], study.roster.test_mask[:folds]
     classes, units = (
-        scatter(by_fold(np.asarray(each), study.roster)[:, :, :folds], rows, mask, clips)
-        for each in network.probabilities(predicted)
+        scatter(by_fold(np.asarray(probability), study.roster)[:, :, :folds], rows, mask, clips)
+        for probability in network.probabilities(predicted)
     )
     return classes, units

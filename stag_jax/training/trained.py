@@ -1,4 +1,4 @@
-"""The trained networks of a run, and the one way of asking them: fold by fold, in batches, compiled once."""
+"""Load the trained networks of a run, and evaluate them: fold by fold, in batches, compiled once."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,18 +16,17 @@ from stag_jax.motion import nodes
 from stag_jax.training import checkpoint, workdir
 from stag_jax.types import ClipBatch, UserError
 
-BATCH = 64  # clips that are asked about at a time
+BATCH = 64  # clips evaluated at a time
 
-# Of the weights of a fold, stacked over seeds, and a batch of raw clips; perhaps of more arrays whose rows are clips.
-# Gives arrays whose rows are clips.
+# (weights of a fold stacked over seeds, raw clips, optional arrays with a row per clip) -> arrays with a row per clip
 Question = Callable[..., Any]
 
 
 class TrainedFolds:
-    """The networks that a run has exported, one set of weights a seed and fold; read when they are asked for."""
+    """The exported networks of a run, one set of weights for each seed and fold; read when first used."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the run in `folder`. Raises UserError where there is none."""
+        """Open the run in `folder`. Raise UserError if there is none."""
         self.folder = folder
         self.config = workdir.read_config(folder)
         graph = nodes.graph(self.config.graph, self.config.motion)
@@ -40,7 +39,7 @@ class TrainedFolds:
         return checkpoint.fold_names(self.folder)
 
     def weights(self, fold: str) -> Weights:
-        """Return the weights of a fold, with a leading axis of seeds. Raises UserError where it does not exist."""
+        """Return the weights of a fold, with a leading axis of seeds. Raise UserError if the fold does not exist."""
         if fold not in self._weights:
             tree = checkpoint.load_fold(self.folder, fold)
             self._weights[fold] = Weights(tree["params"], Statistics(**tree["statistics"]))
@@ -49,10 +48,10 @@ class TrainedFolds:
     def stacked(self, folds: Sequence[str] = ()) -> tuple[tuple[str, ...], Weights]:
         """Return the names and the weights of some folds, or of all, with one leading axis for folds and seeds.
 
-        The mean over that axis is the mean over folds of means over seeds, since all folds have as many seeds.
+        The mean over that axis is the mean over folds of means over seeds, since all folds have equally many seeds.
 
         Raises:
-          UserError: a fold does not exist, or none does.
+          UserError: a fold does not exist, or there are no folds.
         """
         names = tuple(folds) or tuple(self.names)
         if not names:
@@ -69,17 +68,17 @@ class TrainedFolds:
         given: Sequence[np.ndarray] = (),
         size: int = BATCH,
     ) -> Any:
-        """Ask the networks of a fold about some clips, `size` at a time.
+        """Evaluate the networks of a fold on some clips, `size` at a time.
 
         Args:
-          fold: its name.
+          fold: name of the fold.
           clips: raw clips.
-          rows: of the clips asked about; None: all.
+          rows: rows of `clips` to evaluate; None: all.
           question: a compiled function; None: `answers`.
-          given: further arrays for the question, with a row for each of `clips`.
-          size: clips in a batch; the last one is filled up by asking about some clips twice, so one program serves all.
+          given: further arrays for `question`, with a row for each of `clips`.
+          size: clips in a batch; the last batch is padded by repeating clips, so one program serves all.
 
-        Returns what the question gives, on the host, in the order of `rows`.
+        Returns the results of `question` on the host, in the order of `rows`.
 
         Raises:
           UserError: the fold does not exist.
@@ -88,22 +87,22 @@ class TrainedFolds:
         rows = np.arange(len(clips.label)) if rows is None else rows
         parts = []
         for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            padded = np.resize(some, size)
+            chunk = rows[start : start + size]
+            padded = np.resize(chunk, size)
             batch = jax.tree.map(lambda x, at=padded: x[at], clips)
             part = jax.device_get(question(weights, batch, *(array[padded] for array in given)))
-            asked = len(some)
-            parts.append(jax.tree.map(lambda x, n=asked: x[:n], part))
+            count = len(chunk)
+            parts.append(jax.tree.map(lambda x, n=count: x[:n], part))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     @functools.cached_property
     def answers(self) -> Question:
-        """Probabilities [b, k] and those of action units by frame [b, t, u], averaged over seeds; compiled."""
+        """Compiled function for class probabilities [b, k] and action units by frame [b, t, u], averaged over seeds."""
         return jax.jit(over_seeds(lambda weights, clips: network_lib.answer(self.network, weights, clips)))
 
     @functools.cached_property
     def intermediates(self) -> Question:
-        """Probabilities [b, k] and all named intermediates of the network, averaged over seeds; compiled."""
+        """Compiled function for class probabilities [b, k] and all named intermediates, averaged over seeds."""
 
         def ask(weights: Weights, clips: ClipBatch) -> tuple[Array, dict[str, Array]]:
             logits, aux = network_lib.forward(self.network, weights, clips)
@@ -113,7 +112,7 @@ class TrainedFolds:
 
 
 def over_seeds(question: Question) -> Question:
-    """Ask each set of stacked weights the same, and average what they give."""
+    """Return `question` mapped over stacked weights, with its results averaged."""
 
     def ask(weights: Weights, *given: Any) -> Any:
         axes = (0, *[None] * len(given))

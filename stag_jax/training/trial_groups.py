@@ -1,4 +1,4 @@
-"""The trials of a sweep as few programs: those that differ only in numbers are members of one."""
+"""Train the trials of a sweep in few programs: trials that differ only in numbers are members of one program."""
 
 import contextlib
 import functools
@@ -28,61 +28,61 @@ PLAN, RESULT, GROUPS, BEST, TRIALS = "sweep.json", "result.npz", "groups", "best
 
 
 class Plan(NamedTuple):
-    """A whole sweep."""
+    """All settings of a sweep."""
 
-    settings: Config  # what the trials start from
+    settings: Config  # base config of the trials
     trials: dict[str, Config]  # by name, in order
-    changed: dict[str, dict[str, Any]]  # of each trial, what it changes, by dotted key
-    inner_folds: int  # 0: nothing is chosen
+    changed: dict[str, dict[str, Any]]  # for each trial, the settings that it changes, by dotted key
+    inner_folds: int  # 0: no selection
     select: str  # one of `nested.SELECT`
-    export_all: bool  # the folds of every trial are exported, and not only those chosen
+    export_all: bool  # export the folds of every trial, not only the selected ones
 
 
 class Group(NamedTuple):
-    """Trials that one program serves."""
+    """Trials that are trained in one program."""
 
     name: str
     config: Config
-    tuned: dict[str, dict[str, float]]  # of each trial, the numbers that are its own
+    tuned: dict[str, dict[str, float]]  # for each trial, the numbers that differ between trials
 
 
 class GroupResult(NamedTuple):
-    """What the members of a group say of the clips that they did not see."""
+    """Predictions and scores of held-out clips by the members of a group."""
 
-    probability: Float[np.ndarray, "trial seed b k"]  # NaN for a clip that is never tested
+    probability: Float[np.ndarray, "trial seed b k"]  # NaN for untested clips
     au_probability: Float[np.ndarray, "trial seed b u"]
-    inner_uf1: Float[np.ndarray, "trial s"]  # no outer folds where nothing is chosen
+    inner_uf1: Float[np.ndarray, "trial s"]  # s = 0 without selection
     inner_log_loss: Float[np.ndarray, "trial s"]
-    best: Int[np.ndarray, " s"]  # of the group's trials, the one of which the fold was kept
+    best: Int[np.ndarray, " s"]  # index of the trial whose fold was kept
 
 
 def make_groups(plan: Plan) -> list[Group]:
-    """Trials by what is compiled: those of one group differ only in `config.tunable_keys`. In order of first members.
+    """Group trials by program: those of one group differ only in `config.tunable_keys`. In order of first trials.
 
-    A group's name follows from its settings alone.
+    A group's name depends only on its settings.
     """
     keys = config_lib.tunable_keys()
-    found: dict[str, dict[str, Config]] = {}
+    grouped: dict[str, dict[str, Config]] = {}
     for name, config in plan.trials.items():
         tree = config_lib.to_dict(config_lib.replace(config, dict.fromkeys(keys, 0.0)))
         for free in workdir.FREE:
             *parents, last = free.split(".")
             del functools.reduce(dict.__getitem__, parents, tree)[last]
         digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
-        found.setdefault(f"group_{digest}", {})[name] = config
+        grouped.setdefault(f"group_{digest}", {})[name] = config
     groups = []
-    for name, trials in found.items():
-        own = [key for key in keys if len({config_lib.get(config, key) for config in trials.values()}) > 1]
-        tuned = {trial: {key: config_lib.get(config, key) for key in own} for trial, config in trials.items()}
+    for name, trials in grouped.items():
+        differing = [key for key in keys if len({config_lib.get(config, key) for config in trials.values()}) > 1]
+        tuned = {trial: {key: config_lib.get(config, key) for key in differing} for trial, config in trials.items()}
         groups.append(Group(name, next(iter(trials.values())), tuned))
     return groups
 
 
 def check(folder: Path, plan: Plan) -> None:
-    """Check the settings of all trials, and that the folder belongs to no other sweep.
+    """Check the settings of all trials, and that the folder does not belong to another sweep.
 
     Raises:
-      UserError: a trial has a wrong setting, or none could be compared; or the folder belongs to another sweep.
+      UserError: a trial has a wrong setting, or trials could not be compared; or the folder belongs to another sweep.
     """
     if plan.inner_folds < 0 or plan.inner_folds == 1:
         raise UserError(f"a sweep's `inner_folds` must be 0, or 2 or more, got {plan.inner_folds}")
@@ -103,10 +103,10 @@ def check(folder: Path, plan: Plan) -> None:
 
 @contextlib.contextmanager
 def claimed(folder: Path, plan: Plan) -> Iterator[None]:
-    """Make the folder this sweep's own; give it back where the sweep fails for its settings before any result.
+    """Claim the folder for this sweep; release it if the sweep fails with a UserError before any result.
 
     Raises:
-      UserError: as `check` does, and what the block raises.
+      UserError: as `check` does, and errors of the block.
     """
     check(folder, plan)
     path = folder / PLAN
@@ -128,12 +128,12 @@ def _about(plan: Plan) -> dict[str, Any]:
         "inner_folds": plan.inner_folds,
         "select": plan.select,
     }
-    # As it will be read again: tuples become lists.
+    # Convert to what will be read from the file: tuples become lists.
     return json.loads(json.dumps(about))
 
 
 def trial_names(folder: Path) -> tuple[str, ...]:
-    """The trials of a sweep, in their order. Raises UserError where there is none."""
+    """Return the names of the trials of a sweep, in order. Raise UserError if there is no sweep in the folder."""
     path = folder / PLAN
     if not path.exists():
         raise UserError(f"{folder} is no folder of a sweep: {PLAN} is missing")
@@ -148,23 +148,23 @@ def trial_folder(folder: Path, trial: str) -> Path:
 def run_group(
     group: Group, plan: Plan, folder: Path, corpora: Path | Sequence[Path], *, profile: bool = False
 ) -> GroupResult:
-    """Trains all members of a group, outer folds and inner ones, and returns what they say; what is done is only read.
+    """Train all members of a group, outer and inner folds, and return their result; a finished group is only read.
 
     Raises:
-      UserError: whatever a run raises.
-      Preempted: the machine is wanted for something else; the same call goes on.
+      UserError: as a run does.
+      Preempted: the scheduler has asked the run to stop; the same call resumes it.
     """
-    place = folder / GROUPS / group.name
-    path = place / RESULT
+    group_folder = folder / GROUPS / group.name
+    path = group_folder / RESULT
     if hosts.same(np.asarray(path.exists())):
         return read_result(path)
-    with lock.held(place) as check:
+    with lock.held(group_folder) as check:
         study = study_lib.assemble(group.config, corpora, tuned=group.tuned, inner_folds=plan.inner_folds)
-        trained = study_lib.train(study, place, check=check, profile=profile)
+        trained = study_lib.train(study, group_folder, check=check, profile=profile)
         check()
         result = _result(study, trained.program.predict(trained.states), plan)
         _keep(study, trained, group, plan, result, folder)
-        hosts.in_turn(lambda: _write(result, place))
+        hosts.in_turn(lambda: _write(result, group_folder))
     return result
 
 
@@ -188,7 +188,7 @@ def _keep(
     result: GroupResult,
     folder: Path,
 ) -> None:
-    """Export the folds of all trials, or keep of each outer fold the group's best."""
+    """Export the folds of all trials, or only the best trial of each outer fold."""
     exported = jax.tree.map(lambda x: by_fold(x, study.roster), stepping.parameters(trained))
     names = study.outer.names
     if plan.export_all:
@@ -198,7 +198,7 @@ def _keep(
                 checkpoint.save_fold(trial_folder(folder, trial), name, weights)
     elif plan.inner_folds:
         pick = (result.best, slice(None), np.arange(len(names)))
-        # An index array on each side of a slice: folds come first, then seeds.
+        # With an index array on each side of a slice, folds become the first axis, then seeds.
         checkpoint.save_fold(folder / GROUPS / group.name, BEST, jax.tree.map(lambda x: x[pick], exported))
 
 
@@ -210,33 +210,33 @@ def _write(result: GroupResult, place: Path) -> None:
 
 
 def read_result(path: Path) -> GroupResult:
-    """What a finished group has left. Raises UserError where it is damaged."""
+    """Read the result of a finished group. Raise UserError if the file is damaged."""
     try:
-        with np.load(path) as found:
-            return GroupResult(**{name: found[name] for name in GroupResult._fields})
+        with np.load(path) as arrays:
+            return GroupResult(**{name: arrays[name] for name in GroupResult._fields})
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it to train the group again") from error
 
 
 def export_chosen(groups: Sequence[Group], chosen: Mapping[str, str], folder: Path) -> None:
-    """Copies the folds that were chosen to `trials/<trial>/folds/<fold>`.
+    """Copy the selected folds to `trials/<trial>/folds/<fold>`.
 
     Args:
-      groups: all of the sweep.
-      chosen: the trial of each outer fold, by its name, in the order of the folds.
-      folder: of the sweep.
+      groups: all groups of the sweep.
+      chosen: the selected trial of each outer fold, by fold name, in the order of folds.
+      folder: folder of the sweep.
     """
     for group in groups:
-        own = [(index, name) for index, (name, trial) in enumerate(chosen.items()) if trial in group.tuned]
-        if own:
+        folds = [(index, name) for index, (name, trial) in enumerate(chosen.items()) if trial in group.tuned]
+        if folds:
             kept = checkpoint.load_fold(folder / GROUPS / group.name, BEST)
-            for index, name in own:
-                one = jax.tree.map(lambda x, index=index: x[index], kept)
-                checkpoint.save_fold(trial_folder(folder, chosen[name]), name, one)
+            for index, name in folds:
+                weights = jax.tree.map(lambda x, index=index: x[index], kept)
+                checkpoint.save_fold(trial_folder(folder, chosen[name]), name, weights)
 
 
 def each_group(groups: Sequence[Group], work: Callable[[Group], GroupResult]) -> dict[str, GroupResult]:
-    """The result of every group by its name, one after the other."""
+    """Call `work` for one group after the other; return the results by group name."""
     results = {}
     for number, group in enumerate(groups, start=1):
         hosts.say(f"program {number} of {len(groups)}: {len(group.tuned)} trials ({', '.join(group.tuned)})")

@@ -1,8 +1,8 @@
-"""What a config must be before any file of a corpus is read, and the table of all settings that says so."""
+"""Validate a config before a corpus is read, and list all settings with their rules."""
 
 import types
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 from stag_jax import config as config_lib
 from stag_jax.config import Config, Tunable
@@ -16,13 +16,13 @@ HEADER = ("setting", "type", "default", "allowed", "meaning")
 
 
 def validate(config: Config) -> None:
-    """Check every setting by its rule, then settings against one another; no corpus is read.
+    """Check every setting by its rule, then settings against each other, without reading a corpus.
 
-    What only a corpus can tell, such as the number of its subjects, is checked by `dataset.load`.
+    Checks that need a corpus, such as the number of subjects, are in `dataset.load`.
 
     Raises:
       UserError: a setting is out of range, contradicts another, or names a file, region, unit, scheme or teacher that
-        is not there. The line names the key, the value and what is allowed.
+        does not exist. The message names the key, the value and the allowed values.
     """
     for setting in config_lib.settings():
         value = config_lib.get(config, setting.key)
@@ -44,10 +44,10 @@ def validate(config: Config) -> None:
 
 
 def rows(defaults: Mapping[str, Any] | Any) -> list[tuple[str, str, str, str, str]]:
-    """List all settings under `HEADER`, as text.
+    """List all settings as rows of text with the columns `HEADER`.
 
     Args:
-      defaults: what `configs/base.py` gives.
+      defaults: the config of `configs/base.py`.
     """
     listed = []
     for setting in config_lib.settings():
@@ -64,4 +64,4 @@ def _type_name(kind: Any) -> str:
         return "float, tunable"
     if get_origin(kind) is tuple:
         return f"tuple of {get_args(kind)[0].__name__}"
-    return str(kind.__name__)
+    return str(cast(Any, kind).__name__)
