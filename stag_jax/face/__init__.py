@@ -1,1 +1,1 @@
-"""From frames to an aligned face: landmarks, one transform a clip, action units, regions of interest."""
+"""From frames to an aligned face: landmarks, one transform per clip, action units, regions of interest."""

@@ -15,15 +15,15 @@ class ActionUnit(NamedTuple):
     """One action unit as annotated."""
 
     unit: int  # FACS number
-    side: str  # "L" or "R", the subject's own; "" = both sides, or not said
-    intensity: str  # "A" (trace) to "E" (maximum); "" = not said
+    side: str  # "L" or "R", from the subject's view; "" = both sides, or not given
+    intensity: str  # "A" (trace) to "E" (maximum); "" = not given
     certain: bool  # False for "4?", "12 or 14", "ref(7)"
 
 
-_NOTHING = ("", "0", "0.0", "?", "/")  # what the sheets hold where no unit is named
-_REMARKS = ("SOFT FOCUS",)  # words of the sheets that name no unit; any other word is an error
-_PARTS = re.compile(r"[+,;&\u3001](?![^()]*\))")  # what joins units, outside of brackets
-_BETWEEN = re.compile(r"[\s()+,;&\u3001]+|(?P<doubt>OR|/|REF(?=\())")  # between the units of one part
+_NOTHING = ("", "0", "0.0", "?", "/")  # what the sheets contain where no unit is named
+_REMARKS = ("SOFT FOCUS",)  # words in the sheets that are not units; any other word is an error
+_PARTS = re.compile(r"[+,;&\u3001](?![^()]*\))")  # separators of units, outside brackets
+_BETWEEN = re.compile(r"[\s()+,;&\u3001]+|(?P<doubt>OR|/|REF(?=\())")  # separators inside one part
 _TERM = re.compile(
     r"""(?:(?P<before>[LRATB](?:/[LRATB])?)\s*)?  # left, right, asymmetric, top, bottom; "A/L": not sure which
     (?:(?:AU|AD|[UDM])\s*(?:(?P<between>[LRATB])\s*)?)?
@@ -39,23 +39,23 @@ _TERM = re.compile(
 
 
 def parse(text: str, *, clip: str) -> tuple[ActionUnit, ...]:
-    """The action units named in `text`, in its order, as the sheets of the corpora write them.
+    """Parse the action units in `text`, in order, as the sheets of the corpora write them.
 
-    | written | read as |
+    | written | parsed as |
     |---|---|
     | `4+L7`, `4, l7`, `4 L7`, `AU4+AU L7`, full-width signs | units, joined |
     | `R12B`, `12RB`, `AUR12B` | side and intensity |
-    | `A2`, `A12B` | asymmetric: both sides, unequally, so no side is given |
-    | `A/L12`; `10A/B` | the unit for certain, without a side; the lower intensity |
-    | `T23`, `B18`; `AD38`, `M57`, `U1`, `14.0` | upper, lower lip; other prefixes, spreadsheets: the number counts |
-    | `12 or 14`, `(R6 or R12)+R15`, `4/7`, `12 or`, `4?`, `ref(7B)` | not certain: the alternatives, what is marked |
+    | `A2`, `A12B` | asymmetric: both sides, but unequal, so no side is given |
+    | `A/L12`; `10A/B` | the unit is certain, without a side; the lower intensity |
+    | `T23`, `B18`; `AD38`, `M57`, `U1`, `14.0` | upper, lower lip; other prefixes, spreadsheets: the number is used |
+    | `12 or 14`, `(R6 or R12)+R15`, `4/7`, `12 or`, `4?`, `ref(7B)` | not certain: the alternatives, and marked units |
     | `4(k)` | static (4DME): left out |
     | empty, `0`, `?`, `/`, `soft focus` | no unit |
 
-    A letter behind the number is an intensity where it can be: `23B` is a marked 23, not one of the lower lip.
+    A letter after the number is an intensity where possible: `23B` is 23 with intensity B, not 23 of the lower lip.
 
     Raises:
-      UserError: anything else; the line names `clip`.
+      UserError: any other text; the message names `clip`.
     """
     plain = _plain(text)
     if plain in _NOTHING:
@@ -63,26 +63,26 @@ def parse(text: str, *, clip: str) -> tuple[ActionUnit, ...]:
     units: list[ActionUnit] = []
     parts = [part for part in _PARTS.split(plain) if part.strip()]
     for part in parts or [plain]:
-        found, certain, at = [], True, 0
+        matches, certain, position = [], True, 0
         if part.count("(") != part.count(")"):
             raise _unreadable(part, text, clip)
-        while at < len(part):
-            match = _TERM.match(part, at) or _BETWEEN.match(part, at)
+        while position < len(part):
+            match = _TERM.match(part, position) or _BETWEEN.match(part, position)
             if match is None:
-                raise _unreadable(part[at:], text, clip)
+                raise _unreadable(part[position:], text, clip)
             if match.re is _BETWEEN:
                 certain = certain and not match["doubt"]
             else:
-                found.append(match)
-            at = match.end()
-        if not found:
+                matches.append(match)
+            position = match.end()
+        if not matches:
             raise _unreadable(part, text, clip)
-        units += [_unit(match, certain, text, clip) for match in found if not match["static"]]
+        units += [_unit(match, certain, text, clip) for match in matches if not match["static"]]
     return tuple(units)
 
 
 def _plain(text: str) -> str:
-    """Upper case, with ASCII signs for full-width ones and without the known remarks."""
+    """Return `text` in upper case, with full-width signs as ASCII and without the known remarks."""
     plain = unicodedata.normalize("NFKC", text).upper()
     for remark in _REMARKS:
         plain = plain.replace(remark, "")
@@ -109,26 +109,27 @@ def _unreadable(part: str, text: str, clip: str) -> UserError:
 def targets(
     action_units: Sequence[ActionUnit] | None, units: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, " u"], Bool[np.ndarray, " u"]]:
-    """Training targets for `units`: 1 where the unit was seen, and a mask that is False where nothing is known.
+    """Return training targets for `units`: 1 where the unit is annotated, and a mask that is False where unknown.
 
-    `None` means that the clip has no action unit labels: masked everywhere. A unit that was seen only with a question
-    mark is masked. Sides and intensities are ignored here.
+    `None` means that the clip has no action unit labels: masked everywhere. A unit that is annotated only as uncertain
+    is masked. Sides and intensities are ignored.
     """
     if action_units is None:
         return np.zeros(len(units), np.float32), np.zeros(len(units), bool)
-    seen = {unit.unit for unit in action_units if unit.certain}
-    doubtful = {unit.unit for unit in action_units} - seen
-    present = np.array([unit in seen for unit in units], np.float32)
-    known = np.array([unit not in doubtful for unit in units], bool)
-    return present, known
+    sure = {unit.unit for unit in action_units if unit.certain}
+    doubtful = {unit.unit for unit in action_units} - sure
+    present = np.array([unit in sure for unit in units], np.float32)
+    mask = np.array([unit not in doubtful for unit in units], bool)
+    return present, mask
 
 
 def labels(
     text: str | None, units: tuple[int, ...], *, clip: str
 ) -> tuple[Float[np.ndarray, " u"], Bool[np.ndarray, " u"]]:
-    """`targets` of the annotators' own text. A lone `?` says that they could not tell, so it counts as no label.
+    """Return `targets` for the annotators' text. A single `?` means that they could not tell: no label.
 
-    Raises UserError, naming `clip`, for text that cannot be read.
+    Raises:
+      UserError: text that cannot be parsed; names `clip`.
     """
     if text is None or _plain(text) == "?":
         return targets(None, units)

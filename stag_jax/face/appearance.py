@@ -1,4 +1,4 @@
-"""What a face looks like where its landmarks say it is, and how alike two such views are, region by region."""
+"""The appearance of a face at its landmarks, and the similarity of two such views, region by region."""
 
 import cv2
 import numpy as np
@@ -7,24 +7,24 @@ from jaxtyping import Float, UInt8
 from stag_jax.face import template
 from stag_jax.face.alignment import similarity
 
-SIDE = 40  # pixels of a view; an eye is then ten wide: enough to know it, too few to see a micro-expression
+SIDE = 40  # pixels of a view; an eye is then ten wide: enough to recognise it, too few to show a micro-expression
 OUTER_EYES = 0.56  # distance of the outer eye corners in the view, as a fraction of its side
 EYE_LINE = 0.27
-LIGHT = 15  # pixels; shades broader than this are light rather than face, and are taken out
-FLAT = 2.0  # grey levels; regions with less texture than this are compared as if they had that much
+LIGHT = 15  # pixels; brightness changes wider than this come from the lighting and are removed
+FLAT = 2.0  # grey levels; regions with less texture than this are compared as if they had this much
 
 # Windows of half a side: x, y of their upper left corner. The eyes with their brows, the nose, the halves of the mouth.
 REGIONS = {"right eye": (2, 0), "left eye": (18, 0), "nose": (10, 10), "right mouth": (3, 20), "left mouth": (17, 20)}
 _WINDOW = SIDE // 2
 
-_POINTS = [*template.STABLE, 33, 48, 54]  # with the mouth in it, so that a nodding head keeps its place
+_POINTS = [*template.STABLE, 33, 48, 54]  # with the mouth, so that a nodding head keeps its position
 _TARGET = template.to_pixels(template.mean_face()[_POINTS] * OUTER_EYES + (0.5, EYE_LINE), SIDE, SIDE)
 
 
 def view(grey: UInt8[np.ndarray, "y x"], landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "region pixel"]:
-    """The regions of a face, each as the values of its pixels, free of mean and scaled to length 1.
+    """Return the regions of a face as vectors of pixel values, with zero mean and scaled to length 1.
 
-    `landmarks` are in pixels of `grey`, in which the face should not be much larger than in the view (`SIDE`).
+    `landmarks` are in pixels of `grey`; there the face should not be much larger than in the view (`SIDE`).
     """
     matrix = similarity(landmarks[_POINTS].astype(np.float64), _TARGET)
     face = cv2.warpAffine(grey, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -38,5 +38,5 @@ def view(grey: UInt8[np.ndarray, "y x"], landmarks: Float[np.ndarray, "p 2"]) ->
 def likeness(
     one: Float[np.ndarray, "region pixel"], other: Float[np.ndarray, "region pixel"]
 ) -> Float[np.ndarray, " region"]:
-    """Correlation of two views, a number a region: 1 for the same picture, about 0 for anything else."""
+    """Return the correlation of two views per region: 1 for the same picture, about 0 for anything else."""
     return (one * other).sum(axis=1)

@@ -1,4 +1,4 @@
-"""The face detector and the 68 landmarks of dlib, on one picture. The only module that imports dlib."""
+"""The face detector and the 68 landmarks of dlib, for one picture. The only module that imports dlib."""
 
 import functools
 import hashlib
@@ -17,18 +17,18 @@ from stag_jax.types import UserError
 
 PREDICTOR = "models/shape_predictor_68_face_landmarks.dat"
 POINTS = 68
-SIDES = (320, 640, 1280)  # longest sides of the copies in which faces are looked for, one after the other
-ENLARGE = 2.0  # a picture is enlarged by no more than this, or its noise becomes faces
-MARGIN = 0.25  # border put around tight crops, where the detector sees no outline
-TILT = {3: -25.0, 4: 25.0}  # degrees by which the faces are turned in the picture that the fourth and fifth filter find
+SIDES = (320, 640, 1280)  # longest sides of the copies that are searched for faces, one after the other
+ENLARGE = 2.0  # a picture is enlarged by no more than this, otherwise noise is detected as faces
+MARGIN = 0.25  # border added to tight crops, in which the detector sees no outline
+TILT = {3: -25.0, 4: 25.0}  # in-plane rotation, degrees, of the faces that the fourth and fifth filter find
 
 
 class NoFaceError(UserError):
-    """No face where one is needed; names the clip and the frame."""
+    """No face where one is needed; the message names the clip and the frame."""
 
 
 class Box(NamedTuple):
-    """Where a face is, in whole pixels."""
+    """The bounding box of a face, in whole pixels."""
 
     left: int
     top: int
@@ -37,15 +37,15 @@ class Box(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the detector says of one face."""
+    """One face that the detector found."""
 
     box: Box
     score: float  # of the filter, 0 at its own threshold; about 2 for a clear frontal face
-    tilt: float  # rotation in the picture, degrees, clockwise; one of -25, 0 and 25
+    tilt: float  # in-plane rotation, degrees, clockwise; one of -25, 0 and 25
 
 
 def predictor_path(override: str = "") -> Path:
-    """The predictor file: `override`, or the one that face_recognition_models carries.
+    """Return the predictor file: `override`, or the one in face_recognition_models.
 
     That package is located but not imported: its `__init__` needs pkg_resources, which new setuptools no longer have.
 
@@ -93,39 +93,39 @@ def _predictor(override: str):
 
 
 def predict(grey: UInt8[np.ndarray, "y x"], box: Box, predictor: str = "") -> Float[np.ndarray, "p 2"]:
-    """The 68 landmarks x, y of the upright face in `box`, in whole pixels of a grey picture.
+    """Predict the 68 landmarks x, y of the upright face in `box`, in whole pixels of a grey picture.
 
-    Kazemi and Sullivan (CVPR 2014); `predictor` names another file than the usual one, see `predictor_path`.
+    Kazemi and Sullivan (CVPR 2014); `predictor` is the path of another predictor file, see `predictor_path`.
 
     Raises:
       UserError: the predictor file is missing, unusable or gives another number of points.
     """
-    # dlib misreads arrays whose rows do not follow one another.
+    # dlib misreads arrays that are not contiguous.
     shape = _predictor(predictor)(np.ascontiguousarray(grey), dlib.rectangle(*box))
     return np.array([(part.x, part.y) for part in shape.parts()], np.float32)
 
 
 def score(grey: UInt8[np.ndarray, "y x"], least: float) -> float:
-    """The best score of the detector anywhere in a grey picture at its own size; `least` where it is not above that."""
+    """Return the best score of the detector in a grey picture at its own size, but at least `least`."""
     _, scores, _ = _detector().run(np.ascontiguousarray(grey), 0, least)
     return max(scores, default=least)
 
 
 def detect(grey: UInt8[np.ndarray, "y x"], least: float) -> list[Found]:
-    """The faces of a grey picture that score above `least`, largest first, at the picture's own size.
+    """Detect the faces of a grey picture that score above `least`, largest first, at the picture's own size.
 
     Histograms of oriented gradients under five linear filters: frontal, turned to either side, tilted to either side.
     """
     boxes, scores, filters = _detector().run(np.ascontiguousarray(grey), 0, least)
-    found = [
+    faces = [
         Found(Box(box.left(), box.top(), box.right(), box.bottom()), score, TILT.get(index, 0.0))
         for box, score, index in zip(boxes, scores, filters, strict=True)
     ]
-    return sorted(found, key=lambda face: (face.box.left - face.box.right) * (face.box.bottom - face.box.top))
+    return sorted(faces, key=lambda face: (face.box.left - face.box.right) * (face.box.bottom - face.box.top))
 
 
 def scales(longest: int) -> tuple[float, ...]:
-    """The sizes at which faces are looked for in a picture whose longest side is so many pixels; smallest first."""
+    """Return the scales at which a picture with this longest side (pixels) is searched; smallest first."""
     first, *others = SIDES
     return tuple(sorted({min(first / longest, 1.0), *(min(side / longest, ENLARGE) for side in others)}))
 
@@ -133,10 +133,10 @@ def scales(longest: int) -> tuple[float, ...]:
 def search(
     image: UInt8[np.ndarray, "y x 3"], scales: tuple[float, ...], least: float, *, margin: bool = False
 ) -> Iterator[list[Found]]:
-    """The faces of an RGB picture that score above `least`, largest first: a list for each scaled copy that shows any.
+    """Yield the faces of an RGB picture that score above `least`, largest first: one list per scaled copy with faces.
 
-    A small copy costs little and shows the large faces, so a caller that is content with the first list never pays for
-    the others. With `margin`, there is a last copy with a border.
+    Small copies come first: they are cheap and show the large faces, so a caller that stops at the first list does not
+    pay for the others. With `margin`, a copy with a border comes last.
     """
     for scale in scales:
         if faces := [_scaled(face, scale, (0, 0)) for face in detect(_copy(image, scale), least)]:
@@ -151,12 +151,12 @@ def search(
 
 
 def _copy(image: UInt8[np.ndarray, "y x 3"], scale: float) -> UInt8[np.ndarray, "y2 x2"]:
-    skip = max(1, math.floor(0.5 / scale))  # thins out a large picture, which is cheaper than averaging all of it
+    skip = max(1, math.floor(0.5 / scale))  # subsampling a large picture is cheaper than averaging all of it
     image = np.ascontiguousarray(image[::skip, ::skip])
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     height, width = (max(1, round(side * scale * skip)) for side in grey.shape)
-    return cv2.resize(grey, (width, height), interpolation=way)
+    return cv2.resize(grey, (width, height), interpolation=interpolation)
 
 
 def _scaled(face: Found, scale: float, shift: tuple[int, int]) -> Found:

@@ -1,11 +1,11 @@
-"""The named regions of the face: where each lies, and which action units move it.
+"""The named regions of the face: the position of each, and the action units that move it.
 
 Sources. Units: P. Ekman, W. V. Friesen and J. C. Hager, *Facial Action Coding System*, A Human Face, 2002. A unit moves
-the skin over its muscle and where that pulls, as the manual's list of appearance changes has it; the muscles stand
-beside the table. Centres: the rule of JAA-Net (Z. Shao et al., *JAA-Net: Joint Facial Action Unit Detection and Face
-Alignment via Adaptive Attention*, IJCV 129, 2021), landmarks moved by a fraction of the inner eye distance; which
-landmarks and how far is chosen here, so that the regions lie apart. `stag_jax.face.topology` validates the table when
-it is imported.
+the skin over its muscle and where the muscle pulls, as in the manual's list of appearance changes; the muscles are
+named beside the table. Centres: the rule of JAA-Net (Z. Shao et al., *JAA-Net: Joint Facial Action Unit Detection and
+Face Alignment via Adaptive Attention*, IJCV 129, 2021), landmarks moved by a fraction of the inner eye distance; the
+landmarks and distances are chosen here, so that the regions lie apart. `stag_jax.face.topology` validates the table
+when it is imported.
 """
 
 import difflib
@@ -21,10 +21,10 @@ INNER_EYES = (39, 42)
 
 
 class Region(NamedTuple):
-    """A region by the landmarks around it. For a pair, this is the subject's right (the picture's left)."""
+    """One region, defined by the landmarks around it. Of a pair, that on the subject's right (the picture's left)."""
 
     landmarks: tuple[int, ...]  # the centre is their mean ...
-    offset: tuple[float, float]  # ... plus this, in inner eye distances: away from the midline, down
+    offset: tuple[float, float]  # ... plus this offset, in inner eye distances: away from the midline, down
     units: tuple[int, ...]  # the action units that move it
 
 
@@ -35,7 +35,7 @@ PAIRS = {
     # Levator palpebrae (5; relaxed in 43, 45, 46); orbicularis oculi, pars palpebralis (7, 43, 45, 46), orbitalis (6).
     "upper_lid": Region((37, 38), (0.0, -0.12), (5, 7, 43, 45, 46)),
     "lower_lid": Region((40, 41), (0.0, 0.15), (6, 7, 46)),
-    # Zygomaticus major (12) and levator anguli oris (13) push up what orbicularis oculi (6) raises.
+    # Zygomaticus major (12) and levator anguli oris (13) push up the skin that orbicularis oculi (6) raises.
     "cheek": Region((40, 41), (0.15, 0.65), (6, 12, 13)),
     # Levator labii superioris alaeque nasi (9), levator labii superioris (10), nasalis (38, 39).
     "nose_wing": Region((31,), (0.05, -0.20), (9, 10, 38, 39)),
@@ -50,19 +50,19 @@ MIDLINE = {
     "nose_root": Region((27, 28), (0.0, 0.0), (4, 9)),
     # Both levators of the lip (9, 10); orbicularis oris (22 to 25, 28), incisivii (18).
     "upper_lip": Region((50, 51, 52), (0.0, -0.05), (9, 10, 18, 22, 23, 24, 25, 28)),
-    # Depressor labii inferioris (16, 25), mentalis (17), and what stretches (15, 20), purses or drops the lip.
+    # Depressor labii inferioris (16, 25), mentalis (17), and units that stretch (15, 20), purse or drop the lip.
     "lower_lip": Region((56, 57, 58), (0.0, 0.0), (15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27, 28)),
-    # Mentalis (17), depressor anguli oris (15), and the jaw (26, 27).
+    # Mentalis (17), depressor anguli oris (15), jaw (26, 27).
     "chin": Region((57, 8), (0.0, 0.0), (15, 17, 26, 27)),
     "jaw": Region((8, 57, 8, 8), (0.0, 0.0), (26, 27)),
 }
 
-# Where the skin hardly moves: nose ridge, inner eye corners, and the sides of the face off every region above, which
-# give the fit of head motion its long lever. Robust fitting copes where a strong expression reaches one of them.
+# Where the skin hardly moves: nose ridge, inner eye corners, and the sides of the face outside all regions above, which
+# are far apart and so make the fit of head motion accurate. Robust fitting handles strong expressions near one of them.
 _RIGID = ((27,), (28,), (29,), (30,), (39,), (42,), (0, 17, 36, 36), (16, 26, 45, 45), (1, 2, 48), (15, 14, 54))
 
 
-BLINKING = ("upper_lid_r", "upper_lid_l")  # what a blink moves, more than any expression does
+BLINKING = ("upper_lid_r", "upper_lid_l")  # moved by a blink more than by any expression
 
 
 def _mirrored(region: Region) -> Region:
@@ -71,7 +71,7 @@ def _mirrored(region: Region) -> Region:
 
 
 def table() -> dict[str, Region]:
-    """Every region by name; `_r`, `_l` are the subject's sides. Offsets point to the right of the picture and down."""
+    """Return all regions by name; `_r`, `_l` are the subject's sides. Offsets are to the picture's right and down."""
     regions = {}
     for name, region in PAIRS.items():
         right = region._replace(offset=(-region.offset[0], region.offset[1]))
@@ -81,24 +81,27 @@ def table() -> dict[str, Region]:
 
 
 def places(names: tuple[str, ...]) -> Int[np.ndarray, " n"]:
-    """Places in `table` of the regions that are kept, in its order; all of them where none is named.
+    """Return the indices in `table` of the regions `names`, in the order of the table; all of them if `names` is empty.
 
-    Raises UserError for a name that is none, or is one side of a pair without the other.
+    Raises:
+      UserError: an unknown name, or one side of a pair without the other.
     """
-    known = list(table())
+    all_names = list(table())
     for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        if name not in all_names:
+            close = difflib.get_close_matches(name, all_names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(all_names)}"
             raise UserError(f"config.graph.nodes: no region is named {name!r}; {hint}")
-        other = name[:-2] + {"_l": "_r", "_r": "_l"}.get(name[-2:], name[-2:])
-        if other not in names:
-            raise UserError(f"config.graph.nodes has {name} without {other}: faces are mirrored, so sides go together")
-    return np.flatnonzero([not names or name in names for name in known])
+        other_side = name[:-2] + {"_l": "_r", "_r": "_l"}.get(name[-2:], name[-2:])
+        if other_side not in names:
+            raise UserError(
+                f"config.graph.nodes has {name} without {other_side}: faces are mirrored, so sides go together"
+            )
+    return np.flatnonzero([not names or name in names for name in all_names])
 
 
 def roi_centres(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "n 2"]:
-    """Centres x, y of the regions, in the order of `table`, in the units of the landmarks of an upright face."""
+    """Return the centres x, y of the regions in the order of `table`, in the unit of the landmarks (upright face)."""
     unit = np.linalg.norm(landmarks[INNER_EYES[1]] - landmarks[INNER_EYES[0]])
     return np.stack(
         [landmarks[list(r.landmarks)].mean(axis=0) + unit * np.array(r.offset) for r in table().values()]
@@ -106,5 +109,5 @@ def roi_centres(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "n 2"]
 
 
 def rigid_points(landmarks: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "r 2"]:
-    """Points x, y that move with the skull."""
+    """Return points x, y that move with the skull."""
     return np.stack([landmarks[list(group)].mean(axis=0) for group in _RIGID])

@@ -1,14 +1,14 @@
-"""The canonical face: where the 68 landmarks of an average frontal face lie, symmetric by construction.
+"""The canonical face: positions of the 68 landmarks of an average frontal face, symmetric by construction.
 
-Landmarks are numbered as in iBUG 300-W, from 0. `l` and `r` are the subject's own sides: the subject's right is the
-left of the picture.
+Landmarks are numbered as in iBUG 300-W, from 0. `l` and `r` are the subject's sides: the subject's right is the left of
+the picture.
 """
 
 import numpy as np
 from jaxtyping import Float, Int
 
 # Half a face: the picture's left side and the midline, as x, y in outer eye distances from the middle between the eyes;
-# y points down. Averages, made symmetric and rounded, of what the 68-point predictor gave for frontal faces.
+# y points down. Averages of the 68-point predictor's output for frontal faces, made symmetric and rounded.
 _HALF = {
     0: ((-0.81, 0.04), (-0.81, 0.25), (-0.79, 0.45), (-0.74, 0.65), (-0.67, 0.84), (-0.55, 1.01), (-0.39, 1.15)),
     7: ((-0.20, 1.25), (0.0, 1.28)),
@@ -30,17 +30,17 @@ _SWAPPED = (
     *((60, 64), (61, 63), (65, 67)),
 )
 
-# How the face lies in the canonical square, as fractions of its side: the chin ends at 0.94, the brows begin at 0.15.
+# Position of the face in the canonical square, as fractions of its side: chin at 0.94, top of the brows at 0.15.
 EYE_LINE = 0.30
 OUTER_EYES = 0.50  # distance of the outer eye corners
 
-# How it lies in the onset-to-apex flow images of the MEGC2019 composite, which are cropped more tightly and not to
-# scale: read off the mean motion of their 309 public images, where lids, brows, mouth corners and chin stand out.
+# Position in the onset-to-apex flow images of the MEGC2019 composite, which are cropped more tightly and not to scale:
+# measured on the mean motion of their 309 public images, where lids, brows, mouth corners and chin are visible.
 FLOW_EYE_LINE = 0.27
-FLOW_OUTER_EYES = (0.75, 0.55)  # the same distance across and down
+FLOW_OUTER_EYES = (0.75, 0.55)  # the same distance, horizontal and vertical scale
 
-EYE_CORNERS = (36, 45)  # the outer ones, right and left: their distance is the unit of length
-STABLE = (27, 28, 29, 30, 36, 39, 42, 45)  # nose ridge and eye corners: what alignment goes by
+EYE_CORNERS = (36, 45)  # the outer ones, right and left; their distance is the unit of length
+STABLE = (27, 28, 29, 30, 36, 39, 42, 45)  # nose ridge and eye corners: the points used for alignment
 
 
 def _mirror() -> Int[np.ndarray, " p"]:
@@ -50,11 +50,11 @@ def _mirror() -> Int[np.ndarray, " p"]:
     return order
 
 
-MIRROR = _mirror()  # the landmark that a landmark becomes when the picture is flipped
+MIRROR = _mirror()  # index of the landmark that each landmark becomes when the picture is flipped
 
 
 def mean_face() -> Float[np.ndarray, "p 2"]:
-    """The 68 landmarks in outer eye distances from the middle between the eyes; y points down."""
+    """Return the 68 landmarks in outer eye distances from the middle between the eyes; y points down."""
     face = np.full((68, 2), np.nan)
     for first, points in _HALF.items():
         face[first : first + len(points)] = points
@@ -64,15 +64,15 @@ def mean_face() -> Float[np.ndarray, "p 2"]:
 
 
 def in_canonical(points: Float[np.ndarray, "*any 2"]) -> Float[np.ndarray, "*any 2"]:
-    """Points of the mean face as fractions of the canonical square."""
+    """Convert points of the mean face to fractions of the canonical square."""
     return points * OUTER_EYES + (0.5, EYE_LINE)
 
 
 def in_flow_image(points: Float[np.ndarray, "*any 2"]) -> Float[np.ndarray, "*any 2"]:
-    """Points of the mean face as fractions of an onset-to-apex flow image."""
+    """Convert points of the mean face to fractions of an onset-to-apex flow image."""
     return points * FLOW_OUTER_EYES + (0.5, FLOW_EYE_LINE)
 
 
 def to_pixels(fraction: Float[np.ndarray, "*any 2"], width: int, height: int) -> Float[np.ndarray, "*any 2"]:
-    """Fractions of a picture as pixel coordinates x, y. Pixel 0 covers 0 to 1/width: its centre is half a pixel in."""
+    """Convert fractions of a picture to pixel coordinates x, y. Pixel 0 covers 0 to 1/width: its centre is at half."""
     return fraction * (width, height) - 0.5

@@ -1,4 +1,4 @@
-"""The graph over the face without its features: nodes, who is close to whom, which unit moves what."""
+"""The face graph without features: nodes, closeness of nodes, and the nodes that each action unit moves."""
 
 from typing import NamedTuple
 
@@ -8,15 +8,15 @@ from jaxtyping import Bool, Float, Int
 from stag_jax.face import regions, template
 from stag_jax.types import UserError
 
-REACH = 0.25  # distance in outer eye distances at which the closeness of two regions has fallen to exp(-1/2)
+REACH = 0.25  # outer eye distances at which the closeness of two regions has fallen to exp(-1/2)
 GRID_REACH = 1.0  # the same for patches, in strides
 PAIR = 0.5  # closeness of the two sides of a mirror pair
-FLOOR = 0.05  # anything less close is not linked
-COVER = 0.75  # a patch belongs to a unit if one of its regions lies within so many strides of its centre
+FLOOR = 0.05  # nodes less close than this are not linked
+COVER = 0.75  # a patch belongs to a unit if one of the unit's regions is within this many strides of its centre
 
 
 class Topology(NamedTuple):
-    """As in `types.FaceGraph`, where the axes are explained."""
+    """The topology of one face graph; fields and axes as in `types.FaceGraph`."""
 
     node_names: tuple[str, ...]
     units: tuple[int, ...]
@@ -27,9 +27,10 @@ class Topology(NamedTuple):
 
 
 def roi_topology(units: tuple[int, ...], kept: tuple[str, ...] = ()) -> Topology:
-    """The named regions at their places in the canonical face; of these those in `kept`, all where it is empty.
+    """Build the graph of the named regions in the canonical face: those in `kept`, or all if it is empty.
 
-    Raises UserError for a unit that moves none of them, or is named twice, and whatever `regions.places` raises.
+    Raises:
+      UserError: a unit that moves none of them, or is named twice; and as `regions.places`.
     """
     table = regions.table()
     names = tuple(table)
@@ -49,9 +50,9 @@ def roi_topology(units: tuple[int, ...], kept: tuple[str, ...] = ()) -> Topology
 
 
 def _part(whole: Topology, kept: Int[np.ndarray, " n"]) -> Topology:
-    """Some of the nodes, whose mirror images are among them. They may fall apart: attention reaches over gaps."""
-    for unit, left in zip(whole.units, whole.incidence[:, kept].any(axis=1), strict=True):
-        if not left:
+    """Select nodes together with their mirror images. The rest may be unconnected: attention reaches over gaps."""
+    for unit, has_region in zip(whole.units, whole.incidence[:, kept].any(axis=1), strict=True):
+        if not has_region:
             raise UserError(
                 f"config.graph.nodes leaves AU {unit} no region; keep one of them, or take it out of config.graph.units"
             )
@@ -66,19 +67,21 @@ def _part(whole: Topology, kept: Int[np.ndarray, " n"]) -> Topology:
 
 
 def grid_topology(units: tuple[int, ...], grid: int) -> Topology:
-    """`grid` x `grid` patches of an onset-to-apex flow image, row by row, each overlapping the next by half.
+    """Build the graph of `grid` x `grid` patches of an onset-to-apex flow image, row by row, overlapping by half.
 
-    A unit moves the patches around the places of its regions in such an image. Raises UserError for a unit that moves
-    none of them.
+    A unit moves the patches around its regions in such an image.
+
+    Raises:
+      UserError: a unit that moves none of them.
     """
     row, column = (index.ravel() for index in np.mgrid[:grid, :grid])
     cells = np.stack([column, row], axis=1).astype(float)
     position = (cells + 1) / (grid + 1)
     mirror = row * grid + (grid - 1 - column)
     places = template.in_flow_image(regions.roi_centres(template.mean_face())) * (grid + 1) - 1  # in strides
-    apart = np.abs(places[:, None] - cells).max(axis=-1)
-    # The nearest patch always counts, so that a coarse grid leaves no unit without one.
-    covers = (apart <= COVER) | (apart <= apart.min(axis=1, keepdims=True) + 1e-9)
+    distance = np.abs(places[:, None] - cells).max(axis=-1)
+    # The nearest patch always counts, so that on a coarse grid every unit has a patch.
+    covers = (distance <= COVER) | (distance <= distance.min(axis=1, keepdims=True) + 1e-9)
     near = np.abs(cells[:, None] - cells).max(axis=-1) <= 1
     topology = Topology(
         node_names=tuple(f"r{r}c{c}" for r, c in zip(row, column, strict=True)),
@@ -108,18 +111,22 @@ def _closeness(
     allowed: Bool[np.ndarray, "n n2"] | None = None,
 ) -> Float[np.ndarray, "n n2"]:
     squared = ((points[:, None] - points) ** 2).sum(axis=-1)
-    close = np.exp(-squared / (2 * reach**2))
-    close = np.where((close >= FLOOR) & (True if allowed is None else allowed), close, 0)
-    # Rounding differs between the sides of the face; the average makes the symmetry exact.
-    close = (close + close[np.ix_(mirror, mirror)]) / 2
+    closeness = np.exp(-squared / (2 * reach**2))
+    closeness = np.where((closeness >= FLOOR) & (True if allowed is None else allowed), closeness, 0)
+    # Rounding differs between the two sides of the face; the average makes the symmetry exact.
+    closeness = (closeness + closeness[np.ix_(mirror, mirror)]) / 2
     pairs = np.arange(len(points)), mirror
-    close[pairs] = np.maximum(close[pairs], PAIR)
-    np.fill_diagonal(close, 1)
-    return close.astype(np.float32)
+    closeness[pairs] = np.maximum(closeness[pairs], PAIR)
+    np.fill_diagonal(closeness, 1)
+    return closeness.astype(np.float32)
 
 
 def validate(topology: Topology) -> None:
-    """Raises ValueError unless the graph is what the model relies on; a failure here is a mistake in the tables."""
+    """Check the graph properties that the model relies on.
+
+    Raises:
+      ValueError: a property does not hold; this is a mistake in the tables.
+    """
     names, units, adjacency, incidence, mirror, position = topology
     n = len(names)
     checks = {
@@ -148,10 +155,13 @@ def validate(topology: Topology) -> None:
 
 
 def check_table() -> None:
-    """Raises ValueError unless the table of regions is whole, with all the units that it names.
+    """Check the table of regions, with all the units that it names.
 
-    Whole is: 8 pairs and 6 regions on the midline, no name twice, symmetric, connected, and inside the face. Called
-    when this module is imported, so that a mistake in the table is found before anything is computed with it.
+    It must have 8 pairs and 6 regions on the midline, no name twice, and be symmetric, connected and inside the face.
+    Called when this module is imported, so that a mistake is found before anything is computed with the table.
+
+    Raises:
+      ValueError: the table is wrong.
     """
     counts = len(regions.PAIRS), len(regions.MIDLINE)
     if counts != (8, 6) or len(regions.table()) != 22:

@@ -1,8 +1,8 @@
 """Attention as pure functions: joint space-time graph attention (E-GAT), pooling, and scaled dot products.
 
-Softmax is in float32. Neighbours are chosen by dense masks, since the graph is small and fixed;
-`softmax(..., where=mask)` gives a node without neighbours zeros and a zero gradient, where `-inf` would give NaN
-and a large negative number would spread its attention over everything.
+Softmax is in float32. Neighbours are selected by dense masks, since the graph is small and fixed;
+`softmax(..., where=mask)` gives zeros and a zero gradient for a node without neighbours, where `-inf` would give NaN
+and a large negative number would spread attention over all nodes.
 """
 
 import jax
@@ -22,12 +22,12 @@ def gatv2(
     edge: Float[Array, "*e h #i j d"],
     weight: Float[Array, "h d"],
 ) -> Float[Array, "*qke h i j"]:
-    """GATv2 scores weight . leaky_relu(query + key + edge), broadcast (Brody et al. 2022, arXiv 2105.14491).
+    """Compute GATv2 scores: weight . leaky_relu(query + key + edge), broadcast (Brody et al. 2022, arXiv 2105.14491).
 
     The tensor with both node axes and the score axis is many times larger than anything else in the network.
-    Forward, the sum is written out over the short score axis, so that XLA fuses it into one loop and never stores
-    that tensor. Backward, one such tensor is made and reduced three ways: on CPU several times faster than the
-    separate reductions for every score dimension that automatic differentiation gives.
+    The forward pass sums over the short score axis in Python, so that XLA fuses it into one loop and never stores that
+    tensor. The backward pass makes one such tensor and reduces it in three ways: on CPU several times faster than
+    automatic differentiation, which makes separate reductions for every score dimension.
     """
     total = 0.0
     for index in range(weight.shape[1]):
@@ -45,7 +45,7 @@ def _gatv2_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
     query, key, edge, weight = saved
     slope = jnp.where(query + key + edge > 0, grad[..., None], SLOPE * grad[..., None])
     parts = [_sum_to(slope, x.shape) for x in (query, key, edge)]
-    # leaky_relu(x) = slope(x) x, so the weight's gradient follows from the same three sums.
+    # leaky_relu(x) = slope(x) x, so the gradient of the weight follows from the same three sums.
     shape = (weight.shape[0], 1, 1, weight.shape[1])
     by_weight = sum(_sum_to(x * part, shape) for x, part in zip(saved[:3], parts, strict=True))
     scale = weight[:, None, None, :]
@@ -53,7 +53,7 @@ def _gatv2_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
 
 
 def _sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sums out what broadcasting to `x` added to an array of `shape`."""
+    """Sum `x` over the axes that broadcasting added to an array of `shape`."""
     lead = x.ndim - len(shape)
     axes = (*range(lead), *(lead + i for i, size in enumerate(shape) if size == 1 and x.shape[lead + i] != 1))
     return jnp.sum(x, axis=axes, keepdims=True).reshape(shape)
@@ -68,7 +68,7 @@ def space_scores(
     edge: Float[Array, "h n n2 d"],
     weight: Float[Array, "h d"],
 ) -> Float[Array, "*b t h n n2"]:
-    """GATv2 scores of each node to each node of its frame."""
+    """Compute GATv2 scores of each node to each node of its frame."""
     edge = jnp.expand_dims(edge, range(query.ndim - 3))
     return gatv2(query[..., :, None, :], key[..., None, :, :], edge, weight)
 
@@ -79,7 +79,7 @@ def time_scores(
     edge: Float[Array, "*b t h w d"],
     weight: Float[Array, "h d"],
 ) -> Float[Array, "*b t h n w"]:
-    """GATv2 scores of each node to itself in the frames of its time window."""
+    """Compute GATv2 scores of each node to itself in the frames of its time window."""
     return gatv2(query[..., :, None, :], key, edge[..., None, :, :], weight)
 
 
@@ -90,7 +90,7 @@ def joint_weights(
     space_mask: Bool[Array, "*b t #n n2"],
     time_mask: Bool[Array, "*b t #n w"],
 ) -> tuple[Float[Array, "*b t h n n2"], Float[Array, "*b t h n w"]]:
-    """One softmax over all neighbours of (t, n), in space and in time; masked edges get exactly 0."""
+    """Apply one softmax over all neighbours of (t, n), in space and in time; masked edges get exactly 0."""
     n = space.shape[-1]
     scores = jnp.concatenate([space, time], axis=-1).astype(jnp.float32)
     rows = (*space_mask.shape[:-2], n)
@@ -105,14 +105,14 @@ def joint_messages(
     value: Float[Array, "*b t h n2 d"],
     value_window: Float[Array, "*b t h n w d"],
 ) -> Float[Array, "*b t h n d"]:
-    """Sum of the neighbours' values under the joint weights."""
+    """Sum the values of the neighbours, weighted by the joint weights."""
     from_space = jnp.einsum("...thnm,...thmd->...thnd", space.astype(value.dtype), value)
     from_time = jnp.einsum("...thnw,...thnwd->...thnd", time.astype(value.dtype), value_window)
     return from_space + from_time
 
 
 def windowed(tokens: Float[Array, "*b t h n d"], index: Int[np.ndarray, "t w"]) -> Float[Array, "*b t h n w d"]:
-    """Each token's own past and future: the tokens of the same node in the frames of `index`."""
+    """Return for each token the tokens of the same node in the frames of `index`."""
     return jnp.moveaxis(jnp.take(tokens, index, axis=-4), -4, -2)
 
 
@@ -122,7 +122,7 @@ def dot_product(
     value: Float[Array, "*b j h d"],
     mask: Bool[Array, "*b j"] | None = None,
 ) -> tuple[Float[Array, "*b i h d"], Float[Array, "*b h i j"]]:
-    """Scaled dot-product attention over the tokens of `mask`; returns the result and its weights."""
+    """Apply scaled dot-product attention over the tokens of `mask`; return the result and the weights."""
     scores = jnp.einsum("...ihd,...jhd->...hij", query, key).astype(jnp.float32) / query.shape[-1] ** 0.5
     where = None if mask is None else mask[..., None, None, :]
     weights = jax.nn.softmax(scores, axis=-1, where=where)
@@ -132,21 +132,21 @@ def dot_product(
 def pool(
     score: Float[Array, "*b i"], value: Float[Array, "*b i d"], mask: Bool[Array, "*b i"] | None = None
 ) -> tuple[Float[Array, "*b d"], Float[Array, "*b i"]]:
-    """Attention pooling over one axis; returns the weighted sum and the weights."""
+    """Apply attention pooling over one axis; return the weighted sum and the weights."""
     weights = jax.nn.softmax(score.astype(jnp.float32), axis=-1, where=mask)
     return jnp.einsum("...i,...id->...d", weights.astype(value.dtype), value), weights
 
 
 def drop_edges(mask: Bool[Array, "*edges"], key: Array, rate: Tunable) -> Bool[Array, "*edges"]:
-    """Hides each edge of `mask` with probability `rate`."""
+    """Drop each edge of `mask` with probability `rate`."""
     return mask & jax.random.bernoulli(key, 1 - rate, mask.shape)
 
 
 def drop_features(x: Float[Array, "*b i d"], key: Array, rate: Tunable, *, locked: bool) -> Float[Array, "*b i d"]:
-    """Sets each feature to zero with probability `rate` and makes up for it in the others.
+    """Set each feature to zero with probability `rate`, and scale the others up to compensate.
 
-    `locked`: all tokens (the last axis but one) lose the same features. It regularises as well here, and draws fewer
-    random numbers by the number of tokens.
+    `locked`: all tokens (the last axis but one) lose the same features. It regularises equally well here, and draws
+    fewer random numbers by a factor of the number of tokens.
     """
     shape = (*x.shape[:-2], 1, x.shape[-1]) if locked else x.shape
     kept = jax.random.bernoulli(key, 1 - rate, shape)

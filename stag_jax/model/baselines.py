@@ -1,4 +1,4 @@
-"""What STAG is compared with: the key frame alone, and space and time modelled apart. And the one choice by name."""
+"""Baselines for STAG: the key frame alone, and separate streams for space and time. Also the table of models."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ from stag_jax.types import ClipBatch, FaceGraph, UserError
 
 
 def key_frame(batch: ClipBatch) -> ClipBatch:
-    """Each clip cut down to its frame of largest magnitude (K = 1): what apex-based methods see."""
+    """Reduce each clip to its frame of largest magnitude (K = 1), as apex-based methods do."""
     magnitude = jnp.where(batch.frame_mask, batch.magnitude, -jnp.inf)
     best = jnp.argmax(magnitude, axis=1, keepdims=True)
     cut = {
         "nodes": jnp.take_along_axis(batch.nodes, best[:, :, None, None], axis=1),
-        # Where the key frame lies in the clip is no part of it.
+        # The time of the key frame in the clip is not used.
         "times_ms": jnp.zeros_like(batch.times_ms[:, :1]),
         "magnitude": jnp.take_along_axis(batch.magnitude, best, axis=1),
         "frame_mask": jnp.ones_like(batch.frame_mask[:, :1]),
@@ -26,7 +26,7 @@ def key_frame(batch: ClipBatch) -> ClipBatch:
 
 
 class ApexOnly(nn.Module):
-    """The whole of STAG, given the key frame only."""
+    """The full STAG network on the key frame only."""
 
     config: ModelConfig
     classes: int
@@ -39,9 +39,9 @@ class ApexOnly(nn.Module):
 
 
 class TwoStream(nn.Module):
-    """Time-pooled space and space-pooled time, each with its own classifier; the logits are added.
+    """Two streams, space pooled over time and time pooled over space, with a classifier each; the logits are added.
 
-    Samples of a node's patch are places like nodes are, so what is pooled over space is the statistics of the patches.
+    Samples of a patch are spatial positions too, so the time stream pools the patch statistics over nodes.
     """
 
     config: ModelConfig
@@ -52,10 +52,10 @@ class TwoStream(nn.Module):
         self, batch: ClipBatch, graph: FaceGraph, *, train: bool
     ) -> tuple[Float[Array, "b k"], dict[str, Array]]:
         c = self.config
-        there = batch.frame_mask.astype(batch.nodes.dtype)
-        weight = there / jnp.maximum(jnp.sum(there, axis=1, keepdims=True), 1)
-        still = jnp.einsum("bt,btnd->bnd", weight, batch.nodes)
-        space = nn.Dense(c.width, name="patch")(still)
+        mask = batch.frame_mask.astype(batch.nodes.dtype)
+        weight = mask / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+        time_mean = jnp.einsum("bt,btnd->bnd", weight, batch.nodes)
+        space = nn.Dense(c.width, name="patch")(time_mean)
         space = space + self.param("node", nn.initializers.normal(0.02), space.shape[1:])[None]
         au_logits = layers.ActionUnitHead(name="au")(space[:, None], graph.incidence)[:, 0]
         for index in range(c.gat_layers):
@@ -83,7 +83,11 @@ MODELS = {"stag": Stag, "apex_only": ApexOnly, "two_stream": TwoStream}
 
 
 def make_model(config: ModelConfig, classes: int) -> nn.Module:
-    """Make the network that `config.name` asks for. Raises UserError for a width that the heads do not divide."""
+    """Make the network named `config.name`.
+
+    Raises:
+      UserError: the width is not a multiple of the heads.
+    """
     if config.width % config.heads:
         raise UserError(f"config.model.width must be a multiple of heads ({config.heads}), got {config.width}")
     return MODELS[config.name](config, classes)

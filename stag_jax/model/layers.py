@@ -1,10 +1,10 @@
-"""Thin Linen modules: they own parameters and call the pure functions of `graph` and `attention`.
+"""Thin Linen modules: they hold parameters and call the pure functions of `graph` and `attention`.
 
-Every module takes any number of leading clip axes and knows nothing of members or devices. Activations have the dtype
-of the node features, parameters come in the same; softmax, connectivity and logits are float32 in any case.
+Every module takes any number of leading clip axes and is independent of members and devices. Activations have the dtype
+of the node features, and parameters come in the same dtype; softmax, connectivity and logits are always float32.
 
-Parameters of attention keys have no bias: softmax cancels it, and an optimiser that rescales gradients would turn the
-rounding noise in its zero gradient into random steps.
+Attention keys have no bias: softmax cancels it, and an optimiser that rescales gradients would turn the rounding noise
+in its zero gradient into random steps.
 """
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ Aux = dict[str, Array]
 
 
 class Dropout(nn.Module):
-    """`attention.drop_features` with a key of its own. Flax's asks for a plain number; here the rate may be traced."""
+    """Dropout by `attention.drop_features`. Flax's Dropout needs a plain number; here the rate may be traced."""
 
     rate: Tunable
     locked: bool = True
@@ -34,7 +34,7 @@ class Dropout(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Pre-norm residual MLP."""
+    """A pre-norm residual MLP."""
 
     ratio: int
     dropout: Tunable
@@ -48,14 +48,14 @@ class Mlp(nn.Module):
 
 
 class ActionUnitHead(nn.Module):
-    """One logit a frame and unit, from the mean over the regions that the unit moves."""
+    """The head with one logit per frame and unit, from the mean over the regions that the unit moves."""
 
     @nn.compact
     def __call__(self, h: Float[Array, "*b t n d"], incidence: Float[np.ndarray, "u n"]) -> Float[Array, "*b t u"]:
         share = jnp.asarray(incidence / incidence.sum(axis=1, keepdims=True), h.dtype)
         pooled = jnp.einsum("un,...tnd->...tud", share, nn.gelu(nn.LayerNorm(name="norm")(h)))
         weight = self.param("weight", nn.initializers.lecun_normal(), (h.shape[-1], share.shape[0]))
-        # Units are rare: starting near a tenth spares the network the first steps down from one half.
+        # Units are rare: a start near a probability of 0.1 saves the first steps down from 0.5.
         bias = self.param("bias", nn.initializers.constant(-2.0), (share.shape[0],))
         logits = jnp.einsum("...tud,du->...tu", pooled, weight)
         return (logits + jnp.expand_dims(bias, range(logits.ndim - 1))).astype(jnp.float32)
@@ -71,14 +71,14 @@ class Connectivity(nn.Module):
         start = graph_ops.softplus_inverse(jnp.asarray(np.maximum(graph.adjacency, 1e-2), jnp.float32))
         static = graph_ops.non_negative(self.param("adjacency", lambda _: start).astype(jnp.float32))
         units = len(graph.units)
-        # `set_cooccurrence` puts the training clips' own statistics here before the first step.
+        # `set_cooccurrence` sets the statistics of the training clips before the first step.
         neutral = graph_ops.softplus_inverse(jnp.maximum(jnp.eye(units), 1e-2))
-        together = graph_ops.non_negative(self.param("cooccurrence", lambda _: neutral).astype(jnp.float32))
+        cooccurrence = graph_ops.non_negative(self.param("cooccurrence", lambda _: neutral).astype(jnp.float32))
         if not self.dynamic:
             shape = (*au_prob.shape[:-1], *static.shape)
             return jnp.broadcast_to(graph_ops.attention_bias(static, None), shape)
         incidence = jnp.asarray(graph.incidence, jnp.float32)
-        return graph_ops.attention_bias(static, graph_ops.dynamic_connectivity(au_prob, incidence, together))
+        return graph_ops.attention_bias(static, graph_ops.dynamic_connectivity(au_prob, incidence, cooccurrence))
 
 
 class GraphAttention(nn.Module):
@@ -105,7 +105,7 @@ class GraphAttention(nn.Module):
         width, frames, n = h.shape[-1], h.shape[-3], h.shape[-2]
         score = (self.heads, self.score_dim)
         z = nn.LayerNorm(name="norm")(h)
-        # Heads before nodes: the node axes are then the inner ones, which is what the long loops run over.
+        # Heads before nodes: then the long loops run over the inner axes.
         query = jnp.swapaxes(nn.DenseGeneral(score, name="query")(z), -3, -2)
         key = jnp.swapaxes(nn.DenseGeneral(score, use_bias=False, name="key")(z), -3, -2)
         value = jnp.swapaxes(nn.DenseGeneral((self.heads, width // self.heads), name="value")(z), -3, -2)
@@ -114,7 +114,7 @@ class GraphAttention(nn.Module):
         index, exists = graph_ops.time_window(frames, self.window)
         space_features = jnp.asarray(graph_ops.space_edge_features(graph), h.dtype)
         space_edge = nn.DenseGeneral(score, use_bias=False, name="space_edge")(space_features)
-        # The one bias here tells time edges from space edges.
+        # Only time edges have a bias: it distinguishes them from space edges.
         time_features = graph_ops.time_edge_features(times_ms, index).astype(h.dtype)
         time_edge = nn.DenseGeneral(score, name="time_edge")(time_features)
         space = attention.space_scores(query, key, jnp.moveaxis(space_edge, -2, 0), weight)
@@ -127,7 +127,7 @@ class GraphAttention(nn.Module):
         if train and not is_off(self.edge_dropout):
             space_key, time_key = jax.random.split(self.make_rng("dropout"))
             kept = attention.drop_edges(space_mask, space_key, self.edge_dropout)
-            # A node always hears itself, so that none is cut off.
+            # The edge of a node to itself is always kept, so that no node loses all edges.
             space_mask = kept | (space_mask & jnp.expand_dims(jnp.eye(n, dtype=bool), range(kept.ndim - 2)))
             time_mask = attention.drop_edges(time_mask, time_key, self.edge_dropout)
         space, time = attention.joint_weights(space, time, space_mask=space_mask, time_mask=time_mask)
@@ -139,7 +139,7 @@ class GraphAttention(nn.Module):
 
 
 class Attend(nn.Module):
-    """Pre-norm residual attention of one set of tokens to another (or, with no second set, to itself)."""
+    """Pre-norm residual attention of one set of tokens to another (or to itself, if there is no second set)."""
 
     heads: int
     mlp_ratio: int
@@ -184,7 +184,7 @@ class Pool(nn.Module):
 
 
 def clip_level(frame_logits: Float[Array, "*b t u"], frame_mask: Bool[Array, "*b t"]) -> Float[Array, "*b u"]:
-    """A clip's AU logit: the smooth maximum over its frames, since a unit need not show in every frame."""
+    """Return AU logits of clips: the smooth maximum over frames, since a unit need not be active in every frame."""
     mask = frame_mask[..., None]
     peak = jax.nn.logsumexp(frame_logits, axis=-2, where=mask)
     return peak - jnp.log(jnp.maximum(jnp.sum(mask, axis=-2), 1))

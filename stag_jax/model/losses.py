@@ -10,7 +10,7 @@ from stag_jax.config import Tunable
 def class_weights(
     label: Int[Array, " b"], train_mask: Float[Array, " b"], classes: int, exponent: Tunable
 ) -> Float[Array, " k"]:
-    """alpha: inverse class frequency among the clips of `train_mask`, to the power `exponent`.
+    """Return alpha: the inverse class frequency among the clips of `train_mask`, to the power `exponent`.
 
     Scaled so that the mean over training clips is 1; a class without a training clip gets 0.
     """
@@ -28,7 +28,7 @@ def focal(
     gamma: Tunable,
     smoothing: Tunable = 0.0,
 ) -> Float[Array, " b"]:
-    """alpha_y (1 - p)^gamma times the cross-entropy with (optionally smoothed) labels, one value a clip.
+    """Return alpha_y (1 - p)^gamma times the cross-entropy with optionally smoothed labels, one value per clip.
 
     gamma = 0 and alpha = 1 give the plain cross-entropy.
     """
@@ -41,20 +41,20 @@ def focal(
 
 
 def distillation(*, logits: Float[Array, "b k"], soft: Float[Array, "b k"], temperature: Tunable) -> Float[Array, " b"]:
-    """T^2 KL(teacher || student), both softened by the temperature T, one value a clip (arXiv 1503.02531).
+    """Return T^2 KL(teacher || student), both softened by the temperature T, one value per clip (arXiv 1503.02531).
 
-    `soft` are the teacher's logits, or the logarithms of its probabilities, which come to the same. Its gradient is of
-    the same size whatever T is, by T^2.
+    `soft` are the teacher's logits or log-probabilities; both give the same loss. The factor T^2 keeps the size of the
+    gradient independent of T.
     """
-    said = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
-    wanted = jax.nn.log_softmax(soft.astype(jnp.float32) / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(wanted) * (wanted - said), axis=-1)
+    student = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    teacher = jax.nn.log_softmax(soft.astype(jnp.float32) / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
 
 
 def binary_focal(
     *, logits: Float[Array, "*b u"], target: Float[Array, "*b u"], mask: Bool[Array, "*b u"], gamma: Tunable
 ) -> Float[Array, ""]:
-    """Mean binary focal loss over labelled units; 0 where nothing is labelled."""
+    """Return the mean binary focal loss over labelled units; 0 if nothing is labelled."""
     logits = jnp.where(mask, logits.astype(jnp.float32), 0.0)
     log_p, log_not = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     positive = -target * jnp.exp(log_not * gamma) * log_p

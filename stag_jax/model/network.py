@@ -1,8 +1,8 @@
-"""What a network is shown and what it answers: the one contract that training, reports, video and export share.
+"""Input and output of a network, shared by training, reports, video and export.
 
-Raw node features, in pixels, are hidden where the settings hide them, normalised by statistics of training clips, and
-answered for together with their mirror image. All functions take one set of weights; whoever has several, of seeds or
-of folds, maps over them.
+Raw node features, in pixels, are set to zero where the settings hide them, normalised by statistics of training clips,
+and evaluated together with their mirror image. All functions take one set of weights; callers with several, of seeds or
+folds, map over them.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ EPSILON = 1e-6  # of a variance
 
 
 class Statistics(NamedTuple):
-    """What is learned from training clips without gradients."""
+    """The statistics of the training clips, learned without gradients."""
 
     mean: Float[Array, "*m d"]
     scale: Float[Array, "*m d"]
@@ -30,14 +30,14 @@ class Statistics(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """All that is learned: of one network, or stacked along leading axes."""
+    """Everything learned: of one network, or stacked along leading axes."""
 
     params: optax.Params
     statistics: Statistics
 
 
 class Network(NamedTuple):
-    """A network without its weights; closed over, never traced."""
+    """A network without its weights; a constant in compiled functions, never traced."""
 
     config: ModelConfig
     module: nn.Module
@@ -53,7 +53,11 @@ class Outputs(NamedTuple):
 
 
 def make_network(config: Config, graph: FaceGraph) -> Network:
-    """Make the network of a config on a graph. Raises UserError for a width that its heads do not divide."""
+    """Make the network of a config on a graph.
+
+    Raises:
+      UserError: the width is not a multiple of the heads.
+    """
     classes = len(config.data.classes)
     return Network(config.model, baselines.make_model(config.model, classes), graph, classes)
 
@@ -68,7 +72,7 @@ def measure(
 ) -> Statistics:
     """Measure mean and scale of each feature, and class weights, over the clips of `train_mask`.
 
-    Mean and scale are averaged with their mirror image, so that a flipped face is normalised like the face.
+    Mean and scale are averaged with their mirror image, so that a flipped face is normalised in the same way.
     `class_balance` is the exponent of `losses.class_weights`.
     """
     nodes = hide(network, batch.nodes)
@@ -101,7 +105,7 @@ def normalise(network: Network, clips: ClipBatch, statistics: Statistics) -> Cli
 def apply(network: Network, params: optax.Params, clips: ClipBatch, **how: Any) -> tuple[Array, dict[str, Array]]:
     """Apply the module to normalised clips, at the precision of `config.model.dtype`.
 
-    Parameters are kept, and gradients come, in float32. `how` is passed on: train, rngs.
+    Stored parameters and gradients are float32. `how` is passed to the module: train, rngs.
     """
     dtype = jnp.dtype(network.config.dtype)
     params = jax.tree.map(lambda x: x.astype(dtype), params)
@@ -113,7 +117,7 @@ def forward(network: Network, weights: Weights, clips: ClipBatch) -> tuple[Float
     """Return logits and named intermediates for raw clips.
 
     With `config.model.symmetric` the logits of classes and of action units are the mean over each clip and its mirror
-    image, so a flipped face gets the very same answer; the other intermediates are the clip's own.
+    image, so a flipped face gets exactly the same result; the other intermediates are of the clip alone.
     """
     params, statistics = weights
     if not network.config.symmetric:
@@ -140,7 +144,7 @@ def probabilities(predicted: Outputs) -> tuple[Float[Array, "*b k"], Float[Array
 def answer(network: Network, weights: Weights, clips: ClipBatch) -> tuple[Float[Array, "b k"], Float[Array, "b t2 u"]]:
     """Return probabilities of the classes, and of the action units in each frame, for raw clips.
 
-    A network that looks at the key frame alone tells of one frame (t2 = 1); one without a head for frames gives NaN.
+    A network on the key frame alone gives one frame (t2 = 1); one without a head for frames gives NaN.
     """
     logits, aux = forward(network, weights, clips)
     blank = jnp.full((clips.nodes.shape[0], 1, len(network.graph.units)), jnp.nan)
@@ -148,5 +152,5 @@ def answer(network: Network, weights: Weights, clips: ClipBatch) -> tuple[Float[
 
 
 def frames_seen(t2: int, frame_mask: Bool[Array, "b t"]) -> Bool[Array, "b t2"]:
-    """Say which of the `t2` frames that a network tells of are frames of the clip: unmasked ones, or its key frame."""
+    """Return which of the `t2` output frames are frames of the clip: unmasked ones, or its key frame."""
     return frame_mask if t2 == frame_mask.shape[1] else frame_mask[:, :1] | True

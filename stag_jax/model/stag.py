@@ -29,7 +29,7 @@ class Stag(nn.Module):
         space_from_time_<l>  [b, h, n, t]      cross-attention, each direction
         time_from_space_<l>  [b, h, t, n]
         temporal_attention   [b, t]            final pooling over frames
-        features             [b, d]            what the logits are made from
+        features             [b, d]            input of the classifier
     """
 
     config: ModelConfig
@@ -69,7 +69,7 @@ class Stag(nn.Module):
             time, aux[f"encoder_attention_{index}"] = encoder(time, mask=batch.frame_mask, train=train)
 
         for index in range(c.cross_layers):
-            # Both directions read the other stream as it was, so that neither goes first.
+            # Both directions read the other stream before its update, so that the order does not matter.
             space_before, time_before = space, time
             if c.cross_to_space:
                 cross = layers.Attend(c.heads, c.mlp_ratio, c.dropout, name=f"to_space_{index}")
@@ -86,7 +86,7 @@ class Stag(nn.Module):
 
 
 class Embed(nn.Module):
-    """h0 = W x + e[n] + time code."""
+    """The embedding of node features: h0 = W x + e[n] + time code."""
 
     width: int
 
@@ -99,7 +99,7 @@ class Embed(nn.Module):
 
 
 class NodeReadout(nn.Module):
-    """A few features of each node side by side: pooling over nodes would lose which region they came from."""
+    """The readout: a few features per node, concatenated; pooling over nodes would lose their regions."""
 
     width: int
 

@@ -1,1 +1,1 @@
-"""From an aligned face to muscle motion: flow, head-motion removal, frame selection, node features."""
+"""From an aligned face to muscle motion: optical flow, removal of head motion, frame selection, node features."""

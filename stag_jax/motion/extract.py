@@ -1,4 +1,4 @@
-"""The whole way from a clip to what the network sees of it."""
+"""From a clip to the features that the network gets."""
 
 from typing import Any
 
@@ -12,11 +12,10 @@ from stag_jax.types import Clip, ClipFeatures, FlowClip
 
 
 def extract(clip: Clip | FlowClip, config: Config) -> ClipFeatures:
-    """Node features, times, magnitudes and action unit targets of one clip.
+    """Compute node features, times, magnitudes and action unit targets of one clip.
 
-    A clip of frames gives t = config.motion.frames; where it has fewer, the rest is masked and its features and
-    magnitude are zero. The first frame is the reference of all motion and is never among them. A flow image gives t =
-    1.
+    A clip of frames gives t = config.motion.frames; if it has fewer, the rest is masked and its features and magnitude
+    are zero. The first frame is the reference of all motion and is never selected. A flow image gives t = 1.
 
     Raises:
       NoFaceError: no usable face in the clip.
@@ -28,24 +27,24 @@ def extract(clip: Clip | FlowClip, config: Config) -> ClipFeatures:
 
 
 def from_frames(clip: Clip, seen: Observation, config: Config) -> ClipFeatures:
-    """The features of a clip that has been observed."""
+    """Compute the features of an observed clip."""
     motion = config.motion
-    shown = seen.mask.astype(np.float32)
+    mask = seen.mask.astype(np.float32)
     centres = nodes.kept(seen.centres, config.graph)
-    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
+    times_ms = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
     features = nodes.node_features(seen.flow, optical_flow.strain(seen.flow), centres, motion.patch, motion.spacing)
     return ClipFeatures(
         **_known(clip, config),
-        nodes=features * shown[:, None, None],
-        times_ms=taken[seen.index].astype(np.float32),
-        magnitude=seen.magnitude[seen.index] * shown,
+        nodes=features * mask[:, None, None],
+        times_ms=times_ms[seen.index].astype(np.float32),
+        magnitude=seen.magnitude[seen.index] * mask,
         frame_mask=seen.mask,
         frame_index=seen.index,
     )
 
 
 def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
-    """The features of a clip that exists only as a flow image."""
+    """Compute the features of a clip given as a flow image."""
     features = nodes.flow_image_nodes(clip.flow, config.graph, config.motion)
     return ClipFeatures(
         **_known(clip, config),
@@ -58,7 +57,7 @@ def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
 
 
 def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
-    """What the corpus says of a clip, whichever form its motion has."""
+    """Return the annotations of a clip, the same for frames and flow images."""
     au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
     text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion", "objective", "part")}
     return {**text, "group": clip.group or clip.subject, "au": au, "au_mask": au_mask}

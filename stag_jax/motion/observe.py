@@ -1,9 +1,9 @@
-"""What the face does in a clip: tracked, aligned, measured from its reference, freed of the head, the best frames kept.
+"""Motion of the face in a clip: track, align, measure from the reference, remove head motion, select frames.
 
-Two looks. The first measures every frame, as aligned by the clip's one transform: from it come the movement of the head
-and the frames worth keeping. The second measures the frames kept once more, by the exact and slower backend, each put
-back to where the head was: flow is most exact where little is left to find, and resampling the texture alike on both
-sides keeps the head's movement out of the answer.
+There are two passes. The first measures every frame, aligned by the one transform of the clip; it gives the head motion
+and the frames to keep. The second measures the kept frames again, with the exact and slower backend, after warping each
+back by its head motion: flow is most exact when it is small, and resampling both pictures alike keeps head motion out
+of the result.
 """
 
 from typing import NamedTuple
@@ -17,34 +17,34 @@ from stag_jax.motion import nodes, selection, stabilise, times
 from stag_jax.motion import optical_flow as flows
 from stag_jax.types import Clip, UserError
 
-STILL = 0.25  # pixels at the rigid points; a head that moved less is not put back
+STILL = 0.25  # pixels at the rigid points; a head that moved less is not warped back
 
 
 class Observation(NamedTuple):
-    """One clip as seen. Frames f are the raw ones; pixels are those of the canonical face."""
+    """The measurements of one clip. Frames f are the raw ones; pixels are those of the canonical face."""
 
     track: tracking.Track
     transform: Float[np.ndarray, "2 3"]  # from raw pixels to the canonical face
     reference: UInt8[np.ndarray, "y x"]  # the face that motion is measured from
     centres: Float[np.ndarray, "n 2"]  # of the regions
     rigid: Float[np.ndarray, "r 2"]  # points that move with the skull
-    head: Float[np.ndarray, "f 2 3"]  # movement of the head since the reference; identity where nothing was seen
-    magnitude: Float[np.ndarray, " f"]  # of the first look; NaN in the first frame and in refused ones
+    head: Float[np.ndarray, "f 2 3"]  # head motion since the reference; identity where not tracked
+    magnitude: Float[np.ndarray, " f"]  # of the first pass; NaN in the first frame and in refused ones
     index: Int[np.ndarray, " t"]  # the frames kept
-    mask: Bool[np.ndarray, " t"]  # False where the clip has fewer
-    flow: Float[np.ndarray, "t y x 2"]  # movement of the muscles in them
+    mask: Bool[np.ndarray, " t"]  # False where the clip has fewer frames
+    flow: Float[np.ndarray, "t y x 2"]  # muscle motion in the kept frames
 
 
 def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = None) -> Observation:
-    """Looks at a clip of frames. Its first frame is the reference of all motion and is never kept.
+    """Measure a clip of frames. Its first frame is the reference of all motion and is never kept.
 
-    Frames that the tracker refuses are passed over. `keep` names frames to keep instead of having them chosen, to look
-    at the same moments of two recordings.
+    Frames that the tracker refuses are skipped. `keep` gives the frames to keep instead of a selection, to compare the
+    same moments of two recordings.
 
     Raises:
       NoFaceError: no usable face in the clip.
-      UserError: fewer than two frames, no frame rate, a frame of `keep` that was not seen, or a setting out of range;
-        the clip is named.
+      UserError: fewer than two frames, no frame rate, a frame of `keep` that was not tracked, or a setting out of
+        range; names the clip.
     """
     motion, size = config.motion, config.face.size
     scout, backend = _checked(clip, config)
@@ -61,9 +61,9 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     first = flows.flows(before, faces[1:], scout)
     head = stabilise.head_motion(first, rigid, motion.stabilise)
     muscles = first - stabilise.head_flow(head, size, size)
-    telling = centres[[name not in regions.BLINKING for name in regions.table()]]
-    magnitude = selection.frame_magnitude(nodes.node_magnitude(muscles, telling, motion.patch, motion.spacing))
-    # Places are among the frames seen but the first.
+    informative = centres[[name not in regions.BLINKING for name in regions.table()]]
+    magnitude = selection.frame_magnitude(nodes.node_magnitude(muscles, informative, motion.patch, motion.spacing))
+    # `place` counts the tracked frames without the first.
     if keep is None:
         place, mask = selection.select(magnitude, motion.frames, motion.selection)
     elif not np.isin(keep, seen[1:]).all():
@@ -73,15 +73,18 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
 
     taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)[seen[1:]]
     averages = [times.around(taken, p, motion.average_ms, 1000 / clip.fps) for p in place.tolist()]
-    turned = stabilise.reach(head, rigid) > STILL
-    again = [p for p in times.places(averages) if turned[p] or backend != scout]
-    if again:
-        back = [alignment.compose(alignment.inverse(head[p]), transform) if turned[p] else transform for p in again]
-        put_back = [
-            alignment.warp(clip.frames[seen[p + 1]], matrix, size) for p, matrix in zip(again, back, strict=True)
+    unsteady = stabilise.reach(head, rigid) > STILL
+    remeasured = [p for p in times.places(averages) if unsteady[p] or backend != scout]
+    if remeasured:
+        transforms = [
+            alignment.compose(alignment.inverse(head[p]), transform) if unsteady[p] else transform for p in remeasured
         ]
-        once_more = flows.flows(before if len(before) == 1 else before[again], np.stack(put_back), backend)
-        muscles[again] = stabilise.remove_head_motion(once_more, rigid, motion.stabilise)
+        put_back = [
+            alignment.warp(clip.frames[seen[p + 1]], matrix, size)
+            for p, matrix in zip(remeasured, transforms, strict=True)
+        ]
+        second = flows.flows(before if len(before) == 1 else before[remeasured], np.stack(put_back), backend)
+        muscles[remeasured] = stabilise.remove_head_motion(second, rigid, motion.stabilise)
     return Observation(
         track=track,
         transform=transform,
@@ -97,16 +100,16 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
 
 
 def placed(track: tracking.Track, face: FaceConfig) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "p 2"]]:
-    """The clip's one transform to the canonical face, and where the landmarks lie there.
+    """Return the transform of a clip to the canonical face, and its landmarks there.
 
-    They stay where they are at the start: it is the flow from there that says how regions move.
+    The landmarks are those at the start of the clip: the movement of regions comes from the flow.
     """
     transform = alignment.clip_transform(track.landmarks, face)
     return transform, alignment.apply(transform, np.nanmedian(track.landmarks[: face.reference_frames], axis=0))
 
 
 def _checked(clip: Clip, config: Config) -> tuple[str, str]:
-    """The backends of the first look and the second, once clip and settings have been found usable."""
+    """Check clip and settings; return the backends of the first and the second pass."""
     motion: MotionConfig = config.motion
     if config.graph.kind != "roi":
         raise UserError(

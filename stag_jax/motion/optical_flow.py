@@ -1,4 +1,4 @@
-"""Dense optical flow between aligned faces, and the strain of it."""
+"""Dense optical flow between aligned faces, and its strain."""
 
 import functools
 from collections.abc import Callable
@@ -16,10 +16,10 @@ AUTO = "auto"
 
 
 def resolve(name: str, key: str = "flow") -> str:
-    """The backend that `name` stands for: "auto" is "tvl1" where jax has an accelerator, "dis" where it has none.
+    """Return the backend for `name`: "auto" is "tvl1" if jax has an accelerator, otherwise "dis".
 
     Raises:
-      UserError: unknown name; `key` is the key of config.motion that has it.
+      UserError: unknown name; `key` is the key of config.motion that contains it.
     """
     if name == AUTO:
         return "dis" if jax.default_backend() == "cpu" else "tvl1"
@@ -29,7 +29,7 @@ def resolve(name: str, key: str = "flow") -> str:
 
 
 def flow(prev: UInt8[np.ndarray, "y x"], next: UInt8[np.ndarray, "y x"], backend: str) -> Float[np.ndarray, "y x 2"]:
-    """Motion u (right), v (down) in pixels: what lies at p in `prev` lies at p + flow(p) in `next`.
+    """Estimate motion u (right), v (down) in pixels: the point p in `prev` is at p + flow(p) in `next`.
 
     Raises:
       UserError: unknown backend.
@@ -40,7 +40,7 @@ def flow(prev: UInt8[np.ndarray, "y x"], next: UInt8[np.ndarray, "y x"], backend
 def flows(
     prev: UInt8[np.ndarray, "#f y x"], next: UInt8[np.ndarray, "f y x"], backend: str
 ) -> Float[np.ndarray, "f y x 2"]:
-    """The flow of each pair, in pixels; one picture `prev` serves all of `next`.
+    """Estimate the flow of each pair, in pixels; a single picture `prev` is used for all of `next`.
 
     `backend` is one of `BACKENDS`, or "auto" (see `resolve`).
 
@@ -51,14 +51,14 @@ def flows(
 
 
 def strain(flow: Float[np.ndarray | Array, "*any y x 2"]) -> Float[np.ndarray | Array, "*any y x"]:
-    """Optical strain, per pixel: the Frobenius norm of the symmetric part of the flow's gradient.
+    """Return optical strain, per pixel: the Frobenius norm of the symmetric part of the flow's gradient.
 
-    sqrt(e_xx² + e_yy² + 2 e_xy²) with e_xy = (du/dy + dv/dx) / 2 (Shreve et al., FG 2011). Shifts have none, and
-    rotations none to first order. Of a jax array it is one, under any transformation.
+    sqrt(e_xx² + e_yy² + 2 e_xy²) with e_xy = (du/dy + dv/dx) / 2 (Shreve et al., FG 2011). Shifts have no strain,
+    and rotations none to first order. A jax array gives a jax array, also under transformations.
     """
     on_host = isinstance(flow, np.ndarray)
     u, v = flow[..., 0], flow[..., 1]
-    if on_host:  # contiguous components: differences along a strided axis take twice as long
+    if on_host:  # make components contiguous: differences along a strided axis take twice as long
         u, v = np.ascontiguousarray(u), np.ascontiguousarray(v)
     gradient = np.gradient if on_host else jnp.gradient
     u_y, u_x = gradient(u, axis=(-2, -1))
@@ -77,15 +77,15 @@ def strain_norm(
 
 
 def _one_by_one(estimate: Callable[..., np.ndarray], prev: np.ndarray, next: np.ndarray) -> np.ndarray:
-    found = np.empty((*next.shape, 2), np.float32)
-    for field, *pair in zip(found, prev, next, strict=True):
+    fields = np.empty((*next.shape, 2), np.float32)
+    for field, *pair in zip(fields, prev, next, strict=True):
         field[:] = estimate(*pair, None)
-    return found
+    return fields
 
 
 def _dis(prev: np.ndarray, next: np.ndarray) -> np.ndarray:
     # Kroeger et al., ECCV 2016. OpenCV's presets stop at half resolution, which halves local movements: of a 0.5 px
-    # bump of 8 px radius MEDIUM as it comes finds 47%, this 82% and tvl1 93%. More descent follows the noise.
+    # bump of 8 px radius the MEDIUM preset finds 47%, this 82% and tvl1 93%. More iterations of descent fit the noise.
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setFinestScale(0)
     dis.setPatchStride(4)
@@ -109,8 +109,8 @@ def _farneback(prev: np.ndarray, next: np.ndarray) -> np.ndarray:
     return _one_by_one(calc, prev, next)
 
 
-# On 74 pairs of 128 x 128 faces of synth_me, of people that nothing was tuned on, which move by 1 to 3 px at their most
-# moved point, 0.44 px on the mean; end-point error over the face, and one thread's time a pair:
+# On 74 pairs of 128 x 128 faces of synth_me, of people not used for tuning, with a largest movement of 1 to 3 px and a
+# mean movement of 0.44 px; end-point error over the face, and time per pair of one thread:
 #   tvl1 0.047 px, 4.1 ms; dis 0.064 px, 2.4 ms; farneback 0.093 px, 2.4 ms;
-#   scikit-image's TV-L1 as it comes 0.115 px, 88 ms.
+#   scikit-image's TV-L1 with default settings 0.115 px, 88 ms.
 BACKENDS = {"dis": _dis, "farneback": _farneback, "tvl1": tvl1.flows}

@@ -1,4 +1,4 @@
-"""How well a clip could be read: one row of numbers and one small picture a clip, for a person to judge."""
+"""Quality of preprocessing: one row of numbers and one small picture per clip, for inspection by a person."""
 
 from typing import NamedTuple
 
@@ -14,35 +14,35 @@ from stag_jax.motion.sampling import bilinear
 from stag_jax.types import Clip
 
 TILE = 96  # side of each of the three pictures, pixels
-FULL = 1.5  # pixels of motion at which the colour is fullest
+FULL = 1.5  # pixels of motion at which the colour is fully saturated
 
-# From here on a clip is worth a look (`doubts`).
-SMALL_EYES = 50.0  # pixels of the frame: an expression moves skin by some hundredths of this
+# Limits beyond which a person should look at a clip (`doubts`).
+SMALL_EYES = 50.0  # pixels of the frame: an expression moves skin by a few hundredths of this
 JUMP = 0.08  # outer eye distances from one frame to the next
 RESIDUAL = 0.3  # pixels
-STILL = 0.15  # pixels; the noise of flow alone gives about half of this
+STILL = 0.15  # pixels; flow noise alone gives about half of this
 
 
 class ClipReport(NamedTuple):
-    """What preprocessing found in one clip. Pixels are the canonical face's, or the frame's where it says raw."""
+    """The measurements of one clip in preprocessing. Pixels are of the canonical face; raw ones are of the frame."""
 
     id: str
     subject: str
     frames: int
     fps: float
     refused: int  # frames without a usable face
-    reason: str  # of the first of them
+    reason: str  # of the first refused frame
     left: int  # box of the face in the first frame, raw
     top: int
     right: int
     bottom: int
-    eyes_raw_px: float  # distance of the outer eye corners: the resolution that there is
+    eyes_raw_px: float  # distance of the outer eye corners: the available resolution
     confidence: float  # of the landmarks, lowest over the frames tracked
     jump: float  # of the landmarks from frame to frame, largest, in outer eye distances
-    head_px: float  # movement of the head, largest over frames and rigid points
-    residual_px: float  # what is left of it in the frames kept, root mean square at the rigid points
-    peak_px: float  # movement of the region that moves most, largest over the frames kept
-    onset: int  # as found by magnitude (`selection.phases`)
+    head_px: float  # head motion, largest over frames and rigid points
+    residual_px: float  # remaining head motion in the kept frames, root mean square at the rigid points
+    peak_px: float  # movement of the region that moves most, largest over the kept frames
+    onset: int  # found from the magnitude (`selection.phases`)
     apex: int
     offset: int
     annotated_onset: int  # -1: not annotated
@@ -54,12 +54,12 @@ class ClipReport(NamedTuple):
 
 
 def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
-    """The numbers of a clip that was observed."""
+    """Return the quality numbers of an observed clip."""
     track = seen.track
     tracked = np.array([not reason for reason in track.refused])
     eyes = track.landmarks[0, template.EYE_CORNERS[1]] - track.landmarks[0, template.EYE_CORNERS[0]]
-    left = bilinear(seen.flow[seen.mask], seen.rigid)
-    taken = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
+    residual = bilinear(seen.flow[seen.mask], seen.rigid)
+    times_ms = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
     return ClipReport(
         clip.id,
@@ -73,16 +73,16 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
         float(track.confidence[tracked].min()),
         float(track.jump[tracked].max()),
         float(stabilise.reach(seen.head, seen.rigid).max()),
-        float(np.sqrt((left**2).sum(axis=-1).mean())),
+        float(np.sqrt((residual**2).sum(axis=-1).mean())),
         float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
         *selection.phases(seen.magnitude),
         *marks,
-        *(-1.0 if mark < 0 else float(taken[mark]) for mark in marks),
+        *(-1.0 if mark < 0 else float(times_ms[mark]) for mark in marks),
     )
 
 
 def tile(clip: Clip, seen: Observation) -> UInt8[np.ndarray, "y x 3"]:
-    """RGB: the reference with the regions, the face at its largest movement, and that movement in colour over it.
+    """Return an RGB picture: the reference with regions, the face at its largest movement, and that movement in colour.
 
     Hue is the direction (red to the right, cyan to the left, green-yellow down, violet up), saturation the length, full
     at `FULL` pixels.
@@ -98,15 +98,15 @@ def tile(clip: Clip, seen: Observation) -> UInt8[np.ndarray, "y x 3"]:
 
 
 def coloured(flow: Float[np.ndarray, "y x 2"], face: UInt8[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x 3"]:
-    """Flow in colour, over a grey face."""
+    """Draw flow in colour over a grey face."""
     angle = np.arctan2(flow[..., 1], flow[..., 0]) % (2 * np.pi)
-    hue = np.uint8(angle * (180 / (2 * np.pi)) % 180)  # OpenCV keeps half degrees
+    hue = np.uint8(angle * (180 / (2 * np.pi)) % 180)  # OpenCV's hue is in units of 2 degrees
     saturation = np.uint8(255 * np.clip(np.linalg.norm(flow, axis=-1) / FULL, 0, 1))
     return cv2.cvtColor(np.stack([hue, saturation, face // 2 + 127], axis=-1), cv2.COLOR_HSV2RGB)
 
 
 def doubts(found: ClipReport) -> tuple[str, ...]:
-    """Why a person should look at the clip; empty where nothing is odd."""
+    """Return the reasons why a person should look at the clip; empty if there are none."""
     signs = {
         f"{found.refused} frames refused: {found.reason}": found.refused > 0,
         f"outer eye corners only {found.eyes_raw_px:.0f} px apart": found.eyes_raw_px < SMALL_EYES,

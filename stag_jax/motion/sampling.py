@@ -7,9 +7,9 @@ from jaxtyping import Float
 def bilinear(
     field: Float[np.ndarray, "f y x c"], points: Float[np.ndarray, "*where 2"]
 ) -> Float[np.ndarray, "f *where c"]:
-    """Every frame of `field` at the same points x, y; beyond the border the border's value holds.
+    """Sample every frame of `field` at the same points x, y; outside, the nearest border value is used.
 
-    Exact, unlike cv2.remap, which rounds coordinates to 1/32 pixel and would break the symmetry under mirroring.
+    Exact, unlike cv2.remap, which rounds coordinates to 1/32 pixel and so breaks the symmetry under mirroring.
     """
     height, width = field.shape[1:3]
     x = np.clip(points[..., 0], 0, width - 1)

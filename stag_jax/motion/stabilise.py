@@ -1,4 +1,4 @@
-"""Takes the head's own movement out of the flow."""
+"""Removal of head motion from the flow."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,33 +6,33 @@ from jaxtyping import Float
 from stag_jax.face import alignment
 from stag_jax.motion.sampling import bilinear
 
-OFFSETS = (-3.0, 0.0, 3.0)  # the flow is sampled on this grid around each rigid point, pixels
+OFFSETS = (-3.0, 0.0, 3.0)  # grid around each rigid point on which the flow is sampled, pixels
 ROUNDS = 16  # of reweighting
 TUKEY = 4.685  # in robust standard deviations: 95% efficiency on Gaussian noise
-FLOOR = 0.02  # pixels; a smaller residual is noise of the flow itself
+FLOOR = 0.02  # pixels; smaller residuals are noise of the flow
 
 
 def head_motion(
     flow: Float[np.ndarray, "f y x 2"], rigid: Float[np.ndarray, "r 2"], kind: str
 ) -> Float[np.ndarray, "f 2 3"]:
-    """How the head moved: a similarity or affine transform of the pixels x, y, fitted frame by frame at rigid points.
+    """Fit head motion: a similarity or affine transform of pixels x, y, frame by frame at rigid points.
 
-    Iteratively reweighted least squares: absolute residuals first, for a start that a third of wild samples cannot
-    pull away, then Tukey's biweight, which forgets them altogether. A frame without motion gives the identity, as does
-    every frame with kind "none".
+    Iteratively reweighted least squares: first absolute residuals, for a start that a third of outliers does not
+    affect, then Tukey's biweight, which ignores outliers. A frame without motion gives the identity, as does every
+    frame with kind "none".
 
     Args:
       rigid: points x, y in pixels that move with the skull (`face.regions.rigid_points`).
     """
     if kind == "none":
         return np.tile(np.eye(2, 3), (len(flow), 1, 1))
-    around = np.stack(np.meshgrid(OFFSETS, OFFSETS), axis=-1).reshape(-1, 2)
-    points = (rigid[:, None] + around).reshape(-1, 2).astype(float)
+    offsets = np.stack(np.meshgrid(OFFSETS, OFFSETS), axis=-1).reshape(-1, 2)
+    points = (rigid[:, None] + offsets).reshape(-1, 2).astype(float)
     samples = bilinear(flow, points).astype(float)
-    # Coordinates of the order of one, so that the normal equations are well conditioned.
+    # Coordinates near one make the normal equations well conditioned.
     centre, unit = points.mean(axis=0), max(flow.shape[1:3]) / 2
     fitted = _fit(_basis((points - centre) / unit, kind), samples)
-    # The fitted field is affine: its values at three points say all of it.
+    # The fitted field is affine: three points determine it.
     corners = _basis(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]), kind)
     origin, right, down = np.moveaxis(np.einsum("cie,fe->fci", corners, fitted), 1, 0)
     linear = np.stack([right - origin, down - origin], axis=-1) / unit
@@ -41,30 +41,30 @@ def head_motion(
 
 
 def reach(head: Float[np.ndarray, "f 2 3"], rigid: Float[np.ndarray, "r 2"]) -> Float[np.ndarray, " f"]:
-    """How far each transform takes the rigid point that it takes farthest, pixels."""
+    """Return the largest displacement of a rigid point by each transform, pixels."""
     moved = np.stack([alignment.apply(matrix, rigid) for matrix in head]) - rigid
     return np.linalg.norm(moved, axis=-1).max(axis=1)
 
 
 def head_flow(head: Float[np.ndarray, "f 2 3"], height: int, width: int) -> Float[np.ndarray, "f y x 2"]:
-    """The displacement of every pixel by the transforms."""
+    """Return the displacement of every pixel by the transforms, pixels."""
     rows, columns = np.mgrid[:height, :width]
-    everywhere = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1)
-    field = (head - np.eye(2, 3)) @ everywhere
+    pixels = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1)
+    field = (head - np.eye(2, 3)) @ pixels
     return np.moveaxis(field, 1, -1).reshape(len(head), height, width, 2).astype(np.float32)
 
 
 def remove_head_motion(
     flow: Float[np.ndarray, "f y x 2"], rigid: Float[np.ndarray, "r 2"], kind: str
 ) -> Float[np.ndarray, "f y x 2"]:
-    """The flow less the movement of the head as `head_motion` finds it; with kind "none", the flow as it is."""
+    """Subtract the head motion of `head_motion` from the flow; with kind "none", return the flow unchanged."""
     if kind == "none":
         return flow
     return flow - head_flow(head_motion(flow, rigid, kind), *flow.shape[1:3])
 
 
 def _basis(points: Float[np.ndarray, "*any 2"], kind: str) -> Float[np.ndarray, "*any 2 e"]:
-    """The flow at each point, u and v, is this times the parameters e."""
+    """Return the matrix that maps the parameters e to the flow u, v at each point."""
     x, y = points[..., 0], points[..., 1]
     one, zero = np.ones_like(x), np.zeros_like(x)
     if kind == "similarity":
@@ -75,7 +75,7 @@ def _basis(points: Float[np.ndarray, "*any 2"], kind: str) -> Float[np.ndarray, 
 
 
 def _fit(basis: Float[np.ndarray, "r 2 e"], samples: Float[np.ndarray, "f r 2"]) -> Float[np.ndarray, "f e"]:
-    """Robust parameters of each frame."""
+    """Fit the parameters of each frame robustly."""
     f, r, _ = samples.shape
     rows = basis.reshape(2 * r, -1)
     outer = (rows[:, :, None] * rows[:, None, :]).reshape(2 * r, -1)
@@ -88,8 +88,8 @@ def _fit(basis: Float[np.ndarray, "r 2 e"], samples: Float[np.ndarray, "f r 2"])
             weight = 1 / np.maximum(size, FLOOR)
         else:
             # For a Gaussian in two dimensions the median length is 1.1774 standard deviations of one component.
-            spread = np.maximum(np.median(size, axis=1, keepdims=True) / 1.1774, FLOOR)
-            weight = np.clip(1 - (size / (TUKEY * spread)) ** 2, 0, None) ** 2
+            deviation = np.maximum(np.median(size, axis=1, keepdims=True) / 1.1774, FLOOR)
+            weight = np.clip(1 - (size / (TUKEY * deviation)) ** 2, 0, None) ** 2
         weight = np.repeat(weight, 2, axis=1)
         normal = (weight @ outer).reshape(f, rows.shape[1], rows.shape[1])
         parameters = np.linalg.solve(normal, ((weight * values) @ rows)[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""When the frames of a clip were taken, and the average over the frames around a moment."""
+"""Times of the frames of a clip, and averages over the frames around a moment."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 
 
 class Share(NamedTuple):
-    """One moment as a weighted mean of one frame, or of two."""
+    """One moment as a weighted mean of one or two frames."""
 
     places: tuple[int, ...]
     weights: tuple[float, ...]
@@ -20,7 +20,7 @@ def frame_times(count: int, fps: float, numbers: Int[np.ndarray, " f"] | None) -
     Args:
       count: frames.
       fps: frames a second.
-      numbers: of the frames in their recording, where some may be missing; None: none is.
+      numbers: of the frames in their recording, where some may be missing; None: no frame is missing.
     """
     steps = np.arange(count) if numbers is None else numbers - numbers[0]
     return steps * (1000 / fps)
@@ -29,19 +29,19 @@ def frame_times(count: int, fps: float, numbers: Int[np.ndarray, " f"] | None) -
 def around(times: Float[np.ndarray, " f"], place: int, reach: float, interval: float) -> list[Share]:
     """Return the moments `reach` ms before and after a frame, and the frame itself, without repetition.
 
-    A moment is the frame nearest to it if that is at most half an interval away (of two equally near ones that nearer
-    to `place`). Otherwise frames are missing there, and it is interpolated between its neighbours; before the first
-    frame and after the last there is none.
+    A moment is the frame nearest to it if that is at most half an interval away (of two equally near, the one nearer to
+    `place`). Otherwise frames are missing there, and it is interpolated between its neighbours; moments before the
+    first frame and after the last are left out.
 
     Args:
       times: of the frames, ms, increasing.
       place: of the frame in the middle.
       reach: ms.
-      interval: ms from one frame to the next where none is missing.
+      interval: ms between frames where none is missing.
     """
     shares = []
     for moment in (times[place] - reach, times[place], times[place] + reach):
-        # Rounded, so that equal distances are equal.
+        # Rounded, so that rounding errors do not break ties.
         distance = np.round(np.abs(times - moment), 6)
         nearest = int(np.lexsort((np.abs(np.arange(len(times)) - place), distance))[0])
         after = int(np.searchsorted(times, moment))
@@ -54,12 +54,12 @@ def around(times: Float[np.ndarray, " f"], place: int, reach: float, interval: f
 
 
 def places(averages: Sequence[Sequence[Share]]) -> list[int]:
-    """Return all frames that some averages need, in order."""
+    """Return the indices of all frames that the averages need, sorted."""
     return sorted({place for average in averages for share in average for place in share.places})
 
 
 def mean(values: Shaped[np.ndarray, "f *x"], average: Sequence[Share]) -> Float[np.ndarray, "*x"]:
-    """Return the mean of the values at some moments."""
+    """Return the mean of the values over the moments of `average`."""
 
     def at(share: Share) -> np.ndarray:
         if len(share.places) == 1:

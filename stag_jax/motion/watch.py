@@ -1,7 +1,7 @@
-"""Faces of a film from frame to frame: each followed, its motion measured once a frame, cut into windows on the way.
+"""Faces of a film, frame by frame: follow each face, measure its motion once per frame, and cut it into windows.
 
-Recordings that are trained on and recordings that are asked about go through the one step of this file, so that a
-network meets the same features in both.
+Recordings for training and recordings for prediction both use the step of this file, so that a network gets the same
+features in both.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from stag_jax.config import Config
 from stag_jax.face import crowd
 from stag_jax.motion import incremental
 
-SPARE = 1.5  # so much of a window is kept, for frames that come late
+SPARE = 1.5  # windows of history that are kept, for frames that come late
 
 
 class Following(NamedTuple):
-    """One face."""
+    """The motion state of one face."""
 
     motion: incremental.MotionState = incremental.MotionState()
-    next_ms: float = -np.inf  # when a window is due
+    next_ms: float = -np.inf  # when the next window is due
 
 
 Everyone = tuple[tuple[int, Following], ...]  # by track
 
 
 class WatchState(NamedTuple):
-    """All that is remembered from one frame to the next. `State()` has seen nothing."""
+    """The state of a film between two frames. `WatchState()` is the initial state."""
 
     people: crowd.Crowd = crowd.Crowd()
     following: Everyone = ()
@@ -38,19 +38,19 @@ class Watched(NamedTuple):
     """One face in one frame."""
 
     face: crowd.Followed
-    field: incremental.Field | None  # movement of its muscles, to be shown
-    window: incremental.Window | None  # that ends with this frame, where one is due
+    field: incremental.Field | None  # muscle motion, for display
+    window: incremental.Window | None  # the window that ends with this frame, if one is due
 
 
 def step(
     state: WatchState, frame: UInt8[np.ndarray, "y x 3"], time_ms: float, config: Config, faces: int
 ) -> tuple[WatchState, tuple[Watched, ...]]:
-    """Takes in the next frame of a film, RGB, at its time, and follows at most `faces` faces in it. Pure.
+    """Process the next RGB frame of a film at its time; follow at most `faces` faces. Pure.
 
-    First come the faces (`crowd.step`), then their motion (`measure`).
+    First the faces are found (`crowd.step`), then their motion is measured (`measure`).
 
     Raises:
-      UserError: a setting out of range. Nothing is raised for what a frame shows.
+      UserError: a setting out of range. The content of a frame never raises.
     """
     people, found = crowd.step(state.people, frame, time_ms, config.face, faces)
     following, watched = measure(state.following, found, frame, time_ms, config)
@@ -64,21 +64,21 @@ def measure(
     time_ms: float,
     config: Config,
 ) -> tuple[Everyone, tuple[Watched, ...]]:
-    """The motion of the faces that were found in a frame. Pure.
+    """Measure the motion of the faces found in a frame. Pure.
 
-    Of each face a window of `config.motion.window_ms` is cut every `config.motion.hop_ms`, as soon as so much has been
-    seen of it without a gap. Memory is bounded by the two, and by the frame rate.
+    For each face a window of `config.motion.window_ms` is cut every `config.motion.hop_ms`, as soon as that much has
+    been seen without a gap. Memory is bounded by these two settings and the frame rate.
 
     Raises:
       UserError: a setting out of range.
     """
     motion = config.motion
-    known = dict(following)
-    after, watched = [], []
+    by_track = dict(following)
+    new_following, watched = [], []
     for face in found:
-        own = known.get(face.track, Following())
-        moved, field = incremental.step(
-            own.motion,
+        person = by_track.get(face.track, Following())
+        motion_state, field = incremental.step(
+            person.motion,
             frame,
             face.seen,
             time_ms,
@@ -86,9 +86,9 @@ def measure(
             broken=face.broken,
             keep_ms=SPARE * motion.window_ms,
         )
-        own, window = own._replace(motion=moved), None
-        if time_ms >= own.next_ms and (window := incremental.window(moved, motion.window_ms, config)):
-            own = own._replace(next_ms=time_ms + motion.hop_ms)
-        after.append((face.track, own))
+        person, window = person._replace(motion=motion_state), None
+        if time_ms >= person.next_ms and (window := incremental.window(motion_state, motion.window_ms, config)):
+            person = person._replace(next_ms=time_ms + motion.hop_ms)
+        new_following.append((face.track, person))
         watched.append(Watched(face, field, window))
-    return tuple(after), tuple(watched)
+    return tuple(new_following), tuple(watched)

@@ -1,1 +1,1 @@
-"""Who is held out and how the predictions are scored."""
+"""Splits into training and test clips, and scores of predictions."""

@@ -1,6 +1,6 @@
-"""Label schemes: from the annotators' emotions to the classes that a study scores, and how many clips each must have.
+"""Label schemes: from the annotated emotions to the classes of a study, and the expected number of clips of each class.
 
-The counts are those of the sheets themselves; "others" is whatever a sheet calls so.
+The counts are those of the sheets; "others" is what a sheet names so.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ _THREE = {
 _SEVEN = {name: name for name in ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")}
 _OBJECTIVE = {name: name for name in ("I", "II", "III", "IV", "V", "VI", "VII")}
 
-# Scheme -> corpus -> emotion in lower case (or objective class) -> class. An emotion that is not named is left out.
+# Scheme -> corpus -> emotion in lower case (or objective class) -> class. An emotion that is not listed is left out.
 SCHEMES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "3class": _THREE,
     "4class": {corpus: {**emotions, **_OTHERS} for corpus, emotions in _THREE.items()},
@@ -88,10 +88,10 @@ EXPECTED: Mapping[tuple[str, str, str], Mapping[str, int]] = {
 
 
 def label(scheme: str, *, dataset: str, emotion: str, objective: str) -> str | None:
-    """The class of a clip, or None where the scheme leaves it out. Without a scheme the emotion is the class.
+    """Return the class of a clip, or None if the scheme leaves it out. Without a scheme the emotion is the class.
 
     Raises:
-      UserError: the scheme says nothing of this corpus.
+      UserError: the scheme does not cover this corpus.
     """
     if not scheme:
         return emotion
@@ -99,19 +99,20 @@ def label(scheme: str, *, dataset: str, emotion: str, objective: str) -> str | N
         raise UserError(
             f"config.data.labels {scheme!r} says nothing of corpus {dataset}, only of {', '.join(SCHEMES[scheme])}"
         )
-    said = objective if scheme == "objective" else emotion.casefold()
-    return SCHEMES[scheme][dataset].get(said)
+    annotation = objective if scheme == "objective" else emotion.casefold()
+    return SCHEMES[scheme][dataset].get(annotation)
 
 
 def miscounted(scheme: str, *, dataset: str, version: str, found: Iterable[str | None]) -> str | None:
-    """How the clips' classes differ from those that the sheet must give, in one line; None where they do not.
+    """Return in one line how the class counts differ from those expected of the sheet; None if they do not.
 
-    None as well where nothing is known of this scheme and version. `found` may hold None for clips that are left out.
+    Also None if there are no expected counts for this scheme and version. `found` may contain None for clips that are
+    left out.
     """
     expected = EXPECTED.get((scheme, dataset, version))
     counts = Counter(name for name in found if name is not None)
     if expected is None or counts == Counter(expected):
         return None
-    wrong = [f"{n} {counts[n]} instead of {expected.get(n, 0)}" for n in sorted({*counts, *expected})
+    differences = [f"{n} {counts[n]} instead of {expected.get(n, 0)}" for n in sorted({*counts, *expected})
              if counts[n] != expected.get(n, 0)]  # fmt: skip
-    return f"{dataset}, sheet {version}, {scheme}: {', '.join(wrong)}"
+    return f"{dataset}, sheet {version}, {scheme}: {', '.join(differences)}"

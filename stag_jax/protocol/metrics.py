@@ -1,7 +1,7 @@
-"""How predictions are scored: once, on the pooled out-of-fold predictions of all subjects (MEGC2019 rules).
+"""Scores of predictions: once, on the pooled out-of-fold predictions of all subjects (MEGC2019 rules).
 
-For each class TP, FP and FN are summed over all folds; UF1 is the mean of the classes' F1, UAR of their recalls. A
-leading axis of seeds, where predictions have one, is averaged over after scoring: each seed is a study of its own.
+For each class TP, FP and FN are summed over all folds; UF1 is the mean of the classes' F1, UAR of their recalls. If
+predictions have a leading axis of seeds, each seed is scored separately and the scores are averaged.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ PRESENT = 0.5  # probability from which an action unit counts as predicted; neve
 def confusion_matrix(
     label: Int[np.ndarray, " b"], prediction: Int[np.ndarray, " b"], classes: int
 ) -> Int[np.ndarray, "k k2"]:
-    """Clips by true class (rows) and predicted class (columns)."""
+    """Count clips by true class (rows) and predicted class (columns)."""
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (label, prediction), 1)
     return matrix
 
 
 def scores(confusion: Int[np.ndarray, "*any k k2"]) -> dict[str, Float[np.ndarray, "*any"]]:
-    """uf1, uar, accuracy and weighted_f1 of one confusion matrix or a stack of them.
+    """Compute uf1, uar, accuracy and weighted_f1 of one confusion matrix or a stack of them.
 
-    A class without any clip is left out of the means: it was not there to be recognised.
+    A class without any clip is left out of the means.
     """
     hit = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
     true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
@@ -34,18 +34,18 @@ def scores(confusion: Int[np.ndarray, "*any k k2"]) -> dict[str, Float[np.ndarra
     f1 = np.divide(2 * hit, true + predicted, out=np.zeros_like(hit), where=true + predicted > 0)
     recall = np.divide(hit, true, out=np.zeros_like(hit), where=present)
     clips = np.maximum(true.sum(axis=-1), 1)
-    found = {
+    result = {
         "uf1": (f1 * present).sum(axis=-1) / classes,
         "uar": recall.sum(axis=-1) / classes,
         "accuracy": hit.sum(axis=-1) / clips,
         "weighted_f1": (f1 * true).sum(axis=-1) / clips,
     }
-    return {name: np.asarray(value) for name, value in found.items()}
+    return {name: np.asarray(value) for name, value in result.items()}
 
 
 def mean_scores(label: Int[np.ndarray, " b"], prediction: Int[np.ndarray, "*seed b"], classes: int) -> dict[str, float]:
-    """Each score of every seed's own predictions, averaged over seeds."""
-    stack = np.stack([confusion_matrix(label, each, classes) for each in np.atleast_2d(prediction)])
+    """Compute the scores of each seed's predictions, averaged over seeds."""
+    stack = np.stack([confusion_matrix(label, row, classes) for row in np.atleast_2d(prediction)])
     return {name: float(values.mean()) for name, values in scores(stack).items()}
 
 
@@ -58,7 +58,7 @@ def resampled_scores(
     resamples: int,
     seed: int = 0,
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """`mean_scores` under resampling of subjects with replacement."""
+    """Compute `mean_scores` under resampling of subjects with replacement."""
     subject, draws = resample(subjects, resamples, seed)
     stack = np.einsum("rs,iskl->rikl", draws, by_subject(label, prediction, subject, classes))
     return {name: values.mean(axis=1) for name, values in scores(stack).items()}
@@ -67,10 +67,10 @@ def resampled_scores(
 def resample(
     subjects: Sequence[str], resamples: int, seed: int = 0
 ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, "resample s"]]:
-    """The number of each clip's subject, and how often each subject is drawn in each resample.
+    """Draw subjects: return the subject index of each clip, and how often each subject is in each resample.
 
-    Subjects and not clips are drawn, since the clips of one person are not independent. The draws follow from the
-    number of subjects, `resamples` and `seed` alone, so all predictions of the same clips meet the same ones.
+    Subjects are drawn and not clips, since the clips of one person are not independent. The draws depend only on the
+    number of subjects, `resamples` and `seed`, so all predictions of the same clips get the same draws.
     """
     names, subject = np.unique(np.asarray(subjects), return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
@@ -80,15 +80,15 @@ def resample(
 def by_subject(
     label: Int[np.ndarray, " b"], prediction: Int[np.ndarray, "*seed b"], subject: Int[np.ndarray, " b"], classes: int
 ) -> Int[np.ndarray, "seed s k k2"]:
-    """The confusion matrix of each seed and subject."""
+    """Return the confusion matrix of each seed and subject."""
     prediction = np.atleast_2d(prediction)
-    each = np.zeros((len(prediction), int(subject.max(initial=-1)) + 1, classes, classes), np.int64)
-    np.add.at(each, (np.arange(len(prediction))[:, None], subject, label, prediction), 1)
-    return each
+    matrices = np.zeros((len(prediction), int(subject.max(initial=-1)) + 1, classes, classes), np.int64)
+    np.add.at(matrices, (np.arange(len(prediction))[:, None], subject, label, prediction), 1)
+    return matrices
 
 
 def interval(values: Float[np.ndarray, " resample"]) -> list[float]:
-    """95% percentile interval [low, high]."""
+    """Return the 95% percentile interval [low, high]."""
     tail = (1 - CONFIDENCE) / 2
     return [float(value) for value in np.quantile(values, (tail, 1 - tail))]
 
@@ -102,9 +102,9 @@ def subject_bootstrap(
     resamples: int,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """95% interval [low, high] of each of `mean_scores` under resampling of subjects with replacement."""
-    drawn = resampled_scores(label, prediction, subjects, classes, resamples=resamples, seed=seed)
-    return {name: interval(values) for name, values in drawn.items()}
+    """Return the 95% interval [low, high] of each of `mean_scores` under resampling of subjects with replacement."""
+    resampled = resampled_scores(label, prediction, subjects, classes, resamples=resamples, seed=seed)
+    return {name: interval(values) for name, values in resampled.items()}
 
 
 def report(
@@ -117,18 +117,19 @@ def report(
     *,
     resamples: int,
 ) -> dict[str, object]:
-    """Everything that metrics.json says of the classes: pooled and per dataset, with intervals over subjects.
+    """Return the class scores of metrics.json: pooled and per dataset, with intervals over subjects.
 
-    `prediction` is the ensemble's, to which all but `mean_over_seeds` belongs; `by_seed` each of its members' own.
+    `prediction` is the ensemble's, used for all scores but `mean_over_seeds`; `by_seed` that of each of its members.
     """
 
     def part(chosen: Bool[np.ndarray, " b"]) -> dict[str, object]:
-        true, who = label[chosen], np.asarray(subjects)[chosen].tolist()
-        own, each = prediction[chosen], by_seed[:, chosen]
-        confusion = confusion_matrix(true, own, len(classes))
-        means = mean_scores(true, each, len(classes))
+        selected_labels, selected_subjects = label[chosen], np.asarray(subjects)[chosen].tolist()
+        ensemble, members = prediction[chosen], by_seed[:, chosen]
+        confusion = confusion_matrix(selected_labels, ensemble, len(classes))
+        means = mean_scores(selected_labels, members, len(classes))
         bounds, bounds_of_mean = (
-            subject_bootstrap(true, said, who, len(classes), resamples=resamples) for said in (own, each)
+            subject_bootstrap(selected_labels, predicted, selected_subjects, len(classes), resamples=resamples)
+            for predicted in (ensemble, members)
         )
         return {
             **{name: float(value) for name, value in scores(confusion).items()},
@@ -152,32 +153,32 @@ def unit_report(
     probability: Float[np.ndarray, "b u"],
     units: Sequence[int],
 ) -> dict[str, object]:
-    """Everything that metrics.json says of the action units: F1 at `PRESENT` and average precision of each.
+    """Return the action unit scores of metrics.json: F1 at `PRESENT` and average precision of each unit.
 
-    A unit is scored over the clips whose label of it is known (`mask`). Without a positive one among them both its
-    scores are None, and it is left out of the mean.
+    A unit is scored over the clips with a known label (`mask`). If none of them is positive, both its scores are None,
+    and it is left out of the mean.
     """
     per_unit = {}
     for index, unit in enumerate(units):
         known = mask[:, index]
-        true, said = label[known, index] > 0, probability[known, index]
-        hit = np.sum(true & (said >= PRESENT))
+        true, predicted = label[known, index] > 0, probability[known, index]
+        hit = np.sum(true & (predicted >= PRESENT))
         per_unit[str(unit)] = {
-            "f1": float(2 * hit / (true.sum() + np.sum(said >= PRESENT))) if true.any() else None,
-            "average_precision": average_precision(true, said) if true.any() else None,
+            "f1": float(2 * hit / (true.sum() + np.sum(predicted >= PRESENT))) if true.any() else None,
+            "average_precision": average_precision(true, predicted) if true.any() else None,
             "positives": int(true.sum()),
             "clips": int(known.sum()),
         }
-    found = [each["f1"] for each in per_unit.values() if each["f1"] is not None]
-    return {"mean_f1": float(np.mean(found)) if found else None, "per_unit": per_unit}
+    f1_scores = [unit_scores["f1"] for unit_scores in per_unit.values() if unit_scores["f1"] is not None]
+    return {"mean_f1": float(np.mean(f1_scores)) if f1_scores else None, "per_unit": per_unit}
 
 
 def average_precision(label: Bool[np.ndarray, " b"], score: Float[np.ndarray, " b"]) -> float:
-    """The mean, over the positive clips, of the precision among all clips that score at least as high as each.
+    """Return the mean, over positive clips, of the precision among all clips that score at least as high.
 
     At least one clip must be positive.
     """
     order = np.argsort(-score, kind="stable")
-    last = np.append(np.diff(score[order]) != 0, True)  # clips of equal score are found together
-    hits, seen = np.cumsum(label[order])[last], np.flatnonzero(last) + 1
-    return float(np.sum(np.diff(hits, prepend=0) * hits / seen) / hits[-1])
+    last_of_ties = np.append(np.diff(score[order]) != 0, True)  # clips of equal score are counted together
+    hits, counts = np.cumsum(label[order])[last_of_ties], np.flatnonzero(last_of_ties) + 1
+    return float(np.sum(np.diff(hits, prepend=0) * hits / counts) / hits[-1])

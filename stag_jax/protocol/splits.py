@@ -1,4 +1,4 @@
-"""Who is held out: each fold is a name, the clips that it tests, and those that it trains on."""
+"""Splits into folds: each fold has a name, test clips and training clips."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from jaxtyping import Bool, Int
 from stag_jax.config import ProtocolConfig
 from stag_jax.types import UserError
 
-ALL = "all"  # the split that holds nobody out, and its one fold
+ALL = "all"  # the split without test clips, and its only fold
 
 
 class Clips(NamedTuple):
-    """What a split may depend on; one entry a clip."""
+    """The attributes of the clips that a split may depend on; one entry per clip."""
 
     subjects: tuple[str, ...]
     datasets: tuple[str, ...]
-    groups: tuple[str, ...]  # what must not be separated; the subject where nothing larger
-    parts: tuple[str, ...]  # as the owners of the corpus divide it; empty where they do not
+    groups: tuple[str, ...]  # clips that must stay together; the subject if there is no larger group
+    parts: tuple[str, ...]  # the corpus's official parts; empty if there are none
     labels: Int[np.ndarray, " b"]
 
 
 class Splits(NamedTuple):
-    """Folds as masks over one and the same set of clips. No clip is tested twice."""
+    """The folds as masks over the same set of clips. No clip is tested twice."""
 
     names: tuple[str, ...]
     test_mask: Bool[np.ndarray, "s b"]
@@ -32,10 +32,10 @@ class Splits(NamedTuple):
 
 
 def make_splits(protocol: ProtocolConfig, clips: Clips) -> Splits:
-    """The splits that `config.protocol` asks for.
+    """Make the splits of `config.protocol`.
 
     Raises:
-      UserError: clips that cannot be split so.
+      UserError: the clips cannot be split in this way.
     """
     kinds = {
         "loso": lambda: loso(clips.subjects),
@@ -50,15 +50,15 @@ def make_splits(protocol: ProtocolConfig, clips: Clips) -> Splits:
 
 
 def nobody_out(clips: int) -> Splits:
-    """One fold, "all", that trains on every clip and tests none: for a network that is to be used.
+    """Make one fold, "all", that trains on every clip and tests none: for a network for use.
 
-    There is no estimate of it but that of the same settings under a split that holds people out.
+    Its performance can be estimated only with the same settings under a split that holds people out.
     """
     return Splits((ALL,), np.zeros((1, clips), bool), np.ones((1, clips), bool))
 
 
 def loso(subjects: Sequence[str]) -> Splits:
-    """Leave one subject out: one fold a subject, in the order of their names.
+    """Leave one subject out: make one fold per subject, sorted by name.
 
     Args:
       subjects: the subject of each clip.
@@ -71,9 +71,9 @@ def loso(subjects: Sequence[str]) -> Splits:
 
 
 def group_kfold(groups: Sequence[str], folds: int) -> Splits:
-    """Groups of clips, as a rule the subjects, dealt into `folds` of about as many clips: group k-fold.
+    """Distribute groups of clips, usually subjects, over `folds` folds of similar size: group k-fold.
 
-    The group with the most clips goes first, each to the fold that has the fewest clips so far; nothing is drawn.
+    Groups are taken by decreasing size, each to the fold that has the fewest clips so far; nothing is random.
 
     Raises:
       UserError: fewer than two folds, or fewer groups than folds.
@@ -88,10 +88,10 @@ def group_kfold(groups: Sequence[str], folds: int) -> Splits:
 
 
 def stratified_group_kfold(groups: Sequence[str], labels: Int[np.ndarray, " b"], folds: int, seed: int) -> Splits:
-    """The same with classes shared out alike: no group is separated, and every fold has about the same classes.
+    """Distribute groups as `group_kfold` does, but so that every fold has similar class proportions.
 
-    Groups of the most uneven classes go first, in an order drawn from `seed` where they tie, each to the fold where it
-    leaves the shares of the classes most alike.
+    Groups with the most uneven classes go first, ties in random order from `seed`, each to the fold where it makes the
+    class proportions most equal.
 
     Raises:
       UserError: fewer than two folds, or fewer groups than folds.
@@ -101,21 +101,21 @@ def stratified_group_kfold(groups: Sequence[str], labels: Int[np.ndarray, " b"],
     counts = np.zeros((len(names), int(labels.max()) + 1))
     np.add.at(counts, (group, labels), 1)
     total = np.maximum(counts.sum(axis=0), 1)
-    drawn = np.random.default_rng(seed).permutation(len(names))
-    held, fold = np.zeros((folds, counts.shape[1])), np.zeros(len(names), int)
-    for index in sorted(drawn, key=lambda index: -np.std(counts[index])):
-        # One candidate a fold: how uneven each class would be, and then how many clips.
-        after = held[None] + np.eye(folds)[:, :, None] * counts[index]
-        uneven = (after / total).std(axis=1).mean(axis=1)
-        fold[index] = np.lexsort((held.sum(axis=1), np.round(uneven, 12)))[0]
-        held[fold[index]] += counts[index]
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold_counts, fold = np.zeros((folds, counts.shape[1])), np.zeros(len(names), int)
+    for index in sorted(order, key=lambda index: -np.std(counts[index])):
+        # One candidate per fold: least uneven classes first, then fewest clips.
+        candidates = fold_counts[None] + np.eye(folds)[:, :, None] * counts[index]
+        imbalance = (candidates / total).std(axis=1).mean(axis=1)
+        fold[index] = np.lexsort((fold_counts.sum(axis=1), np.round(imbalance, 12)))[0]
+        fold_counts[fold[index]] += counts[index]
     return _numbered(fold[group], folds)
 
 
 def stratified_kfold(labels: Int[np.ndarray, " b"], folds: int, seed: int) -> Splits:
-    """Clips of each class dealt over `folds` in an order drawn from `seed`. NOT subject-independent.
+    """Distribute the clips of each class over `folds` in random order from `seed`. NOT subject-independent.
 
-    The paper lists it; the same person is on both sides, so what it gives is no estimate for new people.
+    The paper lists it; the same person is on both sides, so its scores do not estimate performance on new people.
 
     Raises:
       UserError: fewer than two folds, or more than there are clips.
@@ -124,51 +124,51 @@ def stratified_kfold(labels: Int[np.ndarray, " b"], folds: int, seed: int) -> Sp
     fold, start = np.zeros(len(labels), int), 0
     rng = np.random.default_rng(seed)
     for name in np.unique(labels):
-        own = rng.permutation(np.flatnonzero(labels == name))
-        # Each class begins where the last one ended, so that folds differ by one clip at most.
-        fold[own] = (start + np.arange(len(own))) % folds
-        start += len(own)
+        rows = rng.permutation(np.flatnonzero(labels == name))
+        # Each class begins where the last one ended, so that fold sizes differ by one clip at most.
+        fold[rows] = (start + np.arange(len(rows))) % folds
+        start += len(rows)
     return _numbered(fold, folds)
 
 
 def across(names: Sequence[str], subjects: Sequence[str], test: Sequence[str], what: str) -> Splits:
-    """Whole corpora, or parts of one, held out: trained on those that are not in `test`, one fold for each that is.
+    """Hold out whole corpora, or parts of one: one fold for each of `test`, all trained on those not in `test`.
 
-    With no `test`, each is held out in turn and all the others are trained on. With it, none of `test` is trained on.
+    If `test` is empty, each is held out in turn and all others are trained on.
 
     Args:
       names: the corpus or part of each clip.
       subjects: the subject of each clip.
-      test: those to be tested.
+      test: the names to test.
       what: "corpus" or "part", for messages.
 
     Raises:
       UserError: fewer than two, one that is unknown, none left to train on, or a subject on both sides.
     """
-    known = _two_or_more(names, f"leaving one {what} out needs two or more")
+    all_names = _two_or_more(names, f"leaving one {what} out needs two or more")
     for name in test:
-        if name not in known:
-            raise UserError(f"config.protocol.test: no clip of {what} {name!r}; there are {', '.join(known)}")
-    home: dict[str, str] = {}
+        if name not in all_names:
+            raise UserError(f"config.protocol.test: no clip of {what} {name!r}; there are {', '.join(all_names)}")
+    name_of: dict[str, str] = {}
     for subject, name in zip(subjects, names, strict=True):
-        if home.setdefault(subject, name) != name:
+        if name_of.setdefault(subject, name) != name:
             raise UserError(
-                f"subject {subject} is both in {home[subject]} and in {name}: leaving one {what} out is not enough"
+                f"subject {subject} is both in {name_of[subject]} and in {name}: leaving one {what} out is not enough"
             )
-    made = _each_of(tuple(test) or known, names)
+    splits = _each_of(tuple(test) or all_names, names)
     if not test:
-        return made
-    trained = ~made.test_mask.any(axis=0)
-    if not trained.any():
+        return splits
+    train_mask = ~splits.test_mask.any(axis=0)
+    if not train_mask.any():
         raise UserError(f"config.protocol.test names every {what}: nothing is left to train on")
-    return made._replace(train_mask=np.tile(trained, (len(made.names), 1)))
+    return splits._replace(train_mask=np.tile(train_mask, (len(splits.names), 1)))
 
 
 def shared_subjects(splits: Splits, subjects: Sequence[str]) -> list[list[str]]:
-    """Of each fold, the subjects that it both trains on and tests; all empty where it is subject-independent."""
-    who = np.asarray(subjects)
+    """Return for each fold the subjects that it both trains on and tests; all empty if it is subject-independent."""
+    subject_names = np.asarray(subjects)
     return [
-        sorted(set(who[test]) & set(who[train]))
+        sorted(set(subject_names[test]) & set(subject_names[train]))
         for test, train in zip(splits.test_mask, splits.train_mask, strict=True)
     ]
 
@@ -196,7 +196,7 @@ def _numbered(fold: Int[np.ndarray, " b"], folds: int) -> Splits:
 
 
 def untrained_classes(splits: Splits, labels: Int[np.ndarray, " b"], classes: Sequence[str]) -> list[tuple[str, str]]:
-    """(fold, class) pairs where the class has no training clip, so that the fold cannot learn it."""
+    """Return the (fold, class) pairs where the class has no training clip, so that the fold cannot learn it."""
     return [
         (name, class_name)
         for name, train in zip(splits.names, splits.train_mask, strict=True)
