@@ -1,5 +1,6 @@
 """What the parts share within one process: sizes, facts, a clock, settings, and programs that are compiled ahead."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -198,6 +199,11 @@ def repeated(work: Callable[[], Any], seconds: float, most: int = 200) -> float:
         work()
         taken.append(watch.seconds())
     return float(np.median(taken))
+
+
+def cores() -> int:
+    """Return how many cores this process may use; without joblib, which a borrowed machine may lack."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reason(error: BaseException) -> str:

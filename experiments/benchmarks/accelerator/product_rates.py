@@ -65,7 +65,7 @@ def device_facts() -> dict[str, Any]:
         "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "_platform": devices[0].platform,
         "memory a device, GB": stats["bytes_limit"] / 1e9 if "bytes_limit" in stats else None,
-        "host": f"{os.cpu_count()} cores, {platform.machine()}, Python {sys.version.split()[0]}",
+        "host": f"{bench_lib.cores()} cores, {platform.machine()}, Python {sys.version.split()[0]}",
         "software": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
     }

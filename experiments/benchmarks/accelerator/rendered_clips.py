@@ -6,7 +6,6 @@ Rendering is the work of CPUs: many clips are shared out over processes, which u
 import dataclasses
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from stag_datasets.synth_me import order, render, script
+from stag_experiments.benchmarks.accelerator import bench
 from stag_jax.config import Config, FaceConfig
 from stag_jax.face import alignment, regions
 from stag_jax.motion import nodes, optical_flow, selection, stabilise
@@ -125,7 +125,7 @@ def at_size(face: FaceConfig, size: int) -> FaceConfig:
 
 def _shared_out(work: Callable[[int], list[T]], count: int) -> list[T]:
     """Call `work` with 0 to `count` - 1, in processes of their own: this one has Python to spare for other things."""
-    workers = min(count, max(1, (os.cpu_count() or 1) // SHARE))
+    workers = min(count, max(1, bench.cores() // SHARE))
     if count == 1:
         return [found for index in range(count) for found in work(index)]
     context = multiprocessing.get_context("spawn")

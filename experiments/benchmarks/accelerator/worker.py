@@ -76,7 +76,7 @@ class Worker:
             facts |= {"_platform": jax.default_backend()}
             facts |= product_rates.device_facts()
         size = sizes.choose(command["size"], facts["_platform"] != "cpu")
-        facts["_threads"] = facts["_threads"] or math.ceil(SHARE * (os.cpu_count() or 1))
+        facts["_threads"] = facts["_threads"] or max(1, int(SHARE * bench.cores()))
         facts |= {"sizes": size.note, "_size": size.name, "programs compiled at a time": facts["_threads"]}
         self._bench = bench.Bench(size, facts)
         self._jobs: dict[str, bench.Job] = {}
