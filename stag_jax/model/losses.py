@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from stag_jax.config import Tunable
@@ -33,11 +34,12 @@ def focal(
     gamma = 0 and alpha = 1 give the plain cross-entropy.
     """
     classes = logits.shape[-1]
-    log_prob = jax.nn.log_softmax(logits.astype(jnp.float32))
-    target = jax.nn.one_hot(label, classes) * (1 - smoothing) + smoothing / classes
+    logits32 = logits.astype(jnp.float32)
+    log_prob = jax.nn.log_softmax(logits32)
+    target = optax.losses.smooth_labels(jax.nn.one_hot(label, classes), smoothing)
     # 1 - p from the other classes' probabilities: exact near p = 1, and its power has a finite gradient there.
     miss = jnp.sum(jnp.exp(log_prob) * (1 - jax.nn.one_hot(label, classes)), axis=-1)
-    return alpha[label] * jnp.power(miss + 1e-8, gamma) * -jnp.sum(target * log_prob, axis=-1)
+    return alpha[label] * jnp.power(miss + 1e-8, gamma) * optax.losses.softmax_cross_entropy(logits32, target)
 
 
 def distillation(*, logits: Float[Array, "b k"], soft: Float[Array, "b k"], temperature: Tunable) -> Float[Array, " b"]:
@@ -48,13 +50,17 @@ def distillation(*, logits: Float[Array, "b k"], soft: Float[Array, "b k"], temp
     """
     student = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
     teacher = jax.nn.log_softmax(soft.astype(jnp.float32) / temperature)
-    return temperature**2 * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1)
+    return temperature**2 * optax.losses.kl_divergence_with_log_targets(student, teacher)
 
 
 def binary_focal(
     *, logits: Float[Array, "*b u"], target: Float[Array, "*b u"], mask: Bool[Array, "*b u"], gamma: Tunable
 ) -> Float[Array, ""]:
-    """Return the mean binary focal loss over labelled units; 0 if nothing is labelled."""
+    """Return the mean binary focal loss over labelled units; 0 if nothing is labelled.
+
+    Targets that mixup has mixed weigh the losses of both labels; `optax.losses.sigmoid_focal_loss` mixes them inside
+    the focal factor, which is another loss.
+    """
     logits = jnp.where(mask, logits.astype(jnp.float32), 0.0)
     log_p, log_not = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
     positive = -target * jnp.exp(log_not * gamma) * log_p
