@@ -5,6 +5,8 @@ Softmax is in float32. Neighbours are selected by dense masks, since the graph i
 and a large negative number would spread attention over all nodes.
 """
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +36,7 @@ def gatv2(
         mixed = query[..., index] + key[..., index] + edge[..., index]
         scale = jnp.expand_dims(weight[:, index], (*range(mixed.ndim - 3), -2, -1))
         total = total + scale * jax.nn.leaky_relu(mixed, SLOPE)
-    return total
+    return cast(Array, total)  # there is at least one score dimension
 
 
 def _gatv2_forward(query: Array, key: Array, edge: Array, weight: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -47,7 +49,7 @@ def _gatv2_backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
     parts = [_sum_to(slope, x.shape) for x in (query, key, edge)]
     # leaky_relu(x) = slope(x) x, so the gradient of the weight follows from the same three sums.
     shape = (weight.shape[0], 1, 1, weight.shape[1])
-    by_weight = sum(_sum_to(x * part, shape) for x, part in zip(saved[:3], parts, strict=True))
+    by_weight = cast(Array, sum(_sum_to(x * part, shape) for x, part in zip(saved[:3], parts, strict=True)))
     scale = weight[:, None, None, :]
     return *[part * jnp.expand_dims(scale, range(part.ndim - 4)) for part in parts], by_weight[:, 0, 0]
 

@@ -5,7 +5,7 @@ and evaluated together with their mirror image. All functions take one set of we
 folds, map over them.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -110,7 +110,8 @@ def apply(network: Network, params: optax.Params, clips: ClipBatch, **how: Any) 
     dtype = jnp.dtype(network.config.dtype)
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     clips = clips._replace(nodes=clips.nodes.astype(dtype))
-    return network.module.apply({"params": params}, clips, network.graph, **how)
+    output = network.module.apply({"params": cast(Any, params)}, clips, network.graph, **how)
+    return cast(tuple[Array, dict[str, Array]], output)
 
 
 def forward(network: Network, weights: Weights, clips: ClipBatch) -> tuple[Float[Array, "b k"], dict[str, Array]]:

@@ -107,7 +107,7 @@ def flow_image_nodes(
 def _scaled(image: UInt8[np.ndarray, "y x 3"], clip_norm: bool) -> Float[np.ndarray, "y x 3"]:
     field = image.astype(np.float32) / LEVELS
     if not clip_norm:
-        return field * np.float32((2, 2, 1)) - np.float32((1, 1, 0))
+        return field * np.array((2, 2, 1), np.float32) - np.array((1, 1, 0), np.float32)
     field = field - np.median(field, axis=(0, 1))
     deviation = field.std(axis=(0, 1))
     return field / np.where(deviation > 0, deviation, 1)

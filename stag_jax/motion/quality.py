@@ -60,24 +60,36 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
     eyes = track.landmarks[0, template.EYE_CORNERS[1]] - track.landmarks[0, template.EYE_CORNERS[0]]
     residual = bilinear(seen.flow[seen.mask], seen.rigid)
     times_ms = times.frame_times(len(clip.frames), clip.fps, clip.numbers)
+    left, top, right, bottom = (int(edge) for edge in track.box[0])
+    onset, apex, offset = selection.phases(seen.magnitude)
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
+    marks_ms = [-1.0 if mark < 0 else float(times_ms[mark]) for mark in marks]
     return ClipReport(
-        clip.id,
-        clip.subject,
-        len(clip.frames),
-        clip.fps,
-        int((~tracked).sum()),
-        next((reason for reason in track.refused if reason), ""),
-        *(int(edge) for edge in track.box[0]),
-        float(np.linalg.norm(eyes)),
-        float(track.confidence[tracked].min()),
-        float(track.jump[tracked].max()),
-        float(stabilise.reach(seen.head, seen.rigid).max()),
-        float(np.sqrt((residual**2).sum(axis=-1).mean())),
-        float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
-        *selection.phases(seen.magnitude),
-        *marks,
-        *(-1.0 if mark < 0 else float(times_ms[mark]) for mark in marks),
+        id=clip.id,
+        subject=clip.subject,
+        frames=len(clip.frames),
+        fps=clip.fps,
+        refused=int((~tracked).sum()),
+        reason=next((reason for reason in track.refused if reason), ""),
+        left=left,
+        top=top,
+        right=right,
+        bottom=bottom,
+        eyes_raw_px=float(np.linalg.norm(eyes)),
+        confidence=float(track.confidence[tracked].min()),
+        jump=float(track.jump[tracked].max()),
+        head_px=float(stabilise.reach(seen.head, seen.rigid).max()),
+        residual_px=float(np.sqrt((residual**2).sum(axis=-1).mean())),
+        peak_px=float(nodes.node_magnitude(seen.flow[seen.mask], seen.centres, motion.patch, motion.spacing).max()),
+        onset=onset,
+        apex=apex,
+        offset=offset,
+        annotated_onset=marks[0],
+        annotated_apex=marks[1],
+        annotated_offset=marks[2],
+        annotated_onset_ms=marks_ms[0],
+        annotated_apex_ms=marks_ms[1],
+        annotated_offset_ms=marks_ms[2],
     )
 
 

@@ -23,7 +23,7 @@ original's threshold in place of the window, at the best of nine settings.
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -64,16 +64,17 @@ def tvl1(
     """
     pyramid = [(prev.astype(jnp.float32), next.astype(jnp.float32))]
     while min(shape := [(side + 1) // 2 for side in pyramid[-1][0].shape[1:]]) >= settings.coarsest:
-        pyramid.append(tuple(_resize(picture, shape) for picture in pyramid[-1]))
+        first, second = pyramid[-1]
+        pyramid.append((_resize(first, shape), _resize(second, shape)))
     flow = jnp.zeros((2, *pyramid[-1][0].shape), jnp.float32)
     dual = (flow, flow)
     for first, second in reversed(pyramid):
         shape, coarser = first.shape[1:], flow.shape[2:]
         if shape != coarser:
             finer = np.array([shape[1] / coarser[1], shape[0] / coarser[0]], np.float32)[:, None, None, None]
-            flow, *dual = (_resize(field, shape) for field in (flow, *dual))
-            flow = flow * finer
-        flow, dual = _level(first, second, flow, tuple(dual), settings)
+            flow, dual_x, dual_y = (_resize(field, shape) for field in (flow, *dual))
+            flow, dual = flow * finer, (dual_x, dual_y)
+        flow, dual = _level(first, second, flow, dual, settings)
     return jnp.moveaxis(flow, 0, -1)
 
 
@@ -187,8 +188,8 @@ def minimise(
     flat = [flat[0], flat[1] * mask_x, flat[2] * mask_y]
     state = tuple(jnp.pad(array, ((0, 0), (halo, halo))) for array in flat)
     state = jax.lax.fori_loop(0, settings.iterations, step, state)
-    flow, *dual = (at(array, 0).reshape(flow.shape) for array in state)
-    return flow, tuple(dual)
+    new_flow, dual_x, dual_y = (at(array, 0).reshape(flow.shape) for array in state)
+    return new_flow, (dual_x, dual_y)
 
 
 def _warp(spline: Picture, flow: Field) -> tuple[Picture, Picture]:
@@ -208,7 +209,7 @@ def _warp(spline: Picture, flow: Field) -> tuple[Picture, Picture]:
         row * sum(c * flat.at[index + j * stride + i].get(mode="promise_in_bounds") for i, c in enumerate(columns))
         for j, row in enumerate(rows)
     )
-    return values, ((near_x == x) & (near_y == y)).astype(jnp.float32)
+    return cast(Array, values), ((near_x == x) & (near_y == y)).astype(jnp.float32)
 
 
 def _spline_weights(t: Picture) -> tuple[Picture, ...]:
@@ -246,7 +247,8 @@ def _correlate(array: Picture, kernel: np.ndarray, axis: int) -> Picture:
 
 def _gradient(picture: Picture) -> tuple[Picture, Picture]:
     """Return central differences along x and y."""
-    return tuple(_correlate(picture, np.array([-0.5, 0, 0.5]), axis) for axis in (-1, -2))
+    kernel = np.array([-0.5, 0, 0.5])
+    return _correlate(picture, kernel, -1), _correlate(picture, kernel, -2)
 
 
 def _power(picture: Picture) -> Float[Array, "f 1 1"]:

@@ -59,11 +59,14 @@ def paired_bootstrap(
     ]
     differences = {name: drawn_scores[0][name] - drawn_scores[1][name] for name in means[0]}
     return {
-        name: Difference(
-            means[0][name] - means[1][name], *metrics.interval(difference), float(np.mean(difference <= ROUNDING))
-        )
-        for name, difference in differences.items()
+        name: with_interval(means[0][name] - means[1][name], difference) for name, difference in differences.items()
     }
+
+
+def with_interval(mean: float, resampled: Float[np.ndarray, " resample"]) -> Difference:
+    """Return a difference with the 95% interval and the p of its values in resamples."""
+    low, high = metrics.interval(resampled)
+    return Difference(mean, low, high, float(np.mean(resampled <= ROUNDING)))
 
 
 def class_differences(
@@ -112,7 +115,7 @@ def _summary(values: Float[np.ndarray, " resample"]) -> Difference:
         return Difference(0.0, 0.0, 0.0, 1.0)
     if not len(resampled):  # all possible differences of two fractions
         return Difference(mean, -1.0, 1.0, 1.0)
-    return Difference(mean, *metrics.interval(resampled), float(np.mean(resampled <= ROUNDING)))
+    return with_interval(mean, resampled)
 
 
 def mcnemar(label: Int[np.ndarray, " b"], first: Int[np.ndarray, " b"], second: Int[np.ndarray, " b"]) -> McNemar:

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
 from stag_jax.protocol import metrics
-from stag_jax.protocol.compare import ROUNDING, Difference
+from stag_jax.protocol.compare import ROUNDING, Difference, with_interval
 from stag_jax.types import UserError
 
 LEAST = 0.5  # smallest intersection over union of a true positive
@@ -218,12 +218,13 @@ def differences(
     for index, (recording, other) in enumerate(zip(first, second, strict=True)):
         if recording.subject != other.subject or list(recording.truth) != list(other.truth):
             raise UserError(f"recording {index} of {recording.subject} is another one for the second method")
-    whole = [scores(each, classes, least=least) for each in (first, second)]
-    drawn = [_resampled(each, classes, resamples=resamples, seed=seed, least=least) for each in (first, second)]
-    apart = {name: drawn[0][name] - drawn[1][name] for name in whole[0]}
+    means = [scores(recordings, classes, least=least) for recordings in (first, second)]
+    resampled = [
+        _resampled(recordings, classes, resamples=resamples, seed=seed, least=least) for recordings in (first, second)
+    ]
     return {
-        name: Difference(whole[0][name] - whole[1][name], *metrics.interval(each), float(np.mean(each <= ROUNDING)))
-        for name, each in apart.items()
+        name: with_interval(means[0][name] - means[1][name], resampled[0][name] - resampled[1][name])
+        for name in means[0]
     }
 
 
