@@ -40,7 +40,7 @@ def corpus(counts=COUNTS, **texts):
         groups=subjects,
         parts=("",) * len(subjects),
         batch=batch._replace(frame_mask=mask),
-        graph=task.graph,
+        graph=task.network.graph,
         fingerprint="0123",
     )
     return made._replace(**texts)
