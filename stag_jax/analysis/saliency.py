@@ -41,11 +41,11 @@ def integrated_gradients(
         logits, _ = forward(network, weights, clips._replace(nodes=nodes))
         return jnp.sum(log_odds(logits, target))
 
-    points, weights = np.polynomial.legendre.leggauss(steps)
-    shares, weights = (jnp.asarray(values, clips.nodes.dtype) for values in ((points + 1) / 2, weights / 2))
+    points, factors = np.polynomial.legendre.leggauss(steps)
+    shares, factors = (jnp.asarray(values, clips.nodes.dtype) for values in ((points + 1) / 2, factors / 2))
 
     def body(index: Int[Array, ""], total: Float[Array, "b t n d"]) -> Float[Array, "b t n d"]:
-        return total + weights[index] * jax.grad(answer)(shares[index] * clips.nodes)
+        return total + factors[index] * jax.grad(answer)(shares[index] * clips.nodes)
 
     gradient = jax.lax.fori_loop(0, steps, body, jnp.zeros_like(clips.nodes))
     return jnp.sum(gradient * clips.nodes, axis=-1)

@@ -108,14 +108,14 @@ def slow_rollout(aux, clip, window):
 
 
 def test_rollout_is_the_product_of_all_layers(study, said):
-    _, clips, _, _ = study
+    _, clips, _ = study
     found = np.asarray(saliency.rollout(said[1], clips.frame_mask, WINDOW))
     for clip in (0, 1, 3, 4):
         np.testing.assert_allclose(found[clip], slow_rollout(said[1], clip, WINDOW), rtol=1e-4, atol=1e-6)
 
 
 def test_rollout_sums_to_one_and_passes_over_hidden_frames(study, said):
-    _, clips, _, _ = study
+    _, clips, _ = study
     found = np.asarray(saliency.rollout(said[1], clips.frame_mask, WINDOW))
     np.testing.assert_allclose(found.sum(axis=(1, 2)), 1, rtol=1e-5)
     assert (found >= 0).all() and (found[2, 4:] == 0).all() and (found[2, :4] > 0).all()
