@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 from stag_jax.config import Config, ModelConfig
 from stag_jax.model import baselines, losses
 from stag_jax.model.graph import mirror
-from stag_jax.types import ClipBatch, FaceGraph
+from stag_jax.types import AnyArray, ClipBatch, FaceGraph
 
 EPSILON = 1e-6  # of a variance
 
@@ -152,6 +152,6 @@ def answer(network: Network, weights: Weights, clips: ClipBatch) -> tuple[Float[
     return jax.nn.softmax(logits), aux.get("au_probability", blank).astype(jnp.float32)
 
 
-def frames_seen(t2: int, frame_mask: Bool[Array, "b t"]) -> Bool[Array, "b t2"]:
+def frames_seen(t2: int, frame_mask: Bool[AnyArray, "b t"]) -> Bool[AnyArray, "b t2"]:
     """Return which of the `t2` output frames are frames of the clip: unmasked ones, or its key frame."""
     return frame_mask if t2 == frame_mask.shape[1] else frame_mask[:, :1] | True
