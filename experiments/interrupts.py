@@ -7,6 +7,7 @@ process without finalising the interpreter, which under XLA's threads can crash.
 while XLA compiles, has `GRACE_S`; so has one that hears a second time.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -100,6 +101,12 @@ def _end(number: int, frame: FrameType | None) -> None:
     leave()
 
 
+def pass_over() -> None:
+    """From here on ignore signals: where Python ends, it would give them back to the system, which kills."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _ours() -> bool:
     """Return whether this process runs one of the scripts of this folder, and is no worker of one."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
@@ -109,3 +116,5 @@ def _ours() -> bool:
 
 
 end_at_once()
+if _ours():
+    atexit.register(pass_over)  # the first to be registered is the last to be called
