@@ -8,6 +8,7 @@ does not react within `GRACE_S`, for example while XLA compiles, is ended by ano
 process at once.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -101,6 +102,12 @@ def _end(number: int, frame: FrameType | None) -> None:
     leave()
 
 
+def pass_over() -> None:
+    """From here on ignore signals: where Python ends, it would give them back to the system, which kills."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _ours() -> bool:
     """Return whether this process runs a script of this folder and is not a worker of one."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
@@ -110,3 +117,5 @@ def _ours() -> bool:
 
 
 end_at_once()
+if _ours():
+    atexit.register(pass_over)  # the first to be registered is the last to be called

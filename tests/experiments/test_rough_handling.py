@@ -233,3 +233,22 @@ def test_signals_are_left_alone_where_no_script_runs():
     interrupts.raise_them()
     interrupts.end_at_once()
     assert [signal.getsignal(number) for number in interrupts.NUMBERS] == before and os.getpid()
+
+
+ENDING = """
+import os, signal, sys
+sys.modules["__main__"].__file__ = {script!r}
+from stag_experiments import interrupts
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)  # when Python has given up its own handlers
+
+last = Last()
+"""
+
+
+def test_a_signal_to_a_script_that_has_ended_changes_nothing():
+    program = ENDING.format(script=str(commands.ROOT / "experiments" / "train.py"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
