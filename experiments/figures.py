@@ -16,7 +16,7 @@ from stag_jax.config import from_config_dict
 from stag_jax.files import write_atomically, write_text
 from stag_jax.motion import observe, quality
 from stag_jax.training import validation
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 OUT = flags.DEFINE_string("out", "docs", "Folder for the pictures.")
 CLIP = 1  # of each subject
@@ -54,7 +54,7 @@ def _draw_sheet(path: Path) -> Path:
         marks = (spec.onset, None, spec.offset)
         frames = render.render_clip(spec).frames
         name = f"synth_me/{spec.subject}/{spec.clip}"
-        clip = Clip(name, spec.subject, "synth_me", spec.emotion, None, spec.fps, frames, *marks)
+        clip = Clip(ClipIdentity(name, spec.subject, "synth_me", spec.emotion), None, spec.fps, frames, *marks)
         observation = observe.observe(clip, config)
         reports.append(quality.report(clip, observation, config.motion))
         tiles.append(cv2.imencode(".png", quality.tile(clip, observation)[..., ::-1])[1].tobytes())

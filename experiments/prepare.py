@@ -71,7 +71,9 @@ def main() -> None:
             _report(features_of_corpus, Path(data.data_dir) / "reports" / path.stem)
         print(f"features {path}")
     clips = dataset.all_clips(per_corpus, skip_faceless=data.skip_faceless)
-    print(f"{', '.join(map(str, folders))}: {len(clips)} clips, {len({clip.subject for clip in clips})} subjects")
+    print(
+        f"{', '.join(map(str, folders))}: {len(clips)} clips, {len({clip.identity.subject for clip in clips})} subjects"
+    )
     for scheme, counted in dataset.counts(clips).items():
         row = ", ".join(f"{name} {count}" for name, count in sorted(counted.items()))
         print(f"{scheme or 'emotions':10} {row}")

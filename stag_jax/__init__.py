@@ -8,7 +8,8 @@ What a script of your own needs; everything else may change without notice:
     load_corpus                        clips of built corpora as one batch, in the order of their ids
     read_clip, extract, batch_of       a film or folder of pictures as a clip, its features, and those as a batch
     from_run, load_export              a workdir, or an exported file, as a recogniser of clips and recordings
-    Clip, ClipFeatures, ClipBatch      what passes between them
+    Clip, ClipIdentity,
+    ClipFeatures, ClipBatch            what passes between them
     UserError                          what the user can mend; its message is one line
 
 Names are imported when they are first asked for, so that an exported network runs without the packages of training.
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from stag_jax.motion.nodes import one as batch_of
     from stag_jax.training.loop import run as train
     from stag_jax.training.trained import TrainedFolds
-    from stag_jax.types import Clip, ClipBatch, ClipFeatures, UserError
+    from stag_jax.types import Clip, ClipBatch, ClipFeatures, ClipIdentity, UserError
 
 _PLACES = {
     "Clip": "types.Clip",
     "ClipBatch": "types.ClipBatch",
     "ClipFeatures": "types.ClipFeatures",
+    "ClipIdentity": "types.ClipIdentity",
     "Config": "config.Config",
     "TrainedFolds": "training.trained.TrainedFolds",
     "UserError": "types.UserError",
@@ -51,6 +53,7 @@ __all__ = [
     "Clip",
     "ClipBatch",
     "ClipFeatures",
+    "ClipIdentity",
     "Config",
     "TrainedFolds",
     "UserError",

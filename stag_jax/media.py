@@ -17,7 +17,7 @@ from av.stream import Disposition
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 MAX_FRAMES = 3000  # a clip is seconds long
@@ -90,7 +90,7 @@ def read_clip(path: Path, fps: float | None = None, max_frames: int = MAX_FRAMES
         raise no_rate(path)
     _warn_if_uneven(path, recording)
     name = path.resolve().name if path.is_dir() else path.stem
-    return Clip(name, name, "video", "", None, float(rate), _stacked(recording.frames))
+    return Clip(ClipIdentity(name, name, "video"), None, float(rate), _stacked(recording.frames))
 
 
 def check_rate(path: Path, fps: float | None) -> None:

@@ -40,13 +40,26 @@ class Preempted(Exception):
     """The scheduler has asked the run to stop. The state is saved; the scripts exit with code 75 (try again)."""
 
 
-class Clip(NamedTuple):
-    """One recorded clip, as stored in the corpus."""
+class ClipIdentity(NamedTuple):
+    """Which clip or recording this is, and its annotation as text."""
 
     id: str  # corpus/subject/clip
     subject: str  # includes the corpus, so that two corpora never share a subject
     dataset: str
-    emotion: str
+    emotion: str = ""  # empty for a recording, whose events have one each
+    objective: str = ""  # objective class, I to VII
+    part: str = ""  # official part of the corpus
+    group: str = ""  # clips that no split may separate; empty: all clips of the subject
+
+    def grouped(self) -> "ClipIdentity":
+        """Return the identity with its group filled in."""
+        return self._replace(group=self.group or self.subject)
+
+
+class Clip(NamedTuple):
+    """One recorded clip, as stored in the corpus."""
+
+    identity: ClipIdentity
     action_units: str | None  # the annotators' own text; None where the corpus has no AU labels
     fps: float
     frames: UInt8[np.ndarray, "f y x 3"]  # RGB
@@ -54,23 +67,14 @@ class Clip(NamedTuple):
     apex: int | None = None
     offset: int | None = None
     numbers: Int[np.ndarray, " f"] | None = None  # frame numbers in the recording; None: without gaps
-    objective: str = ""  # objective class, I to VII
-    part: str = ""  # official part of the corpus
-    group: str = ""  # clips that no split may separate; empty: all clips of the subject
 
 
 class FlowClip(NamedTuple):
     """A clip stored only as its onset-to-apex flow image."""
 
-    id: str
-    subject: str
-    dataset: str
-    emotion: str
+    identity: ClipIdentity
     action_units: str | None
     flow: UInt8[np.ndarray, "y x 3"]  # u, v, strain; 8 bit, as the corpus stores them
-    objective: str = ""
-    part: str = ""
-    group: str = ""
 
 
 class Event(NamedTuple):
@@ -85,27 +89,17 @@ class Event(NamedTuple):
 class Recording(NamedTuple):
     """A recording with any number of expressions, as stored in the corpus."""
 
-    id: str
-    subject: str
-    dataset: str
+    identity: ClipIdentity
     fps: float
     frames: UInt8[np.ndarray, "f y x 3"]  # RGB
     events: tuple[Event, ...]
     numbers: Int[np.ndarray, " f"] | None = None  # as in Clip
-    part: str = ""
-    group: str = ""
 
 
 class ClipFeatures(NamedTuple):
     """The network's inputs for one clip, and its annotation."""
 
-    id: str
-    subject: str
-    dataset: str
-    emotion: str
-    objective: str
-    part: str
-    group: str
+    identity: ClipIdentity  # with its group filled in
     nodes: Float[np.ndarray, "t n d"]
     times_ms: Float[np.ndarray, " t"]  # time of each selected frame after the reference frame
     magnitude: Float[np.ndarray, " t"]  # robust flow magnitude, pixels of the canonical face

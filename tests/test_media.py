@@ -31,7 +31,7 @@ KINDS = {
 def test_a_video_is_its_frames(name, tmp_path, caplog):
     frames = np.stack([picture(f) for f in range(13)])
     clip = media.read_clip(write(tmp_path / name, frames, **KINDS[name]))
-    assert clip.id == clip.subject == name.split(".")[0] and clip.fps == 50
+    assert clip.identity.id == clip.identity.subject == name.split(".")[0] and clip.fps == 50
     assert clip.frames.shape == frames.shape
     if name.startswith("lossless"):
         np.testing.assert_array_equal(clip.frames, frames)
@@ -234,7 +234,7 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path, caplog):
     (folder / "Thumbs.db").write_text("x")
     (folder / "._img9.png").write_text("left by a file manager")
     clip = media.read_clip(folder, fps=200.0)
-    assert clip.id == "EP02.01f" and clip.fps == 200 and caplog.text == ""
+    assert clip.identity.id == "EP02.01f" and clip.fps == 200 and caplog.text == ""
     np.testing.assert_array_equal(clip.frames[:, 0, 0, 2], [3 * 17, 0, 17, 2 * 17])
     with pytest.raises(UserError, match=r"EP02\.01f does not say its frame rate; give it with --fps"):
         media.read_clip(folder)

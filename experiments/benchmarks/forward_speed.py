@@ -29,6 +29,7 @@ from stag_jax.corpora import dataset
 from stag_jax.corpora.dataset import Corpus
 from stag_jax.deploy import artefact, exporting, recognition
 from stag_jax.protocol import compare, metrics
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.protocol.splits import Splits, make_splits
 from stag_jax.training import checkpoint, workdir
 from stag_jax.types import ClipBatch, UserError
@@ -173,21 +174,13 @@ def _row(
     found: Int[np.ndarray, " b"],
     before: Int[np.ndarray, " b"],
 ) -> tuple[str, ...]:
-    label, classes = held_out.batch.label, len(config.data.classes)
-    uf1 = metrics.mean_scores(label, found[None], classes)["uf1"]
-    difference = "" if found is before else _difference(label, found, before, held_out.subjects, classes)
+    clips = EvaluationSet(held_out.batch.label, held_out.subjects, len(config.data.classes), RESAMPLES)
+    uf1 = metrics.mean_scores(clips.label, found[None], clips.classes)["uf1"]
+    difference = "" if found is before else _difference(clips, found, before)
     cells = (f"{cost.median_ms:.2f}", f"{cost.slow_ms:.2f}", f"{cost.memory_mb:.0f}", f"{uf1:.4f}", difference)
     return (name, size, *cells)
 
 
-def _difference(
-    label: Int[np.ndarray, " b"],
-    found: Int[np.ndarray, " b"],
-    before: Int[np.ndarray, " b"],
-    subjects: Sequence[str],
-    classes: int,
-) -> str:
-    difference = compare.paired_bootstrap(label, found[None], before[None], subjects, classes, resamples=RESAMPLES)[
-        "uf1"
-    ]
+def _difference(clips: EvaluationSet, found: Int[np.ndarray, " b"], before: Int[np.ndarray, " b"]) -> str:
+    difference = compare.paired_bootstrap(clips, found[None], before[None])["uf1"]
     return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"

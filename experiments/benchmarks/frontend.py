@@ -21,7 +21,7 @@ from stag_jax.analysis import clip_reports
 from stag_jax.config import Config, from_config_dict
 from stag_jax.face import alignment, tracking
 from stag_jax.motion import extract, nodes, observe, optical_flow, selection
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 Row = tuple[str, str]
 PEAK = (1.0, 3.0)  # range of the largest true movement of frames whose flow is compared, pixels
@@ -80,9 +80,8 @@ def _rendered(clips: int) -> Iterator[tuple[script.ClipSpec, bool, render.Render
 def _clip(rendered: render.Rendered) -> Clip:
     spec = rendered.spec
     marks = (rendered.onset, rendered.apex, rendered.offset)
-    return Clip(
-        f"{spec.subject}/{spec.clip}", spec.subject, "synth_me", spec.emotion, None, spec.fps, rendered.frames, *marks
-    )
+    identity = ClipIdentity(f"{spec.subject}/{spec.clip}", spec.subject, "synth_me", spec.emotion)
+    return Clip(identity, None, spec.fps, rendered.frames, *marks)
 
 
 def _against_truth(rendered: render.Rendered, seen: observe.Observation) -> dict[str, Any]:
@@ -276,7 +275,7 @@ def _work(number: int, config: Config) -> tuple[int, float, float]:
     seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     for clip in clips:
-        tracking.track(clip.frames, config.face, clip=clip.id)
+        tracking.track(clip.frames, config.face, clip=clip.identity.id)
     return sum(len(clip.frames) for clip in clips), seconds, (time.perf_counter() - begin) / seconds
 
 

@@ -18,6 +18,7 @@ from stag_jax.analysis import comparison, cost
 from stag_jax.config import Config
 from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics, splits
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import trial_groups, workdir
 from stag_jax.types import Preempted, UserError
 
@@ -99,24 +100,23 @@ def measure(teacher: Path, out: Path) -> list[StudentRow]:
     predictions = {
         name: comparison.of_run(folder, corpus, first).probability.argmax(axis=-1) for name, folder in folders.items()
     }
-    clips = (corpus.subjects, len(first.data.classes))
+    clips = EvaluationSet(
+        corpus.batch.label, corpus.subjects, len(first.data.classes), resamples=first.protocol.bootstrap
+    )
 
     def less(name: str, other: str | None) -> compare.Difference | None:
         if other in (None, name):
             return None
-        labels_and_predictions = (corpus.batch.label, predictions[name], predictions[other])
-        return compare.paired_bootstrap(*labels_and_predictions, *clips, resamples=first.protocol.bootstrap)["uf1"]
+        return compare.paired_bootstrap(clips, predictions[name], predictions[other])["uf1"]
 
     rows = []
     for (name, config), forward in zip(configs.items(), on_one_core(list(configs.values())), strict=True):
-        bounds = metrics.subject_bootstrap(
-            corpus.batch.label, predictions[name], *clips, resamples=first.protocol.bootstrap
-        )["uf1"]
+        bounds = metrics.subject_bootstrap(clips, predictions[name])["uf1"]
         rows.append(
             StudentRow(
                 name=name,
                 settings=differing(first, config),
-                uf1=metrics.mean_scores(corpus.batch.label, predictions[name], clips[1])["uf1"],
+                uf1=metrics.mean_scores(clips.label, predictions[name], clips.classes)["uf1"],
                 low=bounds[0],
                 high=bounds[1],
                 less_teacher=less(name, "teacher"),

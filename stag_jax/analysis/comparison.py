@@ -11,6 +11,7 @@ from stag_jax import files
 from stag_jax.config import Config
 from stag_jax.corpora.dataset import Corpus
 from stag_jax.protocol import compare, metrics
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import workdir
 from stag_jax.types import UserError
 
@@ -59,32 +60,30 @@ def of_run(folder: Path, corpus: Corpus, config: Config, name: str = "") -> Comp
 
 def compare_all(models: Sequence[ComparedModel], corpus: Corpus, config: Config) -> list[ComparedRow]:
     """Score all models on all clips, then on each corpus if there are several; compare all with the first."""
-    classes, resamples = len(config.data.classes), config.protocol.bootstrap
+    all_clips = EvaluationSet(corpus.batch.label, corpus.subjects, len(config.data.classes), config.protocol.bootstrap)
     names = sorted(set(corpus.datasets))
     subsets = {ALL: np.ones(len(corpus.ids), bool)}
     if len(names) > 1:
         subsets |= {name: np.asarray(corpus.datasets) == name for name in names}
     rows = []
     for subset, mask in subsets.items():
-        label, subjects = corpus.batch.label[mask], np.asarray(corpus.subjects)[mask].tolist()
+        clips = all_clips.take(mask)
         predictions = [model.probability[:, mask].argmax(axis=-1) for model in models]
         for model, predicted in zip(models, predictions, strict=True):
-            bounds = metrics.subject_bootstrap(label, predicted, subjects, classes, resamples=resamples)
+            bounds = metrics.subject_bootstrap(clips, predicted)
             difference = None
             if model is not models[0]:
-                difference = compare.paired_bootstrap(
-                    label, predictions[0], predicted, subjects, classes, resamples=resamples
-                )["uf1"]
+                difference = compare.paired_bootstrap(clips, predictions[0], predicted)["uf1"]
             pooled = model.probability[:, mask].mean(axis=0).argmax(axis=-1)
             rows.append(
                 ComparedRow(
                     model.name,
                     subset,
-                    len(label),
+                    len(clips.label),
                     len(predicted),
-                    metrics.mean_scores(label, predicted, classes)["uf1"],
+                    metrics.mean_scores(clips.label, predicted, clips.classes)["uf1"],
                     *bounds["uf1"],
-                    metrics.mean_scores(label, pooled, classes)["uf1"] if len(predicted) > 1 else None,
+                    metrics.mean_scores(clips.label, pooled, clips.classes)["uf1"] if len(predicted) > 1 else None,
                     difference,
                 )
             )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from stag_jax.config import Config
 from stag_jax.corpora import dataset, records
 from stag_jax.protocol import splits as splits_lib
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import checkpoint, history, naming, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import ClipBatch, UserError
@@ -166,6 +167,13 @@ def require_clips(folder: Path, corpora: Sequence[Path]) -> None:
 def labels(frame: pd.DataFrame, classes: Sequence[str], column: str = "label") -> np.ndarray:
     """Return a column as indices into the classes: int [b]."""
     return frame[column].map({name: index for index, name in enumerate(classes)}).to_numpy(int)
+
+
+def evaluation_set(run: LoadedRun, frame: pd.DataFrame) -> EvaluationSet:
+    """Return the clips of a table of predictions as what scores and intervals are computed on."""
+    return EvaluationSet(
+        labels(frame, run.classes), frame["subject"].tolist(), len(run.classes), run.config.protocol.bootstrap
+    )
 
 
 def probabilities(frame: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:

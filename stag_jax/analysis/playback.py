@@ -99,8 +99,8 @@ def faces(run: LoadedRun, corpora: Sequence[Path], clip_id: str, keep: Int[np.nd
     if isinstance(clip, FlowClip):
         parts = _from_flow_image(clip, config)
         return Faces(parts["flow_pictures"], parts["centres"], parts["marks_ms"])
-    track = tracking.track(clip.frames, config.face, clip=clip.id)
-    tracking.require(track, clip=clip.id)
+    track = tracking.track(clip.frames, config.face, clip=clip.identity.id)
+    tracking.require(track, clip=clip.identity.id)
     transform, points = placed(track, config.face)
     pictures = np.stack([alignment.warp(clip.frames[f], transform, config.face.size) for f in keep])
     return Faces(pictures, nodes.kept(regions.roi_centres(points), config.graph), _marks(clip))

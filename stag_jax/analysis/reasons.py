@@ -191,7 +191,7 @@ def _examples(
 ) -> page.Section:
     batch, ids = found.corpus.batch, found.corpus.ids
     correct = found.probability.argmax(axis=1) == batch.label
-    kept = {clip.id: clip.frame_index for corpus in prepared for clip in corpus.clips}
+    kept = {clip.identity.id: clip.frame_index for corpus in prepared for clip in corpus.clips}
     blocks: list[page.Block] = [
         page.Note(
             "Of each class the clip that was recognised with the median confidence among those recognised: no "

@@ -18,20 +18,14 @@ DIGITS = 3
 
 def headline(run: LoadedRun) -> pd.DataFrame:
     """Return each score with its 95% interval over subjects: mean over seeds, and of the seeds' mean probabilities."""
-    label, seeds = loaded.labels(run.predictions, run.classes), loaded.seeds_apart(run)
+    clips, seeds = loaded.evaluation_set(run, run.predictions), loaded.seeds_apart(run)
     pooled = loaded.labels(run.predictions, run.classes, "prediction")
     rows = []
     for name, predictions in (("mean over seeds", seeds), ("seeds averaged", pooled[None])):
         if name == "mean over seeds" and len(seeds) == 1:
             continue
-        estimates = metrics.mean_scores(label, predictions, len(run.classes))
-        bounds = metrics.subject_bootstrap(
-            label,
-            predictions,
-            list(run.predictions["subject"]),
-            len(run.classes),
-            resamples=run.config.protocol.bootstrap,
-        )
+        estimates = metrics.mean_scores(clips.label, predictions, clips.classes)
+        bounds = metrics.subject_bootstrap(clips, predictions)
         kind = name if len(seeds) > 1 else ""
         rows += [(kind, title, estimates[key], *bounds[key]) for key, title in SCORES.items()]
     return pd.DataFrame(rows, columns=["of", "score", "value", "low", "high"])
@@ -72,11 +66,9 @@ def per_corpus(run: LoadedRun) -> pd.DataFrame:
     """Return the scores of each corpus, seeds averaged, with the interval of UF1 over its subjects."""
     rows = []
     for name, frame in run.predictions.groupby("dataset", sort=True):
-        label, prediction = (loaded.labels(frame, run.classes, column) for column in ("label", "prediction"))
-        scores = metrics.mean_scores(label, prediction, len(run.classes))
-        bounds = metrics.subject_bootstrap(
-            label, prediction, list(frame["subject"]), len(run.classes), resamples=run.config.protocol.bootstrap
-        )
+        clips, prediction = loaded.evaluation_set(run, frame), loaded.labels(frame, run.classes, "prediction")
+        scores = metrics.mean_scores(clips.label, prediction, clips.classes)
+        bounds = metrics.subject_bootstrap(clips, prediction)
         rows.append(
             (
                 name,

@@ -39,12 +39,12 @@ def make(folders: Sequence[Path], each: Sequence[features.Prepared], ids: Collec
         if not prepared.reports:
             for record in records.read_clips(folder):
                 clip = records.to_clip(record)
-                if clip.id in wanted:
+                if clip.identity.id in wanted:
                     picture = flow_picture(clip.flow)
                     _, data = cv2.imencode(
                         ".jpg", picture[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, features.TILE_QUALITY)
                     )
-                    by_id[clip.id] = Thumbnail(data.tobytes(), picture, True)
+                    by_id[clip.identity.id] = Thumbnail(data.tobytes(), picture, True)
     return by_id
 
 

@@ -61,26 +61,24 @@ def compare_runs(first: LoadedRun, second: LoadedRun, *, resamples: int | None =
     tables = [_by_id(run) for run in (first, second)]
     tables[1] = _matched(first, second, *tables)
     ids, classes = tables[0].index, first.classes
-    label, subjects = loaded.labels(tables[0], classes), tables[0]["subject"].tolist()
     predictions = [_seeds_apart(run)[:, pd.Index(run.predictions["id"]).get_indexer(ids)] for run in (first, second)]
     names = _names(first, second)
-    options = {"resamples": resamples or first.config.protocol.bootstrap, "seed": seed}
-    differences = compare.paired_bootstrap(label, *predictions, subjects, len(classes), **options)
+    clips = loaded.evaluation_set(first, tables[0])
+    clips = clips._replace(resamples=resamples or clips.resamples, seed=seed)
+    differences = compare.paired_bootstrap(clips, *predictions)
     verdict_args = differences["uf1"], *names
     if differences["uf1"].mean < 0:  # the better one first, as `verdict` requires
-        swapped = compare.paired_bootstrap(label, *predictions[::-1], subjects, len(classes), **options)
+        swapped = compare.paired_bootstrap(clips, *predictions[::-1])
         verdict_args = swapped["uf1"], *names[::-1]
     changes = tuple(_changes(first, second))
     return Comparison(
         names=names,
-        clips=len(label),
+        clips=len(clips.label),
         seeds=(len(predictions[0]), len(predictions[1])),
         differences=differences,
-        per_class=dict(
-            zip(classes, compare.class_differences(label, *predictions, subjects, len(classes), **options), strict=True)
-        ),
-        mcnemar=compare.mcnemar(label, *(loaded.labels(table, classes, "prediction") for table in tables)),
-        verdict=compare.verdict(*verdict_args, resamples=options["resamples"]),
+        per_class=dict(zip(classes, compare.class_differences(clips, *predictions), strict=True)),
+        mcnemar=compare.mcnemar(clips.label, *(loaded.labels(table, classes, "prediction") for table in tables)),
+        verdict=compare.verdict(*verdict_args, resamples=clips.resamples),
         changes=changes,
         warnings=tuple(_warnings(first, second, tables, changes)),
     )

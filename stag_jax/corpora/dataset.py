@@ -16,7 +16,7 @@ from stag_jax.corpora import features, records
 from stag_jax.motion import nodes
 from stag_jax.protocol import labels
 from stag_jax.protocol.splits import Clips, make_splits
-from stag_jax.types import ClipBatch, ClipFeatures, FaceGraph, UserError
+from stag_jax.types import ClipBatch, ClipFeatures, ClipIdentity, FaceGraph, UserError
 
 TEXTS = ("ids", "subjects", "datasets", "groups", "parts")
 
@@ -81,10 +81,10 @@ def all_clips(each: Sequence[features.Prepared], *, skip_faceless: bool) -> list
         )
     for message in sorted(faceless):
         logging.warning("%s: left out", message)
-    clips.sort(key=lambda clip: clip.id)
+    clips.sort(key=lambda clip: clip.identity.id)
     for clip, following in pairwise(clips):
-        if clip.id == following.id:
-            raise UserError(f"clip {clip.id} is there twice")
+        if clip.identity.id == following.identity.id:
+            raise UserError(f"clip {clip.identity.id} is there twice")
     return clips
 
 
@@ -92,8 +92,8 @@ def counts(clips: Sequence[ClipFeatures]) -> dict[str, Counter[str]]:
     """Count the clips of each emotion (under ""), and of each class of every scheme that fits all of `clips`."""
     fitting = {}
     for scheme in ("", *labels.SCHEMES):
-        if not scheme or {clip.dataset for clip in clips} <= set(labels.SCHEMES[scheme]):
-            fitting[scheme] = Counter(name for name in (_class(clip, scheme) for clip in clips) if name)
+        if not scheme or {clip.identity.dataset for clip in clips} <= set(labels.SCHEMES[scheme]):
+            fitting[scheme] = Counter(name for name in (_class(clip.identity, scheme) for clip in clips) if name)
     return fitting
 
 
@@ -119,31 +119,23 @@ def require_splits(folders: Path | Sequence[Path], config: Config) -> None:
         return
     classes = config.data.classes
     scored = [(text, [name for name in names if name in classes]) for text, names in _annotated(folders, config)]
-    scored = [(text, names[0]) for text, names in scored if names]
-
-    def column(name: str) -> tuple[str, ...]:
-        return tuple(text[name] for text, _ in scored)
-
-    label = np.asarray([classes.index(name) for _, name in scored])
-    clips = Clips(column("subject"), column("dataset"), column("group"), column("part"), label)
+    columns = _columns([identity for identity, names in scored if names])
+    label = np.asarray([classes.index(names[0]) for _, names in scored if names])
+    clips = Clips(**{name: columns[name] for name in ("subjects", "datasets", "groups", "parts")}, labels=label)
     make_splits(config.protocol, clips)
 
 
-def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, str], list[str]]]:
-    """List each record's texts and its classes; a recording has the classes of its windows."""
+def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[ClipIdentity, list[str]]]:
+    """List each record's identity and classes; a recording has the classes of its windows."""
     rows = []
     for folder in folders:
         for record in records.read_annotations(folder):
-            text = {name: record[name].decode() for name in records.TEXTS}
+            identity = records.identity_of(record)
             events = record.get("events")
-            emotions = [text["emotion"]] if events is None else [labels.NONE, *(e.decode() for e in events["emotion"])]
-            classes = (_class_of(text, emotion, config.data.labels) for emotion in emotions)
-            rows.append((text, [name for name in classes if name is not None]))
+            emotions = [identity.emotion] if events is None else [labels.NONE, *(e.decode() for e in events["emotion"])]
+            classes = (_class(identity._replace(emotion=emotion), config.data.labels) for emotion in emotions)
+            rows.append((identity, [name for name in classes if name is not None]))
     return rows
-
-
-def _class_of(text: Mapping[str, str], emotion: str, scheme: str) -> str | None:
-    return labels.label(scheme, dataset=text["dataset"], emotion=emotion, objective=text["objective"])
 
 
 def _require(config: Config, present: Set[str]) -> None:
@@ -158,29 +150,29 @@ def _require(config: Config, present: Set[str]) -> None:
 def miscounted(clips: Sequence[ClipFeatures], about: Mapping[str, str], scheme: str) -> list[str]:
     """Return one line for each corpus whose number of clips of a class differs from its annotation sheet."""
     lines = []
-    for dataset in sorted({clip.dataset for clip in clips}):
+    for dataset in sorted({clip.identity.dataset for clip in clips}):
         version = about.get(f"{dataset} version", about.get("version", ""))
-        classes = [_class(clip, scheme) for clip in clips if clip.dataset == dataset]
+        classes = [_class(clip.identity, scheme) for clip in clips if clip.identity.dataset == dataset]
         line = labels.miscounted(scheme, dataset=dataset, version=version, found=classes)
         lines += [line] if line else []
     return lines
 
 
-def _class(clip: ClipFeatures, scheme: str) -> str | None:
-    return _class_of({"dataset": clip.dataset, "objective": clip.objective}, clip.emotion, scheme)
+def _class(identity: ClipIdentity, scheme: str) -> str | None:
+    return labels.label(scheme, dataset=identity.dataset, emotion=identity.emotion, objective=identity.objective)
 
 
 def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     classes = config.data.classes
-    classed = [(clip, _class(clip, config.data.labels)) for clip in clips]
+    classed = [(clip, _class(clip.identity, config.data.labels)) for clip in clips]
     _require(config, {name for _, name in classed if name is not None})
     scored = [(clip, name) for clip, name in classed if name in classes]
     if not scored:
         raise UserError(f"{config.data.dataset}: no clip is left")
     if len(scored) < len(clips):
-        others = ", ".join(sorted({clip.emotion for clip, name in classed if name not in classes}))
+        others = ", ".join(sorted({clip.identity.emotion for clip, name in classed if name not in classes}))
         logging.warning("%d clips of other emotions (%s) are left out", len(clips) - len(scored), others)
-    unscored = {clip.subject for clip in clips} - {clip.subject for clip, _ in scored}
+    unscored = {clip.identity.subject for clip in clips} - {clip.identity.subject for clip, _ in scored}
     for subject in sorted(unscored):
         logging.warning("subject %s has no clip of the scored classes and is left out", subject)
     graph = nodes.graph(config.graph, config.motion)
@@ -189,17 +181,18 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     }
     stacked["nodes"] = nodes.shown(nodes.kept(stacked["nodes"], config.graph), config)
     batch = ClipBatch(label=np.asarray([classes.index(name) for _, name in scored], np.int32), **stacked)
-    ids = tuple(clip.id for clip, _ in scored)
-    digest = hashlib.sha256("\n".join(ids).encode())
+    columns = _columns([clip.identity for clip, _ in scored])
+    digest = hashlib.sha256("\n".join(columns["ids"]).encode())
     for array in batch:
         digest.update(np.ascontiguousarray(array).tobytes())
     return Corpus(
-        ids=ids,
-        subjects=tuple(clip.subject for clip, _ in scored),
-        datasets=tuple(clip.dataset for clip, _ in scored),
-        groups=tuple(clip.group for clip, _ in scored),
-        parts=tuple(clip.part for clip, _ in scored),
+        **columns,
         batch=batch,
         graph=graph,
         fingerprint=digest.hexdigest(),
     )
+
+
+def _columns(identities: Sequence[ClipIdentity]) -> dict[str, tuple[str, ...]]:
+    """Return the columns `TEXTS` of a corpus."""
+    return {name: tuple(getattr(each, name.removesuffix("s")) for each in identities) for name in TEXTS}

@@ -32,7 +32,7 @@ from stag_jax.files import require_writable, write_atomically
 from stag_jax.motion import extract, optical_flow, quality
 from stag_jax.motion.observe import observe
 from stag_jax.motion.quality import ClipReport
-from stag_jax.types import ClipFeatures, FlowClip, Recording
+from stag_jax.types import ClipFeatures, ClipIdentity, FlowClip, Recording
 
 FEATURES_VERSION = 5  # raise it when face/ or motion/ change what they compute
 CHUNK = 128  # clips cached at a time during extraction
@@ -118,7 +118,7 @@ def _sorted(parts: list[Prepared]) -> Prepared:
     clips, faceless, reports, tiles = (list(chain(*lists)) for lists in zip(*(part[:4] for part in parts), strict=True))
     pairs = sorted(zip(reports, tiles, strict=True), key=lambda pair: pair[0].id)
     return Prepared(
-        clips=sorted(clips, key=lambda clip: clip.id),
+        clips=sorted(clips, key=lambda clip: clip.identity.id),
         faceless=sorted(faceless),
         reports=[report for report, _ in pairs],
         tiles=[tile for _, tile in pairs],
@@ -209,7 +209,9 @@ def _work(folder: Path, config: Config, index: int) -> list[SeenClip] | str:
         return [SeenClip(extract.from_flow_image(clip, config), None, b"")]
     if isinstance(clip, Recording):
         cut = windows.cut(clip, config)
-        return [SeenClip(window, None, b"") for window in cut] or f"{clip.id}: no face is seen for as long as a window"
+        return [
+            SeenClip(window, None, b"") for window in cut
+        ] or f"{clip.identity.id}: no face is seen for as long as a window"
     try:
         seen = observe(clip, config)
     except NoFaceError as error:
@@ -246,9 +248,11 @@ def _write_cache(path: Path, prepared: Prepared) -> None:
         "tiles": np.asarray(prepared.tiles, dtype=bytes),
         "origin": np.asarray(json.dumps(prepared.origin)),
     }
-    for kind, rows in (("clip", prepared.clips), ("report", prepared.reports)):
-        for name in rows[0]._fields if rows else ():
-            arrays[f"{kind}.{name}"] = np.stack([np.asarray(getattr(row, name)) for row in rows])
+    clips = [clip._asdict() for clip in prepared.clips]
+    clips = [clip.pop("identity")._asdict() | clip for clip in clips]
+    for kind, rows in (("clip", clips), ("report", [report._asdict() for report in prepared.reports])):
+        for name in rows[0] if rows else ():
+            arrays[f"{kind}.{name}"] = np.stack([np.asarray(row[name]) for row in rows])
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -261,9 +265,9 @@ def _read_cache(path: Path) -> Prepared | None:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return Prepared(
-            clips=_rows(arrays, "clip", ClipFeatures),
+            clips=_clips(arrays),
             faceless=[str(message) for message in arrays["faceless"]],
-            reports=_rows(arrays, "report", ClipReport),
+            reports=[ClipReport(**row) for row in _rows(arrays, "report", ClipReport._fields)],
             tiles=[bytes(tile) for tile in arrays["tiles"]],
             origin=json.loads(arrays["origin"].item()) if "origin" in arrays else {},
         )
@@ -272,9 +276,18 @@ def _read_cache(path: Path) -> Prepared | None:
         return None
 
 
-def _rows(arrays: dict[str, np.ndarray], kind: str, cls: type) -> list[Any]:
+def _clips(arrays: dict[str, np.ndarray]) -> list[ClipFeatures]:
+    names, numbers = ClipIdentity._fields, [name for name in ClipFeatures._fields if name != "identity"]
+    identities, rows = (_rows(arrays, "clip", fields) for fields in (names, numbers))
+    return [ClipFeatures(ClipIdentity(**text), **row) for text, row in zip(identities, rows, strict=True)]
+
+
+def _rows(arrays: dict[str, np.ndarray], kind: str, names: Iterable[str]) -> list[dict[str, Any]]:
     if not any(name.startswith(f"{kind}.") for name in arrays):
         return []
-    columns = [arrays[f"{kind}.{name}"] for name in cls._fields]
+    columns = {name: arrays[f"{kind}.{name}"] for name in names}
     # Turn 0-d arrays back into the plain Python values that were stored.
-    return [cls(*(value.item() if value.ndim == 0 else value for value in row)) for row in zip(*columns, strict=True)]
+    return [
+        {name: value.item() if value.ndim == 0 else value for name, value in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
+    ]

@@ -12,11 +12,10 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from stag_jax import media
-from stag_jax.types import Clip, Event, FlowClip, Recording, UserError
+from stag_jax.types import Clip, ClipIdentity, Event, FlowClip, Recording, UserError
 
 SPLIT = "clips"
 INFO, METADATA = "dataset_info.json", "metadata.json"  # file names of TFDS
-TEXTS = ("id", "subject", "dataset", "emotion", "action_units", "objective", "part", "group")
 
 
 def corpus_digest(folder: Path) -> str:
@@ -75,30 +74,34 @@ def about(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def identity_of(record: dict[str, Any]) -> ClipIdentity:
+    """Return the identity fields of a record."""
+    return ClipIdentity(*(record[name].decode() for name in ClipIdentity._fields))
+
+
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`."""
-    text: dict[str, Any] = {key: record[key].decode() for key in TEXTS}
-    if not record["au_annotated"]:
-        text["action_units"] = None
+    identity = identity_of(record)
+    action_units = record["action_units"].decode() if record["au_annotated"] else None
     if "flow" in record:
-        return FlowClip(**text, flow=np.asarray(record["flow"]))
+        return FlowClip(identity, action_units, np.asarray(record["flow"]))
     marks: dict[str, Any] = {key: int(record[key]) if record[key] >= 0 else None for key in ("onset", "apex", "offset")}
     if record.get("video"):
-        return _from_film(record, text, marks)
+        return _from_film(record, identity, action_units, marks)
     frames = [_three_channels(frame) for frame in record["frames"]]
     if len({frame.shape for frame in frames}) > 1:
-        raise UserError(f"{text['id']}: frames differ in size")
+        raise UserError(f"{identity.id}: frames differ in size")
     numbers = np.asarray(record["numbers"], int)
     if "events" in record:
-        return _recording(record, text, np.stack(frames), numbers)
-    return Clip(**text, fps=float(record["fps"]), frames=np.stack(frames), numbers=numbers, **marks)
+        return _recording(record, identity, np.stack(frames), numbers)
+    return Clip(identity, action_units, float(record["fps"]), np.stack(frames), numbers=numbers, **marks)
 
 
-def _recording(record: dict[str, Any], text: dict[str, Any], frames: np.ndarray, numbers: np.ndarray) -> Recording:
+def _recording(record: dict[str, Any], identity: ClipIdentity, frames: np.ndarray, numbers: np.ndarray) -> Recording:
     events = record["events"]
     columns = (events[name] for name in ("onset", "offset", "emotion", "action_units"))
     return Recording(
-        **{name: text[name] for name in ("id", "subject", "dataset", "part", "group")},
+        identity,
         fps=float(record["fps"]),
         frames=frames,
         events=tuple(
@@ -114,7 +117,9 @@ def _three_channels(frame: UInt8[np.ndarray, "y x c"]) -> UInt8[np.ndarray, "y x
     return np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame[..., :3]
 
 
-def _from_film(record: dict[str, Any], text: dict[str, Any], marks: dict[str, int | None]) -> Clip:
+def _from_film(
+    record: dict[str, Any], identity: ClipIdentity, action_units: str | None, marks: dict[str, int | None]
+) -> Clip:
     """Decode a record that holds a video file; cut it to onset and offset, which are indices into all of its frames."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"film{record['suffix'].decode()}")
@@ -122,17 +127,17 @@ def _from_film(record: dict[str, Any], text: dict[str, Any], marks: dict[str, in
         try:
             film = media.read_clip(path, float(record["fps"]) or None)
         except UserError as error:
-            raise UserError(f"{text['id']}: {str(error).removeprefix(f'{path} ')}") from error
+            raise UserError(f"{identity.id}: {str(error).removeprefix(f'{path} ')}") from error
     count = len(film.frames)
     for name, mark in marks.items():
         if mark is not None and mark >= count:
-            raise UserError(f"{text['id']}: {name} is frame {mark} of a film that has {count} (counted from 0)")
+            raise UserError(f"{identity.id}: {name} is frame {mark} of a film that has {count} (counted from 0)")
     first, last = marks["onset"] or 0, count - 1 if marks["offset"] is None else marks["offset"]
     shifted: dict[str, Any] = {name: None if mark is None else mark - first for name, mark in marks.items()}
     apex = marks["apex"]
     if apex is not None and not first <= apex <= last:
         shifted["apex"] = None
-    return Clip(**text, fps=film.fps, frames=film.frames[first : last + 1], **shifted)
+    return Clip(identity, action_units, film.fps, film.frames[first : last + 1], **shifted)
 
 
 @functools.cache

@@ -28,14 +28,13 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
       UserError: no frame rate, an event that is not within the recording, unreadable action units, or a setting out of
         range; the recording is named.
     """
+    name = recording.identity.id
     if not recording.fps > 0:
-        raise UserError(f"{recording.id}: frame rate {recording.fps} is not positive")
+        raise UserError(f"{name}: frame rate {recording.fps} is not positive")
     count = len(recording.frames)
     for event in recording.events:
         if not 0 <= event.onset < event.offset < count:
-            raise UserError(
-                f"{recording.id}: an event from frame {event.onset} to {event.offset} of a recording of {count}"
-            )
+            raise UserError(f"{name}: an event from frame {event.onset} to {event.offset} of a recording of {count}")
     frame_ms = times.frame_times(count, recording.fps, recording.numbers)
     state, clips = watch.WatchState(), []
     for frame, time_ms in zip(recording.frames, frame_ms.tolist(), strict=True):
@@ -60,19 +59,15 @@ def _learnable(
     clips = window.clips
     return [
         ClipFeatures(
-            id=f"{recording.id}@{start:07.0f}",
-            subject=recording.subject,
-            dataset=recording.dataset,
-            emotion=whole[0].emotion if whole else NONE,
-            objective="",
-            part=recording.part,
-            group=recording.group or recording.subject,
+            identity=recording.identity.grouped()._replace(
+                id=f"{recording.identity.id}@{start:07.0f}", emotion=whole[0].emotion if whole else NONE
+            ),
             nodes=np.asarray(clips.nodes[0]),
             times_ms=np.asarray(clips.times_ms[0]),
             magnitude=np.asarray(clips.magnitude[0]),
             frame_mask=np.asarray(clips.frame_mask[0]),
             frame_index=np.abs(taken[:, None] - start - np.asarray(clips.times_ms[0])).argmin(axis=0),
-            **_units(whole, config, recording.id),
+            **_units(whole, config, recording.identity.id),
         )
     ]
 

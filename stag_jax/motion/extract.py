@@ -58,6 +58,5 @@ def from_flow_image(clip: FlowClip, config: Config) -> ClipFeatures:
 
 def _known(clip: Clip | FlowClip, config: Config) -> dict[str, Any]:
     """Return the annotations of a clip, the same for frames and flow images."""
-    au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.id)
-    text = {name: getattr(clip, name) for name in ("id", "subject", "dataset", "emotion", "objective", "part")}
-    return {**text, "group": clip.group or clip.subject, "au": au, "au_mask": au_mask}
+    au, au_mask = action_units.labels(clip.action_units, config.graph.units, clip=clip.identity.id)
+    return {"identity": clip.identity.grouped(), "au": au, "au_mask": au_mask}

@@ -79,7 +79,7 @@ def unaligned(clip: Clip, config: Config, *, largest: bool = False) -> Fields:
     """
     motion = config.motion
     if len(clip.frames) < 2:
-        raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
+        raise UserError(f"{clip.identity.id}: {len(clip.frames)} frame(s); motion needs at least two")
     scout, backend = flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
     faces = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames])
     before = np.broadcast_to(faces[:1], faces[1:].shape) if motion.reference == "onset" else faces[:-1]

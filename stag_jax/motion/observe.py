@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from stag_jax.config import Config, FaceConfig, MotionConfig
+from stag_jax.config import Config, FaceConfig
 from stag_jax.face import alignment, regions, tracking
 from stag_jax.motion import nodes, selection, stabilise, times
 from stag_jax.motion import optical_flow as flows
@@ -48,11 +48,11 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     """
     motion, size = config.motion, config.face.size
     scout, backend = _checked(clip, config)
-    track = tracking.track(clip.frames, config.face, clip=clip.id)
-    tracking.require(track, clip=clip.id)
+    track = tracking.track(clip.frames, config.face, clip=clip.identity.id)
+    tracking.require(track, clip=clip.identity.id)
     seen = np.flatnonzero([not reason for reason in track.refused])
     if len(seen) < 2:
-        raise UserError(f"{clip.id}: one frame with a usable face; motion needs at least two")
+        raise UserError(f"{clip.identity.id}: one frame with a usable face; motion needs at least two")
     transform, points = placed(track, config.face)
     centres, rigid = regions.roi_centres(points), regions.rigid_points(points)
     faces = np.stack([alignment.warp(clip.frames[f], transform, size) for f in seen])
@@ -67,7 +67,9 @@ def observe(clip: Clip, config: Config, keep: Int[np.ndarray, " t"] | None = Non
     if keep is None:
         place, mask = selection.select(magnitude, motion.frames, motion.selection)
     elif not np.isin(keep, seen[1:]).all():
-        raise UserError(f"{clip.id}: frames {sorted(set(keep.tolist()) - set(seen[1:].tolist()))} are not to be seen")
+        raise UserError(
+            f"{clip.identity.id}: frames {sorted(set(keep.tolist()) - set(seen[1:].tolist()))} are not to be seen"
+        )
     else:
         place, mask = np.searchsorted(seen[1:], keep), np.ones(len(keep), bool)
 
@@ -110,15 +112,15 @@ def placed(track: tracking.Track, face: FaceConfig) -> tuple[Float[np.ndarray, "
 
 def _checked(clip: Clip, config: Config) -> tuple[str, str]:
     """Check clip and settings; return the backends of the first and the second pass."""
-    motion: MotionConfig = config.motion
+    motion, name = config.motion, clip.identity.id
     if config.graph.kind != "roi":
         raise UserError(
-            f"{clip.id}: config.graph.kind={config.graph.kind!r} is for flow images; clips of frames need 'roi'"
+            f"{name}: config.graph.kind={config.graph.kind!r} is for flow images; clips of frames need 'roi'"
         )
     if len(clip.frames) < 2:
-        raise UserError(f"{clip.id}: {len(clip.frames)} frame(s); motion needs at least two")
+        raise UserError(f"{name}: {len(clip.frames)} frame(s); motion needs at least two")
     if not clip.fps > 0:
-        raise UserError(f"{clip.id}: frame rate {clip.fps} is not positive")
+        raise UserError(f"{name}: frame rate {clip.fps} is not positive")
     return flows.resolve(motion.first_look, "first_look"), flows.resolve(motion.flow)
 
 

@@ -65,8 +65,8 @@ def report(clip: Clip, seen: Observation, motion: MotionConfig) -> ClipReport:
     marks = [-1 if mark is None else mark for mark in (clip.onset, clip.apex, clip.offset)]
     marks_ms = [-1.0 if mark < 0 else float(times_ms[mark]) for mark in marks]
     return ClipReport(
-        id=clip.id,
-        subject=clip.subject,
+        id=clip.identity.id,
+        subject=clip.identity.subject,
         frames=len(clip.frames),
         fps=clip.fps,
         refused=int((~tracked).sum()),

@@ -1,13 +1,13 @@
 """Comparison of two models on the same clips: differences of scores and their uncertainty."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from stag_jax.protocol import metrics
+from stag_jax.protocol.metrics import EvaluationSet
 
 ROUNDING = 1e-12  # smaller differences come from the order of summation
 ALPHA = 1 - metrics.CONFIDENCE
@@ -38,25 +38,15 @@ class McNemar(NamedTuple):
 
 
 def paired_bootstrap(
-    label: Int[np.ndarray, " b"],
-    first: Int[np.ndarray, "seed b"],
-    second: Int[np.ndarray, "seed2 b"],
-    subjects: Sequence[str],
-    classes: int,
-    *,
-    resamples: int,
-    seed: int = 0,
+    clips: EvaluationSet, first: Int[np.ndarray, "seed b"], second: Int[np.ndarray, "seed2 b"]
 ) -> dict[str, Difference]:
     """Return the difference in each of `metrics.mean_scores`, under resampling of subjects with replacement.
 
     Every resample has the same subjects for both models, so that the difficulty of a subject cancels. `p` is the
     one-sided bootstrap p-value for the first being better; a model compared with itself has 1.
     """
-    means = [metrics.mean_scores(label, prediction, classes) for prediction in (first, second)]
-    drawn_scores = [
-        metrics.resampled_scores(label, prediction, subjects, classes, resamples=resamples, seed=seed)
-        for prediction in (first, second)
-    ]
+    means = [metrics.mean_scores(clips.label, prediction, clips.classes) for prediction in (first, second)]
+    drawn_scores = [metrics.resampled_scores(clips, prediction) for prediction in (first, second)]
     differences = {name: drawn_scores[0][name] - drawn_scores[1][name] for name in means[0]}
     return {
         name: with_interval(means[0][name] - means[1][name], difference) for name, difference in differences.items()
@@ -70,36 +60,28 @@ def with_interval(mean: float, resampled: Float[np.ndarray, " resample"]) -> Dif
 
 
 def class_differences(
-    label: Int[np.ndarray, " b"],
-    first: Int[np.ndarray, "seed b"],
-    second: Int[np.ndarray, "seed2 b"],
-    subjects: Sequence[str],
-    classes: int,
-    *,
-    resamples: int,
-    seed: int = 0,
+    clips: EvaluationSet, first: Int[np.ndarray, "seed b"], second: Int[np.ndarray, "seed2 b"]
 ) -> list[ClassDifference]:
     """Return the differences in F1 and recall of each class, mean over seeds, in the resamples of `paired_bootstrap`.
 
     Resamples without a clip of a class are left out of its interval and its p. A class without any clip has
     differences of 0, with a p of 1.
     """
-    subject, draws = metrics.resample(subjects, resamples, seed)
+    subject, draws = metrics.resample(clips.subjects, clips.resamples, clips.seed)
     times = np.concatenate([np.ones((1, draws.shape[1]), draws.dtype), draws])  # first the original clips
-    of_first, of_second = (_by_class(label, prediction, subject, classes, times) for prediction in (first, second))
+    of_first, of_second = (_by_class(clips, prediction, subject, times) for prediction in (first, second))
     f1, recall = of_first[0] - of_second[0], of_first[1] - of_second[1]
-    return [ClassDifference(_summary(f1[:, k]), _summary(recall[:, k])) for k in range(classes)]
+    return [ClassDifference(_summary(f1[:, k]), _summary(recall[:, k])) for k in range(clips.classes)]
 
 
 def _by_class(
-    label: Int[np.ndarray, " b"],
+    clips: EvaluationSet,
     prediction: Int[np.ndarray, "seed b"],
     subject: Int[np.ndarray, " b"],
-    classes: int,
     times: Int[np.ndarray, "resample s"],
 ) -> tuple[Float[np.ndarray, "resample k"], Float[np.ndarray, "resample k"]]:
     """Return F1 and recall, mean over seeds, with each subject counted `times` times; NaN if a class has no clip."""
-    stack = np.einsum("rs,iskl->rikl", times, metrics.by_subject(label, prediction, subject, classes))
+    stack = np.einsum("rs,iskl->rikl", times, metrics.by_subject(clips.label, prediction, subject, clips.classes))
     hit = np.diagonal(stack, axis1=-2, axis2=-1).astype(float)
     true, predicted = stack.sum(axis=-1), stack.sum(axis=-2)
     nan = np.full(hit.shape, np.nan)

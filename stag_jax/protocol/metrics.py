@@ -5,12 +5,27 @@ predictions have a leading axis of seeds, each seed is scored separately and the
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 CONFIDENCE = 0.95
 PRESENT = 0.5  # probability from which an action unit counts as predicted; never tuned
+
+
+class EvaluationSet(NamedTuple):
+    """The clips that models are scored on, and how their subjects are resampled for intervals."""
+
+    label: Int[np.ndarray, " b"]
+    subjects: Sequence[str]  # one for each clip
+    classes: int
+    resamples: int
+    seed: int = 0
+
+    def take(self, chosen: Bool[np.ndarray, " b"]) -> "EvaluationSet":
+        """Select clips by a mask."""
+        return self._replace(label=self.label[chosen], subjects=np.asarray(self.subjects)[chosen].tolist())
 
 
 def confusion_matrix(
@@ -50,17 +65,11 @@ def mean_scores(label: Int[np.ndarray, " b"], prediction: Int[np.ndarray, "*seed
 
 
 def resampled_scores(
-    label: Int[np.ndarray, " b"],
-    prediction: Int[np.ndarray, "*seed b"],
-    subjects: Sequence[str],
-    classes: int,
-    *,
-    resamples: int,
-    seed: int = 0,
+    clips: EvaluationSet, prediction: Int[np.ndarray, "*seed b"]
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     """Compute `mean_scores` under resampling of subjects with replacement."""
-    subject, draws = resample(subjects, resamples, seed)
-    stack = np.einsum("rs,iskl->rikl", draws, by_subject(label, prediction, subject, classes))
+    subject, draws = resample(clips.subjects, clips.resamples, clips.seed)
+    stack = np.einsum("rs,iskl->rikl", draws, by_subject(clips.label, prediction, subject, clips.classes))
     return {name: values.mean(axis=1) for name, values in scores(stack).items()}
 
 
@@ -93,29 +102,17 @@ def interval(values: Float[np.ndarray, " resample"]) -> list[float]:
     return [float(value) for value in np.quantile(values, (tail, 1 - tail))]
 
 
-def subject_bootstrap(
-    label: Int[np.ndarray, " b"],
-    prediction: Int[np.ndarray, "*seed b"],
-    subjects: Sequence[str],
-    classes: int,
-    *,
-    resamples: int,
-    seed: int = 0,
-) -> dict[str, list[float]]:
+def subject_bootstrap(clips: EvaluationSet, prediction: Int[np.ndarray, "*seed b"]) -> dict[str, list[float]]:
     """Return the 95% interval [low, high] of each of `mean_scores` under resampling of subjects with replacement."""
-    resampled = resampled_scores(label, prediction, subjects, classes, resamples=resamples, seed=seed)
-    return {name: interval(values) for name, values in resampled.items()}
+    return {name: interval(values) for name, values in resampled_scores(clips, prediction).items()}
 
 
 def report(
-    label: Int[np.ndarray, " b"],
+    clips: EvaluationSet,
     prediction: Int[np.ndarray, " b"],
     by_seed: Int[np.ndarray, "seed b"],
-    subjects: Sequence[str],
     datasets: Sequence[str],
     classes: Sequence[str],
-    *,
-    resamples: int,
 ) -> dict[str, object]:
     """Return the class scores of metrics.json: pooled and per dataset, with intervals over subjects.
 
@@ -123,14 +120,10 @@ def report(
     """
 
     def part(chosen: Bool[np.ndarray, " b"]) -> dict[str, object]:
-        selected_labels, selected_subjects = label[chosen], np.asarray(subjects)[chosen].tolist()
-        ensemble, members = prediction[chosen], by_seed[:, chosen]
-        confusion = confusion_matrix(selected_labels, ensemble, len(classes))
-        means = mean_scores(selected_labels, members, len(classes))
-        bounds, bounds_of_mean = (
-            subject_bootstrap(selected_labels, predicted, selected_subjects, len(classes), resamples=resamples)
-            for predicted in (ensemble, members)
-        )
+        selected, ensemble, members = clips.take(chosen), prediction[chosen], by_seed[:, chosen]
+        confusion = confusion_matrix(selected.label, ensemble, selected.classes)
+        means = mean_scores(selected.label, members, selected.classes)
+        bounds, bounds_of_mean = (subject_bootstrap(selected, predicted) for predicted in (ensemble, members))
         return {
             **{name: float(value) for name, value in scores(confusion).items()},
             "ci95": bounds,
@@ -141,7 +134,7 @@ def report(
 
     parts = {name: np.asarray(datasets) == name for name in sorted(set(datasets))}
     return {
-        **part(np.ones(len(label), bool)),
+        **part(np.ones(len(clips.label), bool)),
         "classes": list(classes),
         "per_dataset": {name: part(chosen) for name, chosen in parts.items()},
     }

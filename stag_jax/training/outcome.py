@@ -50,15 +50,9 @@ def score(
     classes, label = config.data.classes, corpus.batch.label
     workdir.write_predictions(folder, corpus, classes, config.seeds, probability)
     by_seed = probability.argmax(axis=-1)
-    result = metrics_lib.report(
-        label,
-        probability.mean(axis=0).argmax(axis=-1),
-        by_seed,
-        corpus.subjects,
-        corpus.datasets,
-        classes,
-        resamples=config.protocol.bootstrap,
-    )
+    clips = metrics_lib.EvaluationSet(label, corpus.subjects, len(classes), config.protocol.bootstrap)
+    ensemble = probability.mean(axis=0).argmax(axis=-1)
+    result = metrics_lib.report(clips, ensemble, by_seed, corpus.datasets, classes)
     if len(config.seeds) > 1:
         scores = (metrics_lib.mean_scores(label, predicted, len(classes)) for predicted in by_seed)
         result["per_seed"] = dict(zip(map(str, config.seeds), scores, strict=True))

@@ -203,7 +203,7 @@ def show(run: LoadedRun, corpora: Sequence[Path], row: pd.Series) -> Shown:
     about = {
         "height": played.flow_pictures.shape[1],
         "width": played.flow_pictures.shape[2],
-        "emotion": features.emotion,
+        "emotion": features.identity.emotion,
         "action_units": played.action_units,
         "times_ms": _plain(played.times_ms),
         "raw": played.raw.tolist(),

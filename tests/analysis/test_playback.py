@@ -36,7 +36,7 @@ def test_the_networks_say_what_the_run_said(films):
         seen = playback.playback(run, [films.corpus], row["id"])
         said = loaded.probabilities(run.predictions, run.classes)[index]
         np.testing.assert_allclose(seen.probability, said, atol=1e-4)
-        assert (seen.features.id, seen.features.subject) == (row["id"], row["subject"])
+        assert (seen.features.identity.id, seen.features.identity.subject) == (row["id"], row["subject"])
 
 
 def test_frames_times_and_marks_belong_together(films):

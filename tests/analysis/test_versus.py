@@ -9,6 +9,7 @@ import pytest
 
 from stag_jax.analysis import load_run, versus
 from stag_jax.protocol import compare
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.types import UserError
 from tests.analysis import runs
 
@@ -27,10 +28,10 @@ def test_all_numbers_are_those_of_the_predictions(pair):
     clips = pair[0].corpus
     label, subjects = clips.batch.label.astype(int), list(clips.subjects)
     said = [made.recorded[-1].argmax(axis=-1) for made in pair]
-    how = {"resamples": 97, "seed": 5}
-    assert found.differences == compare.paired_bootstrap(label, *said, subjects, 3, **how)
+    scored = EvaluationSet(label, subjects, 3, resamples=97, seed=5)
+    assert found.differences == compare.paired_bootstrap(scored, *said)
     classes = ("negative", "positive", "surprise")
-    want = dict(zip(classes, compare.class_differences(label, *said, subjects, 3, **how), strict=True))
+    want = dict(zip(classes, compare.class_differences(scored, *said), strict=True))
     assert found.per_class == want
     ensemble = [made.recorded[-1].mean(axis=0).argmax(axis=-1) for made in pair]
     assert found.mcnemar == compare.mcnemar(label, *ensemble)
@@ -178,5 +179,5 @@ def test_a_run_that_is_not_finished_is_told(pair, tmp_path):
     assert warning.endswith("going is not finished: step 20 of 30")
     said = [made.recorded[step].argmax(axis=-1) for made, step in zip(pair, (-1, 1), strict=True)]
     label = pair[0].corpus.batch.label.astype(int)
-    want = compare.paired_bootstrap(label, *said, list(pair[0].corpus.subjects), 3, resamples=50)
+    want = compare.paired_bootstrap(EvaluationSet(label, list(pair[0].corpus.subjects), 3, 50), *said)
     assert found.differences == want

@@ -199,8 +199,10 @@ def test_every_corpus_builds_and_its_records_are_read(tmp_path, name):
     for record in stored:
         clip = records.to_clip(record)
         assert clip.frames.shape[1:] == (5, 7, 3) and clip.frames.dtype == np.uint8
-        assert clip.id.startswith(f"{name.split('/')[0]}/") and clip.subject.startswith(name.split("/")[0])
-        action_units.labels(clip.action_units, (1, 2, 4, 12), clip=clip.id)
+        assert clip.identity.id.startswith(f"{name.split('/')[0]}/") and clip.identity.subject.startswith(
+            name.split("/")[0]
+        )
+        action_units.labels(clip.action_units, (1, 2, 4, 12), clip=clip.identity.id)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("apache_beam"), reason="Apache Beam is not installed")

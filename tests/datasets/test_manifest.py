@@ -30,7 +30,7 @@ def write(root, *rows, header=HEADER):
 
 def clips(tmp_path, root):
     folder = corpus.build("manifest", data_dir=tmp_path / "data", manual_dir=root)
-    return {clip.id: clip for clip in map(records.to_clip, records.read_clips(folder))}
+    return {clip.identity.id: clip for clip in map(records.to_clip, records.read_clips(folder))}
 
 
 def test_folders_and_films_side_by_side(tmp_path):

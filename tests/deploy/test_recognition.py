@@ -8,7 +8,7 @@ import pytest
 from stag_datasets.synth_me import render, script
 from stag_jax import media
 from stag_jax.deploy import recognition
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def clip():
     """A clip of somebody who is not in the corpus."""
     recipe = script.Recipe(subjects=1, clips=1, frames=(20, 24), seed=77)
     rendered = render.render_clip(script.subject_clips(recipe, 0)[0])
-    return Clip("new/s/c", "new_s", "new", "", None, recipe.fps, rendered.frames)
+    return Clip(ClipIdentity("new/s/c", "new_s", "new", ""), None, recipe.fps, rendered.frames)
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from stag_jax.analysis import comparison
 from stag_jax.corpora import dataset
 from stag_jax.model.graph import mirror
 from stag_jax.protocol import compare, metrics, splits
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import workdir
 from stag_jax.types import UserError
 from tests import makers
@@ -60,7 +61,7 @@ def pretend(folder, config, prepared, wrong, seed=0):
     workdir.claim(folder, config, clips, splits.make_splits(config.protocol, clips.clips))
     workdir.write_predictions(folder, clips, CLASSES, config.seeds, probability)
     each, pooled = probability.argmax(axis=-1), probability.mean(axis=0).argmax(axis=-1)
-    result = metrics.report(label, pooled, each, clips.subjects, clips.datasets, CLASSES, resamples=50)
+    result = metrics.report(EvaluationSet(label, clips.subjects, 3, 50), pooled, each, clips.datasets, CLASSES)
     workdir.write_metrics(folder, result | {"wall_s": 7.0, "compile_s": 3.0})
 
 
@@ -164,7 +165,7 @@ def test_the_table_says_what_the_predictions_say(place, tmp_path, split):
         chosen = np.array([first.corpus in ("all", name) for name in clips.datasets])
         label, subjects = clips.batch.label[chosen], np.array(clips.subjects)[chosen].tolist()
         said = [each[:, chosen].argmax(axis=-1) for each in (own, apex)]
-        assert second.difference == compare.paired_bootstrap(label, *said, subjects, 3, resamples=50)["uf1"]
+        assert second.difference == compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 50), *said)["uf1"]
         assert svm.difference.mean == first.uf1 - svm.uf1
 
     # The SVM, written out.

@@ -141,7 +141,7 @@ def test_what_is_done_is_gone_on_with_and_other_settings_are_not(clips, tmp_path
     measured = []
 
     def counted(clip, config, *, largest):
-        measured.append("/".join(clip.id.split("/")[-2:]))
+        measured.append("/".join(clip.identity.id.split("/")[-2:]))
         return measure(clip, config, largest=largest)
 
     monkeypatch.setattr(fields, "aligned", counted)

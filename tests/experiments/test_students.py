@@ -14,6 +14,7 @@ from stag_experiments.benchmarks import students
 from stag_jax.analysis import cost, load_run
 from stag_jax.corpora import dataset
 from stag_jax.protocol import compare, metrics
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import loop, workdir
 from stag_jax.types import UserError
 from tests import makers
@@ -82,7 +83,7 @@ def test_students_beside_their_teacher(study):
         assert bool(row["less_untaught_mean"]) == (name == "taught")
         load_run(places[name]).corpus(folder)  # a run of its own, that knows the data of its own settings
     far = compare.paired_bootstrap(
-        clips.batch.label, said["taught"], said["alone"], clips.subjects, 3, resamples=config.protocol.bootstrap
+        EvaluationSet(clips.batch.label, clips.subjects, 3, config.protocol.bootstrap), said["taught"], said["alone"]
     )["uf1"]
     found = [float(rows["taught"][f"less_untaught_{key}"]) for key in compare.Difference._fields]
     np.testing.assert_allclose(found, far, atol=1e-9)

@@ -11,7 +11,7 @@ from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict
 from stag_jax.model import baselines
 from stag_jax.motion import extract, nodes, observe
-from stag_jax.types import Clip, ClipBatch
+from stag_jax.types import Clip, ClipBatch, ClipIdentity
 
 CONFIG = from_config_dict(base.get_config())
 
@@ -30,7 +30,7 @@ def film(subject):
     )
     frames = render.render_clip(slow, nuisance=False).frames
     return [
-        Clip(f"x/s{subject}/{fps}", "s", "x", "e", None, float(fps), shown)
+        Clip(ClipIdentity(f"x/s{subject}/{fps}", "s", "x", "e"), None, float(fps), shown)
         for fps, shown in ((200, frames), (100, frames[::2]))
     ]
 

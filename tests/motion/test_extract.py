@@ -8,7 +8,7 @@ from stag_configs import base
 from stag_jax.config import from_config_dict
 from stag_jax.face import landmarks, regions, template, tracking
 from stag_jax.motion import extract, nodes, observe
-from stag_jax.types import Clip, FlowClip, UserError
+from stag_jax.types import Clip, ClipIdentity, FlowClip, UserError
 
 CONFIG = from_config_dict(base.get_config())
 HEIGHT, WIDTH = 203, 187  # odd, and not square
@@ -18,10 +18,7 @@ FACE = template.in_canonical(template.mean_face()) * SIDE + (LEFT, TOP)
 
 def clip(frames, **changes):
     plain = Clip(
-        id="corpus/s1/c1",
-        subject="corpus_s1",
-        dataset="corpus",
-        emotion="positive",
+        ClipIdentity("corpus/s1/c1", "corpus_s1", "corpus", "positive"),
         action_units="12+L6?",
         fps=200.0,
         frames=frames,
@@ -142,7 +139,7 @@ def test_a_faceless_clip_names_clip_and_frame():
 def test_a_flow_image_is_one_frame(kind, n):
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     config = dataclasses.replace(CONFIG, graph=dataclasses.replace(CONFIG.graph, kind=kind))
-    found = extract.extract(FlowClip("c/s/x", "c_s", "c", "surprise", None, image), config)
+    found = extract.extract(FlowClip(ClipIdentity("c/s/x", "c_s", "c", "surprise"), None, image), config)
     assert found.nodes.shape == (1, n, 70)
     assert found.times_ms == [0] and found.frame_mask == [True] and found.frame_index == [0]
     assert found.magnitude[0] > 0 and not found.au_mask.any()

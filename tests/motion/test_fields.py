@@ -11,7 +11,7 @@ from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import alignment, regions, template, tracking
 from stag_jax.motion import fields, observe, optical_flow, stabilise
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 CONFIG = from_config_dict(base.get_config())
 
@@ -21,7 +21,7 @@ def clip():
     """A rendered clip of an expression whose head moves too."""
     recipe = script.Recipe(subjects=1, clips=3, frames=(20, 24))
     spec = max(script.subject_clips(recipe, 0), key=lambda spec: spec.peak)
-    return Clip("synth/s/c", "synth_s", "synth", "", None, recipe.fps, render.render_clip(spec).frames)
+    return Clip(ClipIdentity("synth/s/c", "synth_s", "synth", ""), None, recipe.fps, render.render_clip(spec).frames)
 
 
 @pytest.mark.parametrize("changes", [{}, {"motion.reference": "previous"}, {"motion.flow": "dis"}], ids=str)
@@ -65,7 +65,7 @@ def test_the_largest_is_one_of_all(clip):
 
 
 def test_refused_frames_are_passed_over(clip, monkeypatch):
-    whole = tracking.track(clip.frames, CONFIG.face, clip=clip.id)
+    whole = tracking.track(clip.frames, CONFIG.face, clip=clip.identity.id)
     landmarks = whole.landmarks.copy()
     landmarks[[4, 5]] = np.nan
     refused = tuple("away" if frame in (4, 5) else "" for frame in range(len(clip.frames)))

@@ -8,7 +8,7 @@ from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict, replace
 from stag_jax.face import crowd
 from stag_jax.motion import extract, incremental, nodes, observe, optical_flow
-from stag_jax.types import Clip
+from stag_jax.types import Clip, ClipIdentity
 
 STEP_MS = 10.0
 
@@ -47,7 +47,7 @@ def watched(rendered, config):
 
 def test_magnitude_is_that_of_the_clip(rendered, watched, config):
     found = incremental.window(watched[-1], 46 * STEP_MS, config)
-    clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
+    clip = Clip(ClipIdentity("a/b/c", "b", "a", ""), None, 100.0, rendered.frames)
     seen = observe.observe(clip, config)
     expected = seen.magnitude[1:]
     assert found.magnitude.shape == expected.shape
@@ -59,7 +59,7 @@ def test_magnitude_is_that_of_the_clip(rendered, watched, config):
 
 def test_features_are_laid_out_as_those_of_a_clip(rendered, watched, config):
     found = incremental.window(watched[-1], 46 * STEP_MS, config).clips
-    clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
+    clip = Clip(ClipIdentity("a/b/c", "b", "a", ""), None, 100.0, rendered.frames)
     first = found.times_ms[0] / STEP_MS
     seen = observe.observe(clip, config, keep=np.rint(first).astype(int))
     expected = nodes.node_features(
@@ -80,7 +80,7 @@ def test_a_few_regions_are_those_of_the_whole_face(rendered, watched, config):
     whole, part = (incremental.window(watched[-1], 46 * STEP_MS, each) for each in (config, few))
     np.testing.assert_array_equal(part.clips.nodes, whole.clips.nodes[:, :, at])
     np.testing.assert_array_equal(part.magnitude, whole.magnitude)
-    clip = Clip("a/b/c", "b", "a", "", None, 100.0, rendered.frames)
+    clip = Clip(ClipIdentity("a/b/c", "b", "a", ""), None, 100.0, rendered.frames)
     seen = observe.observe(clip, few)
     whole, part = (extract.from_frames(clip, seen, each) for each in (config, few))
     np.testing.assert_allclose(part.nodes, whole.nodes[:, at], atol=1e-6)

@@ -9,7 +9,7 @@ from stag_jax.face import regions, template
 from stag_jax.motion import extract, nodes
 from stag_jax.motion import optical_flow as flows
 from stag_jax.motion.sampling import bilinear
-from stag_jax.types import FlowClip, UserError
+from stag_jax.types import ClipIdentity, FlowClip, UserError
 
 CONFIG = from_config_dict(base.get_config())
 MOTION = CONFIG.motion
@@ -144,7 +144,7 @@ def test_a_flow_image_gives_the_regions_that_are_kept():
     few = dataclasses.replace(CONFIG.graph, nodes=("chin", "lip_corner_r", "lip_corner_l"), units=(12, 17))
     names = nodes.graph(few, MOTION).node_names
     at = [nodes.graph(CONFIG.graph, MOTION).node_names.index(name) for name in names]
-    clip = FlowClip("a/b/c", "b", "a", "", None, image(28, 31))
+    clip = FlowClip(ClipIdentity("a/b/c", "b", "a", ""), None, image(28, 31))
     whole, part = (extract.extract(clip, dataclasses.replace(CONFIG, graph=each)) for each in (CONFIG.graph, few))
     np.testing.assert_array_equal(part.nodes, whole.nodes[:, at])
     np.testing.assert_array_equal(part.magnitude, whole.magnitude)

@@ -10,7 +10,7 @@ from stag_configs import base
 from stag_jax.config import from_config_dict
 from stag_jax.face import template, tracking
 from stag_jax.motion import observe, quality
-from stag_jax.types import Clip, UserError
+from stag_jax.types import Clip, ClipIdentity, UserError
 
 CONFIG = from_config_dict(base.get_config())
 HEIGHT, WIDTH = 203, 187
@@ -55,7 +55,13 @@ def film(smile, turn=(0.0, 0.0, 0.0), noise=0.0):
         grey += rng.normal(0, noise, grey.shape) if noise else 0
         frames.append(np.repeat(np.uint8(np.clip(grey, 0, 255))[..., None], 3, axis=2))
     return Clip(
-        "corpus/s1/c1", "corpus_s1", "corpus", "positive", None, 100.0, np.stack(frames), 0, 11, len(frames) - 1
+        ClipIdentity("corpus/s1/c1", "corpus_s1", "corpus", "positive"),
+        None,
+        100.0,
+        np.stack(frames),
+        0,
+        11,
+        len(frames) - 1,
     )
 
 

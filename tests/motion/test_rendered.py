@@ -11,7 +11,7 @@ from stag_datasets.synth_me import render, script
 from stag_jax.config import from_config_dict
 from stag_jax.face import alignment
 from stag_jax.motion import extract, nodes, observe, selection
-from stag_jax.types import Clip
+from stag_jax.types import Clip, ClipIdentity
 
 CONFIG = from_config_dict(base.get_config())
 
@@ -25,10 +25,7 @@ def rendered(request):
 
 def clip(rendered):
     return Clip(
-        id="synth/s/c",
-        subject="synth_s",
-        dataset="synth",
-        emotion=rendered.spec.emotion,
+        ClipIdentity("synth/s/c", "synth_s", "synth", rendered.spec.emotion),
         action_units=None,
         fps=rendered.spec.fps,
         frames=rendered.frames,

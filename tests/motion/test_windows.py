@@ -9,7 +9,7 @@ from stag_datasets.synth_me import long
 from stag_jax.analysis import require_clips
 from stag_jax.config import from_config_dict, replace
 from stag_jax.corpora import dataset, features, windows
-from stag_jax.types import Event, Recording, UserError
+from stag_jax.types import ClipIdentity, Event, Recording, UserError
 
 COUNT = 211
 
@@ -29,7 +29,7 @@ def recording():
     made = long.recording(recipe, 0)
     frames = np.stack([frame for _, frame in zip(range(COUNT), made.frames, strict=False)])
     events = [Event(e.onset, e.offset, e.emotion, e.action_units) for e in made.events if e.offset < COUNT]
-    return Recording("synth_me/s01/l01", "synth_me_s01", "synth_me", made.fps, frames, tuple(events))
+    return Recording(ClipIdentity("synth_me/s01/l01", "synth_me_s01", "synth_me"), made.fps, frames, tuple(events))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def cut(recording, config):
 
 
 def start(clip):
-    return float(clip.id.rpartition("@")[2])
+    return float(clip.identity.id.rpartition("@")[2])
 
 
 def test_windows_are_labelled_by_what_they_hold(recording, cut):
@@ -49,13 +49,13 @@ def test_windows_are_labelled_by_what_they_hold(recording, cut):
         inside = [
             sum(first <= f <= last for f in np.linspace(e.onset, e.offset, 1001)) / 1001 for e in recording.events
         ]
-        if clip.emotion == windows.NONE:
+        if clip.identity.emotion == windows.NONE:
             assert max(inside) <= windows.TRACE + 0.01
             assert not clip.au_mask.any()
         else:
             (event,) = (e for e, share in zip(recording.events, inside, strict=True) if share >= windows.WHOLE - 0.01)
-            assert clip.emotion == event.emotion and clip.au_mask.all() and clip.au.any()
-    assert {clip.emotion for clip in cut} == {windows.NONE, *(event.emotion for event in recording.events)}
+            assert clip.identity.emotion == event.emotion and clip.au_mask.all() and clip.au.any()
+    assert {clip.identity.emotion for clip in cut} == {windows.NONE, *(event.emotion for event in recording.events)}
 
 
 def test_windows_come_by_the_clock_and_hold_what_a_stream_sees(recording, cut):
@@ -69,7 +69,7 @@ def test_windows_come_by_the_clock_and_hold_what_a_stream_sees(recording, cut):
 
 def test_a_recording_without_events_has_none(recording, config):
     quiet = recording._replace(events=(), frames=recording.frames[:71])
-    assert {clip.emotion for clip in windows.cut(quiet, config)} == {windows.NONE}
+    assert {clip.identity.emotion for clip in windows.cut(quiet, config)} == {windows.NONE}
 
 
 def test_a_short_recording_has_no_window(recording, config):
@@ -113,8 +113,8 @@ def test_a_corpus_of_recordings_becomes_windows(tmp_path, config):
     seen = features.prepare(folder, settings)
     with pytest.raises(UserError, match="a run on windows of recordings"):
         require_clips(tmp_path / "run", [folder])
-    assert not seen.reports and not seen.faceless and len({clip.id for clip in seen.clips}) == len(seen.clips)
-    found = tuple(sorted({clip.emotion for clip in seen.clips} - {windows.NONE}))
+    assert not seen.reports and not seen.faceless and len({clip.identity.id for clip in seen.clips}) == len(seen.clips)
+    found = tuple(sorted({clip.identity.emotion for clip in seen.clips} - {windows.NONE}))
     made = dataset.load(folder, replace(settings, {"data.classes": (windows.NONE, *found)}))
     assert len(set(made.subjects)) == 3 and set(made.batch.label.tolist()) == set(range(1 + len(found)))
-    assert (made.batch.label == 0).sum() == sum(clip.emotion == windows.NONE for clip in seen.clips)
+    assert (made.batch.label == 0).sum() == sum(clip.identity.emotion == windows.NONE for clip in seen.clips)

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from stag_jax.protocol import compare, metrics
+from stag_jax.protocol.metrics import EvaluationSet
 
 
 def draw(seed, seeds=(3, 2), clips=61, subjects=7):
@@ -21,7 +22,7 @@ def draw(seed, seeds=(3, 2), clips=61, subjects=7):
 
 def test_the_difference_is_that_of_loops():
     label, first, second, subjects = draw(0)
-    found = compare.paired_bootstrap(label, first, second, subjects, 3, resamples=97, seed=3)
+    found = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 97, 3), first, second)
 
     def difference(clips, score):
         means = [np.mean([score(label[clips], each[clips]) for each in said]) for said in (first, second)]
@@ -51,16 +52,16 @@ def of(subjects, name):
 def test_a_model_does_not_differ_from_itself():
     label, first, _, subjects = draw(1)
     for again in (first, first[[2, 0, 1]], np.repeat(first, 5, axis=0)):  # seeds in another order, seeds repeated
-        for found in compare.paired_bootstrap(label, first, again, subjects, 3, resamples=53).values():
+        for found in compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 53), first, again).values():
             assert found == pytest.approx((0, 0, 0, 1), abs=1e-15)
-    same = compare.paired_bootstrap(label, first, first, subjects, 3, resamples=53)
+    same = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 53), first, first)
     assert all(found == (0, 0, 0, 1) for found in same.values())
 
 
 def test_the_other_way_round_the_sign_changes():
     label, first, second, subjects = draw(2, clips=307, subjects=13)
-    there = compare.paired_bootstrap(label, first, second, subjects, 3, resamples=199)
-    back = compare.paired_bootstrap(label, second, first, subjects, 3, resamples=199)
+    there = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 199), first, second)
+    back = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 199), second, first)
     for name, found in there.items():
         assert back[name][:3] == pytest.approx((-found.mean, -found.high, -found.low))
         assert found.p + back[name].p >= 1  # above it by the resamples that are ties
@@ -74,27 +75,27 @@ def test_what_is_hard_for_both_cancels():
     place, hard = np.tile(np.arange(11), 7), np.repeat(np.arange(7), 11)
     second = np.where(place < hard, (label + 1) % 3, label)[None]
     first = np.where(place < hard - 1, (label + 1) % 3, label)[None]
-    found = compare.paired_bootstrap(label, first, second, subjects, 3, resamples=199)["accuracy"]
-    alone = metrics.subject_bootstrap(label, first, subjects, 3, resamples=199)["accuracy"]
+    found = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 199), first, second)["accuracy"]
+    alone = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 199), first)["accuracy"]
     assert found.mean == pytest.approx(6 / 77) and found.p == 0
     assert found.high - found.low < (alone[1] - alone[0]) / 3
 
 
 def test_subjects_are_resampled_and_not_clips():
     label, first, second, subjects = draw(3)
-    once = compare.paired_bootstrap(label, first, second, subjects, 3, resamples=97)
+    once = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 97), first, second)
     often = compare.paired_bootstrap(
-        np.tile(label, 5), np.tile(first, 5), np.tile(second, 5), subjects * 5, 3, resamples=97
+        EvaluationSet(np.tile(label, 5), subjects * 5, 3, 97), np.tile(first, 5), np.tile(second, 5)
     )
     for name in once:  # more clips of the same people say no more
         assert often[name] == pytest.approx(once[name])
-    alone = compare.paired_bootstrap(label, first, second, ["s0"] * 61, 3, resamples=97)
+    alone = compare.paired_bootstrap(EvaluationSet(label, ["s0"] * 61, 3, 97), first, second)
     assert all(found.low == found.high == pytest.approx(found.mean) for found in alone.values())
 
 
 def test_classes_differ_as_in_loops():
     label, first, second, subjects = draw(4)
-    found = compare.class_differences(label, first, second, subjects, 3, resamples=41, seed=3)
+    found = compare.class_differences(EvaluationSet(label, subjects, 3, 41, 3), first, second)
     names, rng, draws = sorted(set(subjects)), np.random.default_rng(3), []
     for _ in range(41):
         times = rng.multinomial(len(names), [1 / len(names)] * len(names))
@@ -116,21 +117,21 @@ def test_classes_differ_as_in_loops():
 def test_classes_meet_the_resamples_of_the_whole():
     """Where every resample has every class, UF1 and UAR are the means over classes, draw by draw."""
     label, first, second, subjects = draw(5, clips=211)
-    whole = compare.paired_bootstrap(label, first, second, subjects, 3, resamples=53, seed=2)
-    parts = compare.class_differences(label, first, second, subjects, 3, resamples=53, seed=2)
+    whole = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 53, 2), first, second)
+    parts = compare.class_differences(EvaluationSet(label, subjects, 3, 53, 2), first, second)
     assert np.mean([each.f1.mean for each in parts]) == pytest.approx(whole["uf1"].mean)
     assert np.mean([each.recall.mean for each in parts]) == pytest.approx(whole["uar"].mean)
     # One class that is everything: its recall is the accuracy, in every draw.
     ones = np.ones_like(label)
-    (_, alone, _) = compare.class_differences(ones, first, second, subjects, 3, resamples=53, seed=2)
-    assert alone.recall == compare.paired_bootstrap(ones, first, second, subjects, 3, resamples=53, seed=2)["accuracy"]
+    (_, alone, _) = compare.class_differences(EvaluationSet(ones, subjects, 3, 53, 2), first, second)
+    assert alone.recall == compare.paired_bootstrap(EvaluationSet(ones, subjects, 3, 53, 2), first, second)["accuracy"]
 
 
 def test_a_class_that_is_seldom_there():
     label = np.array([0, 0, 0, 1, 0, 0])
     subjects = ["a", "a", "b", "b", "c", "c"]
     first, second = np.zeros((1, 6), int), np.array([[0, 0, 0, 1, 0, 1]])
-    zero, one, two = compare.class_differences(label, first, second, subjects, 3, resamples=101)
+    zero, one, two = compare.class_differences(EvaluationSet(label, subjects, 3, 101), first, second)
     assert one.recall == (-1, -1, -1, 1)  # in the draws without b there is nothing to be said
     assert one.f1.mean == pytest.approx(-2 / 3) and one.f1.high < 0 and one.f1.p == 1
     assert zero.recall.mean == pytest.approx(1 / 5)
@@ -140,7 +141,7 @@ def test_a_class_that_is_seldom_there():
     seed = next(seed for seed, times in enumerate(drawn) if 0 in times)
     alone = "abc"[drawn[seed].tolist().index(0)]
     label = np.array([int(name == alone) for name in subjects])
-    one = compare.class_differences(label, label[None], 1 - label[None], subjects, 2, resamples=1, seed=seed)[1]
+    one = compare.class_differences(EvaluationSet(label, subjects, 2, 1, seed), label[None], 1 - label[None])[1]
     assert one.recall == (1, -1, 1, 1)
 
 
@@ -195,13 +196,13 @@ def test_the_verdict_says_what_is_shown_and_no_more():
 def test_the_verdict_of_draws():
     label, first, second, subjects = draw(2, clips=307, subjects=13)
     for said, better in (((first, second), "A is better than B"), ((second, first), "B is better than A")):
-        found = compare.paired_bootstrap(label, *said, subjects, 3, resamples=199)["uf1"]
+        found = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 199), *said)["uf1"]
         assert compare.verdict(found, "A", "B", resamples=199).startswith(better)
     # Equal in all clips but those of one subject: most draws are ties, and no p may be made of them.
     almost = first.copy()
     chosen = np.flatnonzero(np.array(subjects) == "s3")[:2]
     almost[:, chosen] = (label[chosen] + 1) % 3
     for said in ((almost, first), (first, almost)):
-        found = compare.paired_bootstrap(label, *said, subjects, 3, resamples=199)["uf1"]
+        found = compare.paired_bootstrap(EvaluationSet(label, subjects, 3, 199), *said)["uf1"]
         told = compare.verdict(found, "A", "B", resamples=199)
         assert told.startswith("No difference can be told") and "p =" not in told

@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from stag_jax.protocol import metrics
+from stag_jax.protocol.metrics import EvaluationSet
 
 CLASSES = ("negative", "positive", "surprise")
 
@@ -87,9 +88,9 @@ def test_intervals_are_repeatable_and_hold_the_score():
     held = 0
     for seed in range(11):
         label, prediction, subjects = draw(seed)
-        found = metrics.subject_bootstrap(label, prediction, subjects, 3, resamples=199)
-        assert found == metrics.subject_bootstrap(label, prediction, subjects, 3, resamples=199)
-        assert found != metrics.subject_bootstrap(label, prediction, subjects, 3, resamples=199, seed=1)
+        found = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 199), prediction)
+        assert found == metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 199), prediction)
+        assert found != metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 199, 1), prediction)
         for name, score in metrics.scores(metrics.confusion_matrix(label, prediction, 3)).items():
             low, high = found[name]
             assert 0 <= low < high <= 1
@@ -99,7 +100,7 @@ def test_intervals_are_repeatable_and_hold_the_score():
 
 def test_intervals_are_those_of_resampling_in_loops():
     label, prediction, subjects = draw(0, clips=29, subjects=5)
-    found = metrics.subject_bootstrap(label, prediction, subjects, 3, resamples=97, seed=3)
+    found = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 97, 3), prediction)
     names, rng, values = sorted(set(subjects)), np.random.default_rng(3), []
     for _ in range(97):
         drawn = []
@@ -111,17 +112,17 @@ def test_intervals_are_those_of_resampling_in_loops():
 
 def test_perfect_predictions_leave_no_doubt():
     label, _, subjects = draw(0)
-    found = metrics.subject_bootstrap(label, label, subjects, 3, resamples=53)
+    found = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 53), label)
     assert [tuple(interval) for interval in found.values()] == [(1.0, 1.0)] * 4
 
 
 def test_subjects_are_resampled_and_not_clips():
     label, prediction, subjects = draw(0, clips=23, subjects=5)
-    once = metrics.subject_bootstrap(label, prediction, subjects, 3, resamples=97)
-    often = metrics.subject_bootstrap(np.tile(label, 7), np.tile(prediction, 7), subjects * 7, 3, resamples=97)
+    once = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 97), prediction)
+    often = metrics.subject_bootstrap(EvaluationSet(np.tile(label, 7), subjects * 7, 3, 97), np.tile(prediction, 7))
     for name in once:  # more clips of the same people say no more
         assert often[name] == pytest.approx(once[name])
-    alone = metrics.subject_bootstrap(label, prediction, ["s00"] * 23, 3, resamples=97)
+    alone = metrics.subject_bootstrap(EvaluationSet(label, ["s00"] * 23, 3, 97), prediction)
     for name, score in metrics.scores(metrics.confusion_matrix(label, prediction, 3)).items():
         assert alone[name] == pytest.approx((float(score), float(score)))
 
@@ -146,7 +147,7 @@ def test_several_seeds_are_scored_apart_and_then_averaged():
 
 def test_the_interval_of_several_seeds_is_that_of_their_mean():
     label, by_seed, subjects = seeds_of(1)
-    found = metrics.subject_bootstrap(label, by_seed, subjects, 3, resamples=53, seed=5)
+    found = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 53, 5), by_seed)
     names, rng, values = sorted(set(subjects)), np.random.default_rng(5), []
     for _ in range(53):
         drawn = []
@@ -155,15 +156,15 @@ def test_the_interval_of_several_seeds_is_that_of_their_mean():
         each = [sklearn.f1_score(label[drawn], said[drawn], average="macro") for said in by_seed]
         values.append(np.mean(each))
     assert found["uf1"] == pytest.approx(np.quantile(values, (0.025, 0.975)))
-    same = metrics.subject_bootstrap(label, by_seed[:1], subjects, 3, resamples=53)
-    assert same == metrics.subject_bootstrap(label, by_seed[0], subjects, 3, resamples=53)
+    same = metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 53), by_seed[:1])
+    assert same == metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 53), by_seed[0])
 
 
 def test_report():
     label, by_seed, subjects = seeds_of(0)
     prediction = by_seed[2]
     datasets = ["samm" if subject < "s06" else "casme2" for subject in subjects]
-    found = metrics.report(label, prediction, by_seed, subjects, datasets, CLASSES, resamples=19)
+    found = metrics.report(EvaluationSet(label, subjects, 3, 19), prediction, by_seed, datasets, CLASSES)
     scores = {"uf1", "uar", "accuracy", "weighted_f1"}
     own = scores | {"ci95", "mean_over_seeds", "confusion", "n_clips"}
     assert set(found) == own | {"classes", "per_dataset"}
@@ -178,11 +179,11 @@ def test_report():
         who = [subject for subject, there in zip(subjects, chosen, strict=True) if there]
         assert part["n_clips"] == chosen.sum()
         assert part["uf1"] == pytest.approx(sklearn.f1_score(label[chosen], prediction[chosen], average="macro"))
-        assert part["ci95"] == metrics.subject_bootstrap(label[chosen], prediction[chosen], who, 3, resamples=19)
+        assert part["ci95"] == metrics.subject_bootstrap(EvaluationSet(label[chosen], who, 3, 19), prediction[chosen])
         assert set(part["mean_over_seeds"]) == set(part["ci95"]) == scores
         mean = part["mean_over_seeds"]["uar"]
         assert mean["mean"] == metrics.mean_scores(label[chosen], by_seed[:, chosen], 3)["uar"]
-        bounds = metrics.subject_bootstrap(label[chosen], by_seed[:, chosen], who, 3, resamples=19)
+        bounds = metrics.subject_bootstrap(EvaluationSet(label[chosen], who, 3, 19), by_seed[:, chosen])
         assert mean["ci95"] == bounds["uar"]
     np.testing.assert_array_equal(sum(np.array(part["confusion"]) for part in found["per_dataset"].values()), pooled)
 

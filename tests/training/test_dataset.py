@@ -60,7 +60,7 @@ def test_a_part_of_the_clips(prepared):
 def test_labels_that_are_not_as_many_as_the_sheet_says_are_a_warning(prepared):
     clips = features.prepare(*prepared).clips
     about = {"casme2 version": "20190701"}
-    found = dataset.miscounted([clip for clip in clips if clip.dataset == "casme2"], about, "3class")
+    found = dataset.miscounted([clip for clip in clips if clip.identity.dataset == "casme2"], about, "3class")
     assert found == [
         "casme2, sheet 20190701, 3class: negative 1 instead of 90, positive 2 instead of 32, surprise 2 instead of 28"
     ]

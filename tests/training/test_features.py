@@ -80,7 +80,7 @@ def test_a_stopped_run_leaves_what_it_has_seen(prepared, monkeypatch):
     monkeypatch.setattr(features, "_work", stops_at(-1))
     again = features.prepare(*prepared)
     assert seen == list(range(8, 15))  # two chunks of four were kept
-    assert [clip.id for clip in again.clips] == [clip.id for clip in whole.clips]
+    assert [clip.identity.id for clip in again.clips] == [clip.identity.id for clip in whole.clips]
     for one, other in zip(again.clips, whole.clips, strict=True):
         np.testing.assert_array_equal(one.nodes, other.nodes)
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -17,6 +17,7 @@ from stag_jax.analysis import attributions, load_run
 from stag_jax.corpora import dataset, features
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
+from stag_jax.protocol.metrics import EvaluationSet
 from stag_jax.training import checkpoint, history, loop, outcome, stepping, workdir
 from stag_jax.training.trained import TrainedFolds
 from stag_jax.types import UserError
@@ -93,7 +94,7 @@ def test_each_seed_has_its_own_predictions_and_the_run_their_mean(finished):
     found = result["mean_over_seeds"]["uf1"]
     assert found["mean"] == pytest.approx(np.mean([scores["uf1"] for scores in result["per_seed"].values()]))
     subjects = [row["subject"] for row in pooled]
-    assert found["ci95"] == metrics.subject_bootstrap(label, by_seed, subjects, 3, resamples=50)["uf1"]
+    assert found["ci95"] == metrics.subject_bootstrap(EvaluationSet(label, subjects, 3, 50), by_seed)["uf1"]
 
 
 def test_predictions_by_seed_are_read_as_they_were_written(finished, prepared, tmp_path):
