@@ -66,7 +66,7 @@ def write_arrays(path: Path, data: Mapping[str, Any]) -> Path:
     Raises:
       TypeError: an array of Python objects.
     """
-    arrays = {name: np.asarray(value) for name, value in data.items()}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in data.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject and all(isinstance(item, str) for item in array.flat):
             arrays[name] = array.astype(str)  # a column of a table

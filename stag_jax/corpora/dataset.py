@@ -193,6 +193,6 @@ def _labelled(clips: list[ClipFeatures], config: Config) -> Corpus:
     )
 
 
-def _columns(identities: Sequence[ClipIdentity]) -> dict[str, tuple[str, ...]]:
+def _columns(identities: Sequence[ClipIdentity]) -> dict[str, Any]:
     """Return the columns `TEXTS` of a corpus."""
     return {name: tuple(getattr(each, name.removesuffix("s")) for each in identities) for name in TEXTS}
