@@ -16,7 +16,7 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 def cores() -> int:
     """Count the cores that this process may use: by affinity (taskset, Slurm) and by the limits of its container."""
-    import joblib  # slow, and not needed by all who import this
+    import joblib  # slow to import, and not always needed
 
     return joblib.cpu_count()
 

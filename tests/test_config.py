@@ -13,7 +13,8 @@ import stag_configs.sweeps
 from stag_configs import base
 from stag_configs.sweeps import ablation, smaller
 from stag_datasets import corpus
-from stag_experiments import cli, sweep
+from stag_experiments import cli
+from stag_experiments.parts import sweep_plan
 from stag_jax.analysis import cost
 from stag_jax.config import Config, from_config_dict, get, is_off, replace, to_dict, tunable_keys
 from stag_jax.motion import nodes
@@ -82,7 +83,7 @@ def test_a_corpus_finds_its_config(corpus, like):
 
 @pytest.mark.parametrize("study", ablation.STUDIES)
 def test_every_ablation_changes_one_thing_that_matters(study):
-    found = sweep.read_plan(ablation.get_config(study)).trials
+    found = sweep_plan.read(ablation.get_config(study)).trials
     first, *others = found.values()
     assert next(iter(found)) == "full" and len(others) >= 8
     for name, config in found.items():
@@ -113,7 +114,7 @@ def flat(tree, prefix=""):
 def test_a_sweep_that_cannot_be(settings, message):
     tree = ConfigDict({"settings": base.get_config(), "trials": ()} | settings)
     with pytest.raises((UserError, TypeError), match=message):
-        sweep.read_plan(tree)
+        sweep_plan.read(tree)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_what_may_differ_between_members_of_a_program():
 
 @pytest.mark.parametrize("study", smaller.STUDIES)
 def test_every_student_is_there_taught_and_alone_and_no_larger_than_its_teacher(study):
-    plan = sweep.read_plan(smaller.get_config(study))
+    plan = sweep_plan.read(smaller.get_config(study))
     names = list(plan.trials)
     assert names[::2] == [f"{name}_alone" for name in smaller.STUDENTS] and len(names) == 2 * len(smaller.STUDENTS)
     sizes = [cost.parameters(plan.settings)]
@@ -192,7 +193,7 @@ def test_every_student_is_there_taught_and_alone_and_no_larger_than_its_teacher(
 @pytest.mark.parametrize("name", ["recipe", "widths"])
 def test_every_search_is_one(name):
     tree = importlib.import_module(f"stag_configs.sweeps.{name}").get_config()
-    plan = sweep.read_plan(tree)
+    plan = sweep_plan.read(tree)
     assert len(plan.trials) >= 8 and plan.inner_folds >= 2
     for trial, own in plan.changed.items():
         assert {key: get(plan.trials[trial], key) for key in own} == own

@@ -15,6 +15,7 @@ from stag_datasets import corpus
 from stag_jax import config as config_lib
 from stag_jax.analysis import attributions, load_run
 from stag_jax.corpora import dataset, features
+from stag_jax.model import network
 from stag_jax.protocol import metrics
 from stag_jax.protocol import splits as splits_lib
 from stag_jax.protocol.metrics import EvaluationSet
@@ -369,11 +370,9 @@ def test_action_units_are_scored_where_there_are_labels(crossed, finished):
     probability = np.array([[row[f"p_au{unit}"] for unit in UNITS] for row in table], np.float32)
     # Of each clip the mean over the seeds that did not see it.
     run = TrainedFolds(folder)
-    trained = run.weights("smic")
     chosen = np.array(clips.datasets) == "smic"
-    _, aux = run.forward(
-        (trained.params, trained.statistics), jax.tree.map(lambda x: jnp.asarray(x[chosen]), clips.batch)
-    )
+    seeds = jax.vmap(lambda weights, batch: network.forward(run.network, weights, batch)[1], in_axes=(0, None))
+    aux = seeds(run.weights("smic"), jax.tree.map(lambda x: jnp.asarray(x[chosen]), clips.batch))
     mean = np.mean(jax.nn.sigmoid(aux["au_logits"]), axis=0)
     np.testing.assert_allclose(probability[chosen], mean, atol=1e-5)
     assert result["au"] == metrics.unit_report(clips.batch.au, clips.batch.au_mask, probability, UNITS)

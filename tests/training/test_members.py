@@ -179,7 +179,7 @@ def test_members_that_differ_in_settings_are_each_a_run_with_these_settings(stud
     batch = jax.tree.map(jnp.asarray, batch)
     for index, trial in ((1, "low"), (5, "high")):
         own = task._replace(config=config_lib.replace(config, TRIALS[trial]))
-        own = fold.make_task(own.config, task.graph, task.batch_size)
+        own = fold.make_task(own.config, task.network.graph, task.batch_size)
         member = jax.tree.map(lambda x, index=index: jnp.asarray(x[index]), who.members)._replace(tuned={})
         state = jax.jit(lambda m, own=own: fold.init(own, batch, m))(member)
         state, alone = jax.jit(lambda m, s, own=own: fold.train_steps(own, batch, m, s, jnp.int32(STEPS)))(

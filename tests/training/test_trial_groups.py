@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from stag_datasets import corpus
-from stag_experiments import sweep as script
+from stag_experiments.parts import sweep_plan
 from stag_jax import config as config_lib
 from stag_jax.analysis import sweep_report
 from stag_jax.corpora import dataset
@@ -24,7 +24,7 @@ SPACE = (("train.learning_rate", "choice", 2e-3, 2e-2), ("loss.gamma", "choice",
 def make_plan(data_dir, space=SPACE, **more):
     settings = makers.tiny_settings(**{"data.data_dir": data_dir, "train.steps": 11, "protocol.bootstrap": 20})
     tree = {"settings": settings, "space": space, "search": "grid", "inner_folds": 2, "select": "uf1"}
-    return script.read_plan(ConfigDict(tree | more))
+    return sweep_plan.read(ConfigDict(tree | more))
 
 
 @pytest.fixture(scope="module")
