@@ -75,7 +75,7 @@ ROW = 122.0
 def imports(root: Path = ROOT) -> dict[str, set[str]]:
     """Return, for each package, the packages that it imports anywhere, read from the source below `root`."""
     packages = {path.parent.name for path in (root / "stag_jax").glob("*/__init__.py")}
-    found: dict[str, set[str]] = {name: set() for name in (*packages, *INSTALLED.values(), BASE)}
+    found: dict[str, set[str]] = {name: set() for name in (*sorted(packages), *INSTALLED.values(), BASE)}
     for folder in ("stag_jax", *INSTALLED.values()):
         for path in sorted((root / folder).rglob("*.py")):
             parts = path.relative_to(root).parts
