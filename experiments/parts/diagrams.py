@@ -64,7 +64,7 @@ ROOMS = {
     "training": (420, 3),
     "corpora": (495, 4),
     "motion": (495, 5),
-    "protocol": (785, 5),
+    "protocol": (772, 5),
     "model": (200, 6),
     "face": (495, 6),
     BASE: (450, 7),

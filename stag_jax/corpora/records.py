@@ -76,7 +76,11 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
-    """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`."""
+    """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`.
+
+    Raises:
+      UserError: a film that cannot be decoded, or frames that differ in size; the clip is named.
+    """
     text: dict[str, Any] = {key: record[key].decode() for key in TEXTS}
     if not record["au_annotated"]:
         text["action_units"] = None
