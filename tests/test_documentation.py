@@ -102,7 +102,7 @@ def quickstart(tmp_path_factory):
     drawing.save(charts.confusion_figure(confusion, run.classes), figures / "confusion")
     (root / "stablehlo-int8.stag").symlink_to(TO_TRY)
     recipe = corpus.builder("synth_me/tiny", data_dir="").builder_config.recipe
-    frames = render.render_clip(script.subject_clips(recipe, 0)[0]).frames[:12]
+    frames = render.render_clip(script.subject_clips(recipe, 0)[0]).frames[:5]
     films.write(root / "clip.mp4", frames, codec="mpeg4", pixels="yuv420p", rate=100)
     return root
 
