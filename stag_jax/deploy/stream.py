@@ -156,5 +156,8 @@ def spotted(probability: Float[np.ndarray, " k"], classes: Sequence[str]) -> tup
 
 
 def moves(magnitude: float, threshold: float) -> float:
-    """Return the score, by its size alone, that a movement is an expression: 0.5 at `threshold`, towards 1 above it."""
+    """Return the score, by its size alone, that a movement is an expression: 0.5 at `threshold`, towards 1 above it.
+
+    Both are in pixels of the canonical face.
+    """
     return magnitude / (magnitude + threshold)
