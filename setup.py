@@ -28,6 +28,8 @@ TEST = [
     "playwright>=1.48",  # the pages are opened in Chromium, where there is one
 ]
 
+# mkdocs build --strict; mkdocs 2 is another program without plugins. ruff lays out the signatures.
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1", "ruff>=0.9"]
 VIEW = ["flask>=3"]  # experiments/view.py
 SLURM = ["submitit>=1.5"]  # sweeps as jobs of a cluster
 # experiments/export.py --format=onnx, and to run what it writes. The writer itself, jax2onnx, cannot stand here: it
@@ -83,6 +85,7 @@ setup(
     ],
     extras_require={
         "test": [*TEST, *SLURM, *VIEW, *ONNX],
+        "docs": DOCS,
         "view": VIEW,
         "slurm": SLURM,
         "beam": BEAM,
@@ -91,6 +94,6 @@ setup(
         # The jax of setup.py with what its devices need; the versions match by themselves.
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "dev": [*TEST, *SLURM, *VIEW, *BEAM, *ONNX, "build"],
+        "dev": [*TEST, *DOCS, *SLURM, *VIEW, *BEAM, *ONNX, "build"],
     },
 )

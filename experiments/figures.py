@@ -1,4 +1,4 @@
-"""The pictures of the docs and the table of settings, made anew: python experiments/figures.py --out=docs."""
+"""Pictures and diagrams of the docs, and the table of settings, made anew: python experiments/figures.py --out=docs."""
 
 import stag_experiments.interrupts  # noqa: F401
 
@@ -10,6 +10,7 @@ from absl import flags
 from stag_configs import base
 from stag_datasets.synth_me import render, script
 from stag_experiments import cli
+from stag_experiments.parts import diagrams
 from stag_jax.analysis import clip_reports, face_plot
 from stag_jax.analysis.comparison import markdown
 from stag_jax.config import from_config_dict
@@ -29,8 +30,11 @@ def main() -> None:
     try:
         print(face_plot.draw_regions(folder / "regions.png"))
         print(_draw_sheet(folder / "contact_sheet.jpg"))
-        write_text(folder / "settings.md", settings_page())
-        print(folder / "settings.md")
+        pages = {"settings.md": settings_page(), "rooms.svg": diagrams.rooms()}
+        pages["model.svg"] = diagrams.model(from_config_dict(base.get_config()))
+        for name, text in pages.items():
+            write_text(folder / name, text)
+            print(folder / name)
     except OSError as error:
         raise UserError(f"--out={OUT.value} cannot be written to: {error.strerror}") from error
 

@@ -252,7 +252,9 @@ def missing(path: Path, container: av.container.InputContainer, stream: av.Video
     """Describe what is missing at the end of a video: " at frame ...: ..." or ": ..."; empty if nothing is.
 
     Args:
-      path, container, stream: the video.
+      path: the video file.
+      container: the opened file.
+      stream: its video stream.
       coded: packets in the file.
       frame: number of the next frame.
     """

@@ -8,7 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"stag_datasets": "datasets", "stag_configs": "configs", "stag_experiments": "experiments"}
-TOP = {"setup.py", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml"}
+TOP = {
+    "setup.py",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "pyproject.toml",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "mkdocs.yml",
+}
 TOP |= {"stag_jax", "configs", "datasets", "experiments", "tests", "docs"}
 LINES = 420
 MAIN = 100  # lines of a script

@@ -206,7 +206,9 @@ def time_figure(
     """Draw attention over time in milliseconds, by class, as a density, so that any choice of frames can be shown.
 
     Args:
-      times_ms, weight, seen: of the kept frames of each clip; the weights of a clip sum to 1.
+      times_ms: times of the kept frames.
+      weight: attention of each kept frame; the weights of a clip sum to 1.
+      seen: False for padded frames.
       label: the class of each clip.
       marks: onset, apex and offset of each clip, NaN where the corpus has none; their medians are drawn.
     """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from stag_jax.face.tracking import Track
@@ -78,7 +78,7 @@ def write_track_sheet(frames: UInt8[np.ndarray, "f y x 3"], track: Track, path: 
         canvas.save(temporary)
 
 
-def apex_errors(reports: Sequence[ClipReport]) -> np.ndarray:
+def apex_errors(reports: Sequence[ClipReport]) -> Int[np.ndarray, " i"]:
     """Return the found apex less the annotated one, in frames, of the clips that have an annotated one."""
     return np.array([_apex_error(report) for report in reports if report.annotated_apex >= 0], int)
 

@@ -80,7 +80,11 @@ def identity_of(record: dict[str, Any]) -> ClipIdentity:
 
 
 def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
-    """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`."""
+    """Convert a record of datasets/corpus.py to a clip for `extract`, or to a recording for `windows.cut`.
+
+    Raises:
+      UserError: a film that cannot be decoded, or frames that differ in size; the clip is named.
+    """
     identity = identity_of(record)
     action_units = record["action_units"].decode() if record["au_annotated"] else None
     if "flow" in record:

@@ -50,7 +50,10 @@ class Artefact(NamedTuple):
 
 
 def pack(weights: Mapping[str, np.ndarray]) -> tuple[bytes, list[dict[str, Any]]]:
-    """Concatenate arrays into bytes; also return the name, dtype and shape of each, which `unpack` needs."""
+    """Concatenate arrays into bytes; also return the name, dtype and shape of each, which `unpack` needs.
+
+    Arrays may have any shape, and a dtype in `DTYPES`.
+    """
     about = [{"name": name, "dtype": x.dtype.name, "shape": list(x.shape)} for name, x in weights.items()]
     return b"".join(np.ascontiguousarray(x).tobytes() for x in weights.values()), about
 

@@ -130,7 +130,11 @@ def members(made: Portable, format: str, precision: str, program: Any) -> dict[s
 
 
 def stablehlo(made: Portable) -> bytes:
-    """Return the program of a network for `PLATFORMS`, serialised by jax."""
+    """Return the program of a network for `PLATFORMS`, serialised by jax.
+
+    Raises:
+      UserError: flatbuffers is not installed.
+    """
     from jax import export as jax_export
 
     function, shapes = portable.program(made)

@@ -21,7 +21,10 @@ Scores = Sequence[tuple[int, Score]]  # (track, score of a window), in order of 
 
 
 def found(scores: Scores, recogniser: Recogniser, least: float = LEAST) -> list[Interval]:
-    """Return the expressions of all tracks, ordered by onset: by `rows` if the network spots, else by `merged`."""
+    """Return the expressions of all tracks, ordered by onset: by `rows` if the network spots, else by `merged`.
+
+    `least` is the smallest score of a window, 0 to 1, that counts as an expression.
+    """
     return (rows if recogniser.spots else merged)(scores, recogniser.emotions, least)
 
 

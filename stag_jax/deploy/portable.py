@@ -153,7 +153,10 @@ def summed(name: str, axes: int) -> tuple[int, ...]:
 
 
 def quantised(weight: Float[np.ndarray, "*any"], axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return symmetric 8-bit numbers and a float16 scale per channel: weight = number * scale, within half a scale."""
+    """Return symmetric 8-bit numbers and a float16 scale per channel: weight = number * scale, within half a scale.
+
+    The numbers, int8, have the shape of the weight; the scale has length 1 along `axes`, over which it is shared.
+    """
     scale = np.max(np.abs(weight), axis=axes, keepdims=True) / LEVELS
     scale = np.maximum(scale, np.finfo(np.float16).smallest_normal).astype(np.float16)
     number = np.rint(weight / scale.astype(np.float32))

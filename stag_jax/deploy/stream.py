@@ -103,7 +103,11 @@ def take(step: Step, state: StreamState, frame: Frame) -> tuple[StreamState, Res
 
 
 def prepared(recogniser: Recogniser, settings: StreamSettings) -> Config:
-    """Return a recogniser's config with a stream's settings; raises as `make_step`."""
+    """Return a recogniser's config with a stream's settings.
+
+    Raises:
+      UserError: a setting out of range, and as `make_step`.
+    """
     for name in ("hop_ms", "threshold"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
@@ -152,5 +156,8 @@ def spotted(probability: Float[np.ndarray, " k"], classes: Sequence[str]) -> tup
 
 
 def moves(magnitude: float, threshold: float) -> float:
-    """Return the score, by its size alone, that a movement is an expression: 0.5 at `threshold`, towards 1 above it."""
+    """Return the score, by its size alone, that a movement is an expression: 0.5 at `threshold`, towards 1 above it.
+
+    Both are in pixels of the canonical face.
+    """
     return magnitude / (magnitude + threshold)

@@ -3,7 +3,7 @@
 Spotting follows the Micro-Expression Grand Challenges 2020 to 2022: a found interval is a true positive if its
 intersection over union with a true one is at least 0.5; precision, recall and F1 come from TP, FP and FN summed over
 all recordings. Recognition is scored on the true positives only. The product of the two F1 is the
-spot-then-recognise score.
+spot-then-recognise score. `least` is everywhere the smallest intersection over union of a true positive, 0 to 1.
 
 Two things differ from the script that the authors of that score publish. It counts frames, both ends included; here
 spans are time from onset to offset: to get its numbers, add 1 to each offset. What it calls UAR is a mean precision;

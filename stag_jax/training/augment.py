@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from stag_jax.config import AugmentConfig, Tunable, is_off
 from stag_jax.model.graph import mirror
@@ -41,7 +41,7 @@ def augment(batch: ClipBatch, graph: FaceGraph, key: Array, config: AugmentConfi
     return batch
 
 
-def drop_frames(batch: ClipBatch, key: Array, rate: Tunable) -> Array:
+def drop_frames(batch: ClipBatch, key: Array, rate: Tunable) -> Bool[Array, "b t"]:
     """Hide frames at random in the frame mask; the frame of largest magnitude is kept, so no clip becomes empty."""
     kept = batch.frame_mask & jax.random.bernoulli(key, 1 - rate, batch.frame_mask.shape)
     strongest = jnp.argmax(jnp.where(batch.frame_mask, batch.magnitude, -jnp.inf), axis=1)

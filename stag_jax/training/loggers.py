@@ -25,7 +25,10 @@ class RunLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, elapsed_s: float, metrics: dict[str, np.ndarray]) -> None:
-        """Append one line: the mean of each metric over members, and the largest loss of a member."""
+        """Append one line: the mean of each metric over members, and the largest loss of a member.
+
+        Each metric is an array [m] over members; `elapsed_s` is in seconds.
+        """
         if self._file is None:
             return
         line: dict[str, Any] = {"step": step, "elapsed_s": round(elapsed_s, 3)}

@@ -13,7 +13,7 @@ from stag_jax.types import ClipBatch, Device
 SHARE = 0.75
 # A backward pass holds gradients of activations besides the activations.
 BACKWARD = 1.5
-# On a CPU, the activations of a chunk of members must fit in these bytes. Measured: see the README.
+# On a CPU, the activations of a chunk of members must fit in these bytes. Measured: docs/scale.md.
 CPU_CHUNK_BYTES = 64e6
 
 

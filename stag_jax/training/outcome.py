@@ -32,6 +32,9 @@ def score(
 
     Probabilities are those of the fold that tests a clip; those of untested clips are ignored. If no clip is tested, no
     tables are written, and the result says so.
+
+    Raises:
+      ValueError: a tested clip has no prediction.
     """
     tested = np.asarray(splits.test_mask.any(axis=0))
     subjects = corpus.subjects
