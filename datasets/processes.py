@@ -1,6 +1,6 @@
 """Worker processes, and the number of usable cores: as in stag_jax, which nothing in this package imports.
 
-Only the main process handles signals: workers block them, and end when the main process has ended.
+Only the main process handles signals: workers block them, and exit when the main process has ended.
 """
 
 import multiprocessing
@@ -22,15 +22,15 @@ def cores() -> int:
 
 
 class _Worker(SpawnProcess):
-    """A process started with `SIGNALS` blocked, so that not even its imports are interrupted."""
+    """A process started with `SIGNALS` blocked, so that its imports are not interrupted either."""
 
     def start(self) -> None:
-        """Start the process; it inherits the current signal mask."""
-        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        """Start the process; it inherits the signal mask set here."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             super().start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Context(SpawnContext):
@@ -38,9 +38,9 @@ class _Context(SpawnContext):
 
 
 def pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Make a pool of spawned processes; forked ones could hang because of the threads that JAX has started.
+    """Make a pool of spawned processes; a forked one could hang because of threads that JAX has started.
 
-    `initializer` is called in each of them.
+    `initializer` is called in each process.
     """
     return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_begin, initargs=(initializer,))
 
@@ -52,7 +52,7 @@ def _begin(initializer: Callable[[], None] | None) -> None:
 
 
 def _follow() -> None:
-    """End this process when its parent has ended for any reason."""
+    """Exit when the parent process has ended, for whatever reason."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -173,7 +173,7 @@ def _from_flow_image(clip: FlowClip, config: Config) -> dict[str, Any]:
 
 
 def _ask(run: LoadedRun, found: ClipFeatures) -> tuple[Float[np.ndarray, " k"] | None, dict[str, np.ndarray]]:
-    folds = run.predictions.loc[run.predictions["id"] == found.id, "fold"].tolist()
+    folds = run.predictions.loc[run.predictions["id"] == found.identity.id, "fold"].tolist()
     if run.partial or not folds or folds[0] not in run.folds:
         return None, {}
     probability, aux = run.model(folds[0]).apply(nodes.one(found, run.config))

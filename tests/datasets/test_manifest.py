@@ -45,15 +45,15 @@ def test_folders_and_films_side_by_side(tmp_path):
     )
     found = clips(tmp_path, root)
     frames = found["manifest/p01/b"]
-    assert frames.action_units == "4+L7" and (frames.part, frames.group) == ("train", "manifest_family1")
+    assert frames.action_units == "4+L7" and (frames.identity.part, frames.identity.group) == ("train", "manifest_family1")
     np.testing.assert_array_equal(frames.numbers, [8, 9, 10, 11, 12, 14])  # 13 is missing
     assert (frames.onset, frames.apex, frames.offset) == (0, 2, 5)
     film = found["manifest/p02/smile"]
-    assert film.fps == 25 and film.action_units is None and film.group == "manifest_p02"
+    assert film.fps == 25 and film.action_units is None and film.identity.group == "manifest_p02"
     assert (film.onset, film.apex, film.offset) == (0, 2, 7)
     np.testing.assert_allclose(film.frames.mean(axis=(1, 2, 3)), 20 * np.arange(2, 10), atol=4)
     whole = found["manifest/p02/whole"]
-    assert whole.fps == 50 and len(whole.frames) == 11 and whole.emotion == "unknown" and whole.action_units == "0"
+    assert whole.fps == 50 and len(whole.frames) == 11 and whole.identity.emotion == "unknown" and whole.action_units == "0"
 
 
 def test_grey_and_transparent_pictures_have_three_channels(tmp_path):

@@ -52,7 +52,7 @@ def test_several_may_build_at_once(prepared):
     for one in (*found, cached):
         assert len(one.clips) == 15 and not one.faceless and not one.reports
         for a, b in zip(one.clips, cached.clips, strict=True):
-            assert a.id == b.id
+            assert a.identity == b.identity
             np.testing.assert_array_equal(a.nodes, b.nodes)
 
 
@@ -191,7 +191,7 @@ def test_a_record_becomes_a_clip_with_its_marks(tmp_path):
     builder = FacelessBuilder(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
     source = records.read_clips(Path(builder.data_dir))
-    clip = next(c for c in map(records.to_clip, source) if c.id == "faceless/s1/c1")
+    clip = next(c for c in map(records.to_clip, source) if c.identity.id == "faceless/s1/c1")
     assert isinstance(clip, Clip)
     assert (clip.onset, clip.apex, clip.offset) == (0, None, None)
     assert clip.frames.shape == (5, 96, 96, 3) and clip.action_units == "4"
