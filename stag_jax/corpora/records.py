@@ -86,6 +86,8 @@ def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     if record.get("video"):
         return _from_film(record, text, marks)
     frames = [_three_channels(frame) for frame in record["frames"]]
+    if not frames:
+        raise UserError(f"{text['id']}: {'its film is empty' if record.get('suffix') else 'it has no frames'}")
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(f"{text['id']}: frames differ in size")
     numbers = np.asarray(record["numbers"], int)

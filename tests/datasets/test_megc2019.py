@@ -53,6 +53,10 @@ def test_the_composite_is_442_clips_of_68_subjects(tmp_path):
     assert len(said) == 442 and len({(each.dataset, each.subject) for each in said}) == 68
     emotions = [each.emotion for each in said]
     assert [emotions.count(name) for name in ("negative", "positive", "surprise")] == [250, 109, 83]
+    # Named as in the list of the composite.
+    subjects = {name: {each.subject for each in said if each.dataset == name} for name in ("samm", "smic")}
+    assert {"6", "33"} <= subjects["samm"] and {"s01", "s16"} <= subjects["smic"]
+    assert all(each.clip.startswith(f"{each.subject}_") for each in said if each.dataset == "smic")
     names = {(each.dataset, each.subject, each.clip) for each in said}
     assert not names & megc2019.LEFT_OUT
     assert not {("casme2", "sub10"), ("casme2", "sub18"), ("samm", "099")} & {name[:2] for name in names}
@@ -67,5 +71,7 @@ def test_another_count_is_an_error_that_says_where(tmp_path):
 
 def test_each_corpus_needs_its_folder(tmp_path):
     (write(tmp_path) / "samm").rename(tmp_path / "SAMM")
-    with pytest.raises(corpus.CorpusError, match="has no folder samm"):
+    assert megc2019.scan(tmp_path, building.DEFAULT).problems == []
+    (tmp_path / "SAMM").rename(tmp_path / "other")
+    with pytest.raises(corpus.CorpusError, match="has no folder samm: there is casme2/, other/, smic/"):
         megc2019.scan(tmp_path, building.DEFAULT)
