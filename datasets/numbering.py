@@ -13,6 +13,7 @@ from stag_datasets import tree as tree_lib
 from stag_datasets.tree import Tree
 
 RECORDED, ANEW, EITHER = "recorded", "anew", "either"
+STARTS = (0, 1)  # numbers with which counting anew begins
 SLACK = 1  # frames by which an extraction may miss the count from onset to offset
 
 
@@ -60,8 +61,10 @@ def fits(clip: Any, frames: Frames) -> bool:
 def kind(clip: Any, frames: Frames) -> str:
     """Return how the frames of a clip must be counted: `RECORDED`, `ANEW`, or `EITHER` if both are possible."""
     count = asked(clip)
-    if count is None or frames.numbers[0] == clip.onset:
+    if count is None:
         return EITHER
+    if frames.numbers[0] == clip.onset:
+        return EITHER if clip.onset in STARTS else RECORDED
     looks_anew = _from_start(frames) and abs(len(frames.numbers) - count) <= SLACK
     looks_recorded = {clip.onset, clip.offset} <= set(frames.numbers)
     if looks_anew == looks_recorded:
@@ -77,4 +80,4 @@ def anew(clips: Sequence[tuple[Any, Frames]]) -> bool:
 
 def _from_start(frames: Frames) -> bool:
     first, last = frames.numbers[0], frames.numbers[-1]
-    return first in (0, 1) and last - first + 1 == len(frames.numbers)
+    return first in STARTS and last - first + 1 == len(frames.numbers)

@@ -49,12 +49,12 @@ class Tree(NamedTuple):
         """
         named = [self.folders.get(plain(name), []) for name in tail if isinstance(name, str)]
         candidates = min(named, key=len, default=sorted(self.images))
-        below = [path for path in candidates if _ends(path, tail)]
-        if below:
-            return [Place(path, self._release(path, len(tail) + levels)) for path in below]
-        nested = [path for path in candidates if _ends(path.parent, tail)]
-        single = Counter(path.parent for path in nested)
-        return [Place(path, self._release(path, len(tail) + levels + 1)) for path in nested if single[path.parent] == 1]
+        depth = len(tail) + levels
+        places = [Place(path, self._release(path, depth)) for path in candidates if _ends(path, tail)]
+        nested = [path for path in candidates if _ends(path.parent, tail) and path.parent not in self.images]
+        siblings = Counter(path.parent for path in nested)
+        single = [path for path in nested if siblings[path.parent] == 1 and not _ends(path, tail)]
+        return places + [Place(path, self._release(path, depth + 1)) for path in single]
 
     def _release(self, folder: Path, depth: int) -> str:
         return "/".join(folder.relative_to(self.root).parts[:-depth]) or "."

@@ -249,7 +249,7 @@ ARCHIVES = {
     "casme3/part_a": Kind(write_casme3_sound, 3, "cas*.xlsx", "part_A", "*"),
     "casme3/part_c": Kind(write_casme3_c, 2, "mock*.csv", "part_C", "*"),
     "mmew": Kind(write_mmew, 2, "MMEW*.csv", "MMEW_Final"),
-    "dfme": Kind(write_dfme, 3, "DFME*.xlsx", "DFME_*"),
+    "dfme": Kind(write_dfme, 3, "DFME*.xlsx", "DFME_t*[nAB]"),
     "fourd_me": Kind(write_fourd_me, 2, "4DME*.xlsx", "gray_micro", "*"),
 }
 
@@ -266,3 +266,29 @@ def scan(name: str, root: Path, **options: Any) -> Any:
     if not root.exists():
         ARCHIVES[name].write(root)
     return corpus.scan_all(dataset(name), manual_dir=root, **options)[0]
+
+
+def edit(root: Path, name: str, change: Callable[[list[list[Any]], int, dict[str, int]], None]) -> None:
+    """Change the sheets of an archive: `change` gets all rows, the index of the header, and columns by their kind."""
+    from stag_datasets import annotation, sheets
+
+    for path in root.glob(ARCHIVES[name].sheet):
+        if path.suffix == ".xlsx":
+            book = openpyxl.load_workbook(path)
+            title = book.active.title
+            rows = [list(row) for row in book.active.iter_rows(values_only=True)]
+        else:
+            rows = [list(row) for row in csv.reader(path.read_text(encoding="gb18030").splitlines())]
+        folded = [[sheets.fold(str(cell or "")) for cell in row] for row in rows]
+        header = next(index for index, row in enumerate(folded) if {"onset", "onsetframe", "onsetf"} & set(row))
+        columns = {
+            column: folded[header].index(sheets.fold(accepted))
+            for column, titles in annotation.COLUMNS.items()
+            for accepted in titles
+            if sheets.fold(accepted) in folded[header]
+        }
+        change(rows, header, columns)
+        if path.suffix == ".xlsx":
+            write_xlsx(path, rows, sheet=title)
+        else:
+            write_csv(path, rows, encoding="gb18030")

@@ -73,13 +73,18 @@ def scan(root: Path, variant: Variant) -> Archive:
     if not prefer(reading.sheet):
         raise CorpusError(f"{reading.sheet} is that of another part of CAS(ME)3 than {variant.name}")
     clips = annotation.amend(reading.clips, ERRATA if is_part_a and variant.errata else {})
-    places = None if is_part_a else functools.partial(_film, contents)
+    places = functools.partial(_part_a if is_part_a else _part_c, contents)
     return archive.gather_folders(
         NAME, clips, contents, variant, places=places, **annotation.told(reading, remarks, known)
     )
 
 
-def _film(found: Tree, said: Said) -> list[Place]:
+def _part_a(found: Tree, said: Said) -> list[Place]:
+    """Return the folders of colour frames of a film, or those of its only frames."""
+    return found.find(*said.folder) or found.find(*said.folder[:-1])
+
+
+def _part_c(found: Tree, said: Said) -> list[Place]:
     """Return the folders of a subject of part C, whose one film the published descriptions do not name."""
     places = []
     for folder in found.images:

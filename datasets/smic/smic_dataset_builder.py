@@ -87,6 +87,8 @@ def _short(found: Tree, part: str) -> list[Said]:
     """Return the clips of folders such as .../HS/s1/micro/negative/s1_ne_01, described by their names alone."""
     clips = {}
     for folder in sorted(found.images):
+        if _CLIP.fullmatch(folder.parent.name):  # the frames lie one folder deeper
+            folder = folder.parent
         match = _CLIP.fullmatch(folder.name)
         names = folder.relative_to(found.root.absolute().parent).parts if found.root.name else folder.parts
         folded = [name.casefold() for name in names]
