@@ -255,7 +255,8 @@ def amend(clips: Iterable[Said], errata: Mapping[tuple[str, str], Erratum]) -> l
             for name, right in changes.items()
         )
         if repairs:
-            clip = clip._replace(repairs=repairs, written={name: getattr(clip, name) for name in changes}, **changes)
+            written = {name: getattr(clip, name) for name in changes}
+            clip = clip._replace(repairs=repairs, written=written, row_known=bool(erratum.given), **changes)
         amended.append(clip)
     return amended
 

@@ -37,6 +37,7 @@ class Said(NamedTuple):
     group: str = ""  # clips that no split may separate, if larger than the subject
     repairs: tuple[str, ...] = ()  # corrections of what the sheet says
     written: Mapping[str, int | None] | None = None  # what the sheet has in the corrected columns
+    row_known: bool = False  # the erratum names values of the row, and the row has them
     marked: bool = False  # by a sheet with onset and offset, so that missing ones are remarked upon
     dataset: str = ""  # set by `gather`
 
@@ -216,7 +217,7 @@ def _borne_out(clip: Said, frames: Frames, remarks: list[str]) -> Said:
     if clip.written is None or numbering.fits(clip, frames):
         return clip
     written = clip._replace(**clip.written, repairs=(), written=None)
-    if not numbering.fits(written, frames) and numbering.asked(written) is None:
+    if clip.row_known and not numbering.fits(written, frames):
         return clip
     remarks.append(f"{name(clip)}: known erratum {', '.join(clip.repairs)} not applied: its frames are not there")
     return written
