@@ -28,6 +28,7 @@ def write(folder: Path, root: Path, found: Archive) -> None:
         names[entry.folder].update(entry.names)
     each_file = sum(map(len, names.values())) <= FILES_MAX
     listed = {
+        "root": str(root.absolute()),
         "each_file": each_file,
         "sheets": {_key(path, root): _file(path) for path in found.sheets},
         "folders": {_key(path, root): _folder(path, sorted(used), each_file) for path, used in names.items()},
@@ -41,6 +42,9 @@ def changed(folder: Path, root: Path) -> str:
         listed = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
+    built_from = Path(listed["root"])
+    if built_from.is_relative_to(root.absolute()) or root.absolute().is_relative_to(built_from):
+        root = built_from  # the same archive, given by a folder above or inside of it
     renewed = False
     for key, known in listed["sheets"].items():
         with contextlib.suppress(OSError):
