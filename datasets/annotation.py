@@ -233,7 +233,8 @@ def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
 
 
 def without_suffix(name: str) -> str:
-    """Return the name of a clip that a sheet writes as that of a film, `EP02_01f.avi`."""
+    """Return the name of a clip that a sheet writes as the path of a film, `sub01/EP02_01f.avi`."""
+    name = re.split(r"[/\\]", name)[-1]
     return name[: name.rfind(".")] if name.casefold().endswith(FILMS) else name
 
 

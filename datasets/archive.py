@@ -129,6 +129,8 @@ def gather_folders(
             result.problems.append(f"{name(clip)}: {error}")
             continue
         whole.setdefault(choice.release, []).append((_borne_out(clip, frames, result.remarks), frames))
+    if result.missing and (unread := tree.unread()):
+        result.remarks.append(f"not read: {unread}")
     for release, clips_of_release in whole.items():
         _cut_all(release, clips_of_release, result, reading.longest_s, all_frames=all_frames)
     return finish(result)

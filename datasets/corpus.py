@@ -287,7 +287,9 @@ def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:
         raise CorpusError(
             f"corpus {name} is not shipped: say where it lies with --manual_dir=DIR (or --config.data.manual_dir=DIR)"
         )
-    folder = Path(manual_dir)
+    folder = Path(manual_dir).expanduser()
+    if folder.is_file():
+        raise CorpusError(f"manual_dir {folder} is a file, not a folder: unpack it, and give the folder that holds it")
     if not folder.is_dir():
         raise CorpusError(f"manual_dir {folder} is not a folder")
     if not any(folder.iterdir()):

@@ -44,11 +44,12 @@ class Tree(NamedTuple):
     def find(self, *tail: str | int, levels: int = 0) -> list[Place]:
         """Return the folders of pictures whose path ends in these names, in order.
 
-        Case and leading zeros do not count; an int stands for a name with that number, such as `sub07`, `s7`, `007`.
-        The last name may have a single folder of pictures below it. A release is what lies `levels` above the names.
+        Case and leading zeros do not count; an int, which is never the only name, stands for a name with that number,
+        such as `sub07`, `s7`, `007`. The last name may have a single folder of pictures below it. A release lies
+        `levels` above the names.
         """
         named = [self.folders.get(plain(name), []) for name in tail if isinstance(name, str)]
-        candidates = min(named, key=len, default=sorted(self.images))
+        candidates = min(named, key=len)
         depth = len(tail) + levels
         places = [Place(path, self._release(path, depth)) for path in candidates if _ends(path, tail)]
         nested = [path for path in candidates if _ends(path.parent, tail) and path.parent not in self.images]

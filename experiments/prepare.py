@@ -46,11 +46,12 @@ def main() -> None:
     if MANUAL_DIR.value:
         settings.data.manual_dir = MANUAL_DIR.value
     settings.data.skip_faceless |= SKIP_FACELESS.value
-    config = cli.checked(cli.from_config_dict(settings))
+    config = cli.from_config_dict(settings)
     data = config.data
     choice = {"frames": FRAMES.value, "longest_s": LONGEST_S.value}
     if CHECK.value:
         sys.exit(archive_check.run(data.dataset, data.manual_dir, **choice))
+    cli.checked(config)
     folders = corpus.build_all(
         data.dataset,
         data_dir=data.data_dir,

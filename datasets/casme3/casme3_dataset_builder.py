@@ -19,7 +19,10 @@ COLUMNS = {
     **annotation.titled(onset="Onset", apex="Apex", offset="Offset", units="AU", emotion="emotion"),
     "kind": ("Type", "Expression type", "micro-/macro-expression"),
 }
-PART_C_COLUMNS = {**COLUMNS, **annotation.titled(subject="sub", clip="count", onset="onset", offset="offset")}
+PART_C_COLUMNS = {
+    **COLUMNS,
+    **annotation.titled(subject="sub", clip="count", onset="onset", offset="offset", units="au", emotion="emotion"),
+}
 VERSIONS = versions.KNOWN[NAME]
 # Errors of version 2 of part A, with the values that the public benchmark MEB uses instead.
 ERRATA = {

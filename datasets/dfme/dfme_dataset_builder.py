@@ -50,7 +50,12 @@ def scan(root: Path, variant: Variant = building.DEFAULT) -> Archive:
         return archive.gather_folders(
             NAME, originals, contents, variant, levels=1, remarks=contents.remarks, about=about
         )
-    readings, remarks = annotation.candidates(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
+    try:
+        readings, remarks = annotation.candidates(
+            contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS
+        )
+    except CorpusError as error:
+        raise CorpusError(f"no folder micro/<emotion>/<clip> of the original release, and {error}") from error
     best: dict[str, Reading] = {}
     for reading in sorted(readings, key=_rank, reverse=True):
         part = reading.version or _part(reading.sheet)
