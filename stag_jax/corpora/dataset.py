@@ -134,9 +134,9 @@ def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[dict[str, 
     rows = []
     for folder in folders:
         for record in records.read_annotations(folder):
-            text = {name: record[name].decode() for name in records.TEXTS}
-            events = record.get("events")
-            emotions = [text["emotion"]] if events is None else [labels.NONE, *(e.decode() for e in events["emotion"])]
+            text = {name: record[name] for name in records.TEXTS}
+            events = record["events"]
+            emotions = [text["emotion"]] if events is None else [labels.NONE, *events]
             classes = (_class_of(text, emotion, config.data.labels) for emotion in emotions)
             rows.append((text, [name for name in classes if name is not None]))
     return rows
