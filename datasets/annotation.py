@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stag_datasets import levels, sheets, versions
-from stag_datasets.archive import Said
+from stag_datasets.archive import UNLABELLED, Said
 from stag_datasets.errors import CorpusError
 from stag_datasets.sheets import Row, Sheet
 from stag_datasets.tree import FILMS, Tree
@@ -23,6 +23,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 }
 ROMAN = {str(number): numeral for number, numeral in enumerate(("I", "II", "III", "IV", "V", "VI", "VII"), start=1)}
 FPS_MAX = 100_000
+REASONS = 5  # tables that an error names
 
 
 class Erratum(NamedTuple):
@@ -102,7 +103,7 @@ def candidates(
     Raises CorpusError if there is none.
     """
     found = sheets.find(tree.tables, columns, needed)
-    remarks = [*tree.remarks, *found.unreadable]
+    remarks = [*tree.remarks, *found.unreadable, *(f"sheet passed over: {line}" for line in found.lacking)]
     readings = []
     for sheet in found.sheets:
         reading = describe(sheet, needed, make, known or {})
@@ -113,13 +114,11 @@ def candidates(
             readings.append(reading)
     if not readings:
         titles = ", ".join(columns[name][0] for name in needed)
-        reasons = [found.nearest, *remarks]
-        if not any(reasons):
-            reasons = [f"found {', '.join(path.name for path in tree.tables[:5]) or 'no table at all'}"]
+        reasons = [*found.lacking, *tree.remarks, *found.unreadable][:REASONS] or [
+            f"found {', '.join(path.name for path in tree.tables[:REASONS]) or 'no table at all'}"
+        ]
         hint = levels.nearby(tree.root, lambda folder: _holds_sheet(folder, columns, needed))
-        raise CorpusError(
-            f"no sheet with the columns {titles} below {tree.root}: {'; '.join(filter(None, reasons))}{hint}"
-        )
+        raise CorpusError(f"no sheet with the columns {titles} below {tree.root}: {'; '.join(reasons)}{hint}")
     return readings, remarks
 
 
@@ -141,6 +140,10 @@ def describe(
             continue
         if parsed is not None:
             clips.append(parsed)
+    words = {word for counts in (known or {}).values() for word in counts}
+    for clip in _flat(clips) if words else ():
+        if clip.emotion != UNLABELLED and clip.emotion.casefold() not in words:
+            remarks.append(f"{clip.where}: emotion {clip.emotion!r} is none of {', '.join(sorted(words))}")
     version = versions.version((clip.emotion for clip in _flat(clips)), known) if known else ""
     return Reading(sheet, clips, problems, remarks, version if version in (known or ()) else "")
 
@@ -199,6 +202,14 @@ def required(row: Row, *names: str) -> list[str]:
     return [row.cells[name] for name in names]
 
 
+def emotion(row: Row) -> str:
+    """Return the emotion of a row. Raises ValueError if there is none, or a word for not known."""
+    (cell,) = required(row, "emotion")
+    if cell.casefold() in sheets.UNKNOWN:
+        raise ValueError(f"emotion {cell!r} is none")
+    return cell
+
+
 def rate(cell: str) -> float:
     """Return a frame rate, frames a second. Raises ValueError unless it is a number above 0."""
     try:
@@ -215,13 +226,13 @@ def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
 
     `subject` is a format for the subject's number, e.g. `sub{:02d}`. Raises ValueError for a row that cannot be used.
     """
-    subject_cell, name, emotion = required(row, "subject", "clip", "emotion")
+    subject_cell, name = required(row, "subject", "clip")
     subject_number = number(subject_cell)
     name = without_suffix(name)
     return Said(
         subject=subject.format(subject_number),
         clip=name,
-        emotion=emotion,
+        emotion=emotion(row),
         fps=fps,
         where=where,
         folder=(subject_number, name),
@@ -233,8 +244,13 @@ def clip(row: Row, where: str, *, fps: float, subject: str) -> Said:
 
 
 def without_suffix(name: str) -> str:
-    """Return the name of a clip that a sheet writes as the path of a film, `sub01/EP02_01f.avi`."""
-    name = re.split(r"[/\\]", name)[-1]
+    """Return the name of a clip that a sheet writes as the path of a film, `sub01/EP02_01f.avi`.
+
+    Raises ValueError if nothing is left, or a word for not known.
+    """
+    written, name = name, re.split(r"[/\\]", name)[-1]
+    if name.casefold() in sheets.UNKNOWN:
+        raise ValueError(f"clip {written!r} is no name")
     return name[: name.rfind(".")] if name.casefold().endswith(FILMS) else name
 
 

@@ -10,6 +10,7 @@ from stag_datasets.errors import CorpusError
 from stag_datasets.numbering import Frames
 from stag_datasets.tree import Place, Tree
 
+UNLABELLED = "unknown"  # emotion of clips whose annotation names none
 AHEAD = 4  # clips that are read in advance; limits memory
 LONG_S = 1.5  # a micro-expression that lasts longer is remarked upon
 TOO_LONG_S = 5.0  # and one that lasts longer than this is refused, unless told otherwise

@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
     sheets: list[Sheet]
     unreadable: list[str]  # one line for each file that is no table
-    nearest: str  # the table that lacks the fewest needed columns, and which; empty if none has any
+    lacking: list[str]  # one line for each table with some of the needed columns only, that with most of them first
 
 
 def fold(title: str) -> str:
@@ -72,11 +72,11 @@ def find(paths: Iterable[Path], columns: Mapping[str, Sequence[str]], needed: It
                     found.append(sheet)
         except CorpusError as error:
             unreadable.append(str(error))
-    nearest = ""
-    if partial:
-        name = min(partial, key=lambda name: len(partial[name]))
-        nearest = f"{name} has no column {', '.join(columns[column][0] for column in partial[name])}"
-    return Found(found, unreadable, nearest)
+    lines = [
+        f"{name} has no column {', '.join(columns[column][0] for column in lacking)}"
+        for name, lacking in sorted(partial.items(), key=lambda item: len(item[1]))
+    ]
+    return Found(found, unreadable, lines)
 
 
 def _read(path: Path, columns: Mapping[str, Sequence[str]], needed: tuple[str, ...]) -> Iterator[tuple[Sheet, list]]:

@@ -106,8 +106,8 @@ def _part_c(found: Tree, said: Said) -> list[Place]:
 def _said(row: Row, where: str) -> Said | None:
     if "macro" in row.cells.get("kind", "").casefold():
         return None
-    subject, film, emotion = annotation.required(row, "subject", "clip", "emotion")
-    marks = annotation.marks(row)
+    subject, film = annotation.required(row, "subject", "clip")
+    film, marks = annotation.without_suffix(film), annotation.marks(row)
     if marks["onset"] is None or marks["offset"] is None:
         raise ValueError(f"{subject} {film}: no onset or no offset given")
     number = annotation.number(subject)
@@ -115,7 +115,7 @@ def _said(row: Row, where: str) -> Said | None:
         subject=f"spNO.{number}",
         # One film holds several expressions, which differ only by their onset.
         clip=f"{film}_{marks['onset']}",
-        emotion=emotion,
+        emotion=annotation.emotion(row),
         fps=FPS,
         where=where,
         folder=(number, film, "color"),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from stag_datasets import annotation, archive, building, sheets, tree, versions
 from stag_datasets.annotation import Reading
-from stag_datasets.archive import Archive, Said
+from stag_datasets.archive import UNLABELLED, Archive, Said
 from stag_datasets.building import Variant
 from stag_datasets.errors import CorpusError
 from stag_datasets.sheets import Row, Sheet
@@ -19,7 +19,6 @@ COLUMNS = {**annotation.titled(units="AU", emotion="Emotion"), "fps": ("Fps", "F
 PARTS = ("train", "testA", "testB")
 EMOTIONS = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 VERSIONS = versions.KNOWN[NAME]
-UNLABELLED = "unknown"  # emotion of clips whose sheet has no labels
 # The original naming: frames a second by part of the corpus, and the emotion in the name of the clip.
 _CLIP = re.compile(r"sub(?P<subject>\d+)-.*-(?P<emotion>[a-z]+)", re.IGNORECASE)
 _PART = re.compile(r"part_?[abcd](?![a-z])")
@@ -100,7 +99,7 @@ def _said(row: Row, where: str) -> Said:
     return Said(
         subject=f"sub{annotation.number(subject):04d}",
         clip=clip,
-        emotion=row.cells.get("emotion") or UNLABELLED,
+        emotion=annotation.emotion(row) if row.cells.get("emotion") else UNLABELLED,
         fps=annotation.rate(row.cells["fps"]),
         where=where,
         folder=(clip,),

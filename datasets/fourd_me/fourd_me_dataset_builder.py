@@ -52,10 +52,9 @@ def _said(row: Row, where: str) -> Said | None:
     if row.cells["subject"].casefold() in ("total", "sum"):
         return None
     subject, clip = annotation.required(row, "subject", "clip")
+    clip = annotation.without_suffix(clip)
     emotions = [name for name in CLASSES if row.cells.get(name) not in (None, "", "0")]
-    emotion = "+".join(emotions) or row.cells.get("emotion", "").casefold()
-    if not emotion:
-        raise ValueError(f"{clip}: no emotion given")
+    emotion = "+".join(emotions) or annotation.emotion(row).casefold()
     return Said(
         subject=subject,
         clip=clip,

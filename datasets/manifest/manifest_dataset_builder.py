@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from stag_datasets import annotation, archive, building, corpus, films, levels, numbering, tree
-from stag_datasets.archive import Archive, Entry, Said
+from stag_datasets.archive import UNLABELLED, Archive, Entry, Said
 from stag_datasets.building import Variant
 from stag_datasets.errors import CorpusError
 from stag_datasets.numbering import Frames
@@ -32,7 +32,6 @@ COLUMNS = {
     "part": ("part",),
 }
 NEEDED = ("subject", "path")
-UNLABELLED = "unknown"
 MANY = 20  # emotions that a corpus hardly has
 
 

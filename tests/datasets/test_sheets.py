@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_cells(tmp_path, name, write, above):
     assert found.rows[0].cells == {"subject": "01", "clip": "c1", "onset": "46", "emotion": "fear"}
     assert found.rows[1].cells == {"subject": "2", "clip": "c2", "onset": "/", "emotion": ""}
     lacking = sheets.find([tmp_path / name], annotation.COLUMNS, (*NEEDED, "apex"))
-    assert not lacking.sheets and lacking.nearest.endswith("has no column ApexFrame")
+    assert not lacking.sheets and lacking.lacking[0].endswith("has no column ApexFrame")
 
 
 @pytest.mark.parametrize(
