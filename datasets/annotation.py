@@ -40,6 +40,7 @@ class Reading(NamedTuple):
     clips: list[Any]
     problems: list[str]  # one line for each row that cannot be read
     remarks: list[str]  # rows that are no clips
+    emotions: list[str]  # those of unreadable rows too, which say as much about the version of the sheet
     version: str  # of the known ones; empty if none is known
 
 
@@ -107,7 +108,7 @@ def candidates(
     readings = []
     for sheet in found.sheets:
         reading = describe(sheet, needed, make, known or {})
-        other = "" if reading.version else versions.owner(clip.emotion for clip in _flat(reading.clips))
+        other = "" if reading.version else versions.owner(reading.emotions)
         if other and other != dataset:
             remarks.append(f"sheet passed over: {sheet} is that of {other}")
         else:
@@ -126,7 +127,7 @@ def describe(
     sheet: Sheet, needed: Sequence[str], make: Make, known: Mapping[str, Mapping[str, int]] | None = None
 ) -> Reading:
     """Read the clips of a sheet. Unreadable rows with fewer than half of the needed cells are text, not clips."""
-    clips, problems, remarks = [], [], []
+    clips, problems, remarks, emotions = [], [], [], []
     for row in sheet.rows:
         place = f"{sheet} row {row.number}"
         try:
@@ -137,6 +138,7 @@ def describe(
                 remarks.append(f"{place} is taken for text and not for a clip: {text[:60]!r}")
             else:
                 problems.append(f"{place}: {error}")
+                emotions += filter(None, [row.cells.get("emotion")])
             continue
         if parsed is not None:
             clips.append(parsed)
@@ -144,8 +146,9 @@ def describe(
     for clip in _flat(clips) if words else ():
         if clip.emotion != UNLABELLED and clip.emotion.casefold() not in words:
             remarks.append(f"{clip.where}: emotion {clip.emotion!r} is none of {', '.join(sorted(words))}")
-    version = versions.version((clip.emotion for clip in _flat(clips)), known) if known else ""
-    return Reading(sheet, clips, problems, remarks, version if version in (known or ()) else "")
+    emotions += [clip.emotion for clip in _flat(clips)]
+    version = versions.version(emotions, known) if known else ""
+    return Reading(sheet, clips, problems, remarks, emotions, version if version in (known or ()) else "")
 
 
 def told(
@@ -156,7 +159,7 @@ def told(
     if reading.sheet.name:
         about["sheet"] += f", sheet {reading.sheet.name}"
     if known:
-        about["version"] = versions.version((clip.emotion for clip in _flat(reading.clips)), known)
+        about["version"] = versions.version(reading.emotions, known)
     return {
         "about": about,
         "sheets": [reading.sheet.path],

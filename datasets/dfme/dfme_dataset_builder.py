@@ -67,7 +67,7 @@ def scan(root: Path, variant: Variant = building.DEFAULT) -> Archive:
     about, clips = {"layout": "CCAC2024"}, []
     for part, reading in sorted(best.items()):
         labelled = any(clip.emotion != UNLABELLED for clip in reading.clips)
-        version = versions.version((clip.emotion for clip in reading.clips), VERSIONS) if labelled else "without labels"
+        version = versions.version(reading.emotions, VERSIONS) if labelled else "without labels"
         about[f"sheet of {part}"] = f"{reading.sheet.path} ({version})"
         clips += [clip._replace(part=part) for clip in reading.clips]
     return archive.gather_folders(

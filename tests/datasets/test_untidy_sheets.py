@@ -233,6 +233,18 @@ def test_the_label_sheet_of_casme3_comes_before_its_exceptions(tmp_path):
     assert len(found.problems) == 1 and "no frames of any of the 860 clips of casme3" in found.problems[0]
 
 
+def test_a_slip_does_not_make_another_sheet_of_it(tmp_path):
+    """With an unreadable row the sheet of 2019 is that of 2019, and not passed over for that of 2014."""
+    for year, slip in (("20140508", None), ("20190701", "1o7")):
+        emotions = [emotion for emotion, count in versions.KNOWN["casme2"][year].items() for _ in range(count)]
+        rows = [("01", f"EP{n}", None, 5, 6, 7, None, "4", emotion, 7) for n, emotion in enumerate(emotions)]
+        rows[9] = (*rows[9][:3], slip or 5, *rows[9][4:])
+        archives.write_xlsx(tmp_path / f"{year}.xlsx", [archives.CASME2_HEADER, *rows])
+    found = corpus.scan("casme2", manual_dir=tmp_path)
+    assert found.about["version"] == "20190701" and len(found.missing) == 254
+    assert "onset: '1o7' is no whole number" in found.problems[0]
+
+
 def test_one_cause_is_one_line():
     lines = [
         f"casme2/sub0{n}/EP{n}: no folder sub0{n}/EP{n} with pictures below /a/b (x.xlsx row {n})" for n in range(9)
