@@ -178,7 +178,7 @@ def _object(problems: list[str], skip: bool, advice: str = ", --skip_damaged goe
         for line in lines:
             tqdm.write(f"left out: {line}")
         return
-    more = f" ({len(lines) - 1} more kinds of faults)" if len(lines) > 1 else ""
+    more = f", and {len(lines) - 1} of other kinds" if len(lines) > 1 else ""
     raise corpus.CorpusError(f"{lines[0]}{more}; prepare.py --check lists all{advice}")
 
 
