@@ -24,6 +24,7 @@ COLUMNS: dict[str, Sequence[str]] = {
 ROMAN = {str(number): numeral for number, numeral in enumerate(("I", "II", "III", "IV", "V", "VI", "VII"), start=1)}
 FPS_MAX = 100_000
 REASONS = 5  # tables that an error names
+_NAMED_AFTER = re.compile(r"(?:sub|s)?(\d+)[_-]", re.IGNORECASE)
 
 
 class Erratum(NamedTuple):
@@ -146,9 +147,24 @@ def describe(
     for clip in _flat(clips) if words else ():
         if clip.emotion != UNLABELLED and clip.emotion.casefold() not in words:
             remarks.append(f"{clip.where}: emotion {clip.emotion!r} is none of {', '.join(sorted(words))}")
+    remarks += _other_subjects(_flat(clips))
     emotions += [clip.emotion for clip in _flat(clips)]
     version = versions.version(emotions, known) if known else ""
     return Reading(sheet, clips, problems, remarks, emotions, version if version in (known or ()) else "")
+
+
+def _other_subjects(clips: list[Said]) -> list[str]:
+    """Return one line for each clip that is named after another subject, where most are named after their own."""
+    others = [
+        clip
+        for clip in clips
+        if (match := _NAMED_AFTER.match(clip.clip))
+        and (digits := re.findall(r"\d+", clip.subject))
+        and int(match[1]) != int(digits[-1])
+    ]
+    if len(others) >= len(clips) / 2:
+        return []
+    return [f"{clip.where}: clip {clip.clip} is named after another subject than {clip.subject}" for clip in others]
 
 
 def told(

@@ -192,6 +192,13 @@ def test_what_is_odd_about_a_table_is_said_at_once(tmp_path, name):
     assert found.problems == [] and any(re.search(message, line) for line in found.remarks), found.remarks
 
 
+def test_names_of_any_kind(tmp_path):
+    table = rows(4, subject=lambda n: ("anna", "b2", "C 3", "\u5f20")[n], clip=lambda n: f"1_{n}")
+    root = write(tmp_path, *table, header=("subject", "path", "clip", "emotion", "fps"))
+    archives.write_frames(root / "frames", range(3))
+    assert manifest.scan(root).problems == []
+
+
 def test_a_table_one_folder_up_or_down_is_named(tmp_path):
     root = write(tmp_path / "mine", ("p", "a.mp4"), header=("subject", "path"))
     write_film(root / "a.mp4")

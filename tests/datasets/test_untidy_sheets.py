@@ -233,6 +233,29 @@ def test_the_label_sheet_of_casme3_comes_before_its_exceptions(tmp_path):
     assert len(found.problems) == 1 and "no frames of any of the 860 clips of casme3" in found.problems[0]
 
 
+@pytest.mark.parametrize("name", ["samm", "mmew", "dfme", "fourd_me"])
+def test_a_clip_named_after_another_subject_is_remarked_upon(name, tmp_path):
+    archives.ARCHIVES[name].write(tmp_path)
+    if name == "dfme":
+        more = [("sub0003", f"sub0003_{n:02d}", 1, 2, 3, "anger", 0, 500, "4") for n in range(2, 5)]
+        rows = [*archives.DFME_ROWS["train"], *more]
+        archives.write_xlsx(tmp_path / "DFME_train_label.xlsx", [archives.DFME_HEADER, *rows])
+    if name == "mmew":
+        header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion")
+        rows = [("1", f"S01-01-{n:03d}", 1, 2, 3, "4", "others") for n in range(4)]
+        archives.write_csv(tmp_path / "MMEW_Micro_Exp.csv", [header, *rows], encoding="gb18030")
+    if name == "fourd_me":
+        rows = [(n, "S01", f"001_01_{n}", "Negative", 1, 2, 3, "AU4", 0, 0, 1, 0, 0, 0, 0, 0, 0) for n in range(4)]
+        archives.write_xlsx(tmp_path / "4DME_Labelling_Micro_release v1.xlsx", [archives.FOURD_HEADER, *rows])
+    assert not any("named after" in line for line in archives.scan(name, tmp_path).remarks)
+
+    def other(rows, header, columns):
+        rows[header + 1][columns["subject"]] = "S09" if name == "fourd_me" else "099"
+
+    archives.edit(tmp_path, name, other)
+    assert any("is named after another subject than" in line for line in archives.scan(name, tmp_path).remarks)
+
+
 def test_a_slip_does_not_make_another_sheet_of_it(tmp_path):
     """With an unreadable row the sheet of 2019 is that of 2019, and not passed over for that of 2014."""
     for year, slip in (("20140508", None), ("20190701", "1o7")):
