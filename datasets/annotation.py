@@ -167,7 +167,7 @@ def _other_subjects(clips: list[Said]) -> list[str]:
     return [f"{clip.where}: clip {clip.clip} is named after another subject than {clip.subject}" for clip in others]
 
 
-def told(
+def findings(
     reading: Reading, remarks: Iterable[str], known: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, Any]:
     """Return the arguments of `archive.gather_folders` that tell of the sheet that was read."""

@@ -116,7 +116,7 @@ def gather_folders(
     chosen = releases.choose(found, tree, reading, official, result.about)
     if unique and not any(chosen):
         result.missing.extend(unique)
-        result.problems.append(releases.nothing(unique, folder_text(unique[0]), tree))
+        result.problems.append(releases.no_frames(unique, folder_text(unique[0]), tree))
         return result
     whole: dict[str, list[tuple[Said, Frames]]] = {}
     for clip, choice, options in zip(unique, chosen, found, strict=True):
@@ -129,7 +129,7 @@ def gather_folders(
         except CorpusError as error:
             result.problems.append(f"{name(clip)}: {error}")
             continue
-        whole.setdefault(choice.release, []).append((_borne_out(clip, frames, result.remarks), frames))
+        whole.setdefault(choice.release, []).append((_with_valid_errata(clip, frames, result.remarks), frames))
     if result.missing and (unread := tree.unread()):
         result.remarks.append(f"not read: {unread}")
     for release, clips_of_release in whole.items():
@@ -215,7 +215,7 @@ def _no_folder(clip: Said, options: list[Place], tree: Tree) -> str:
     return f"no folder {path} with pictures below {tree.root} ({clip.where})"
 
 
-def _borne_out(clip: Said, frames: Frames, remarks: list[str]) -> Said:
+def _with_valid_errata(clip: Said, frames: Frames, remarks: list[str]) -> Said:
     """Return the clip without its corrections, where only what is written fits the frames."""
     if clip.written is None or numbering.fits(clip, frames):
         return clip
@@ -235,13 +235,13 @@ def _cut_all(
     all_frames: bool = False,
 ) -> None:
     """Cut the clips of a release from onset to offset, whose numbering is decided for all of them together."""
-    anew = numbering.anew(clips)
-    if anew and release:
+    renumbered = numbering.renumbered(clips)
+    if renumbered and release:
         result.about["numbering"] = f"{release}: frames are counted anew in each folder, and begin with the onset"
     for clip, frames in clips:
         remarks: list[str] = []
         try:
-            entry = _cut(clip, frames, remarks, anew=anew, all_frames=all_frames)
+            entry = _cut(clip, frames, remarks, renumbered=renumbered, all_frames=all_frames)
             count = numbering.asked(entry.said) or entry.numbers[-1] - entry.numbers[0] + 1
             require_short(clip, count, clip.fps, longest_s, remarks)
         except MissingError as error:
@@ -255,7 +255,7 @@ def _cut_all(
         result.remarks.extend(f"{name(clip)}: {remark}" for remark in remarks)
 
 
-def _cut(clip: Said, frames: Frames, remarks: list[str], *, anew: bool, all_frames: bool) -> Entry:
+def _cut(clip: Said, frames: Frames, remarks: list[str], *, renumbered: bool, all_frames: bool) -> Entry:
     """Return the clip from onset to offset from the pictures of a folder.
 
     Raises:
@@ -273,18 +273,18 @@ def _cut(clip: Said, frames: Frames, remarks: list[str], *, anew: bool, all_fram
         remarks.append(f"its folder has other frames than annotated, so all {len(frames.numbers)} are taken")
         clip = clip._replace(onset=None, apex=None, offset=None)
     kind = numbering.kind(clip, frames)
-    if kind == (numbering.RECORDED if anew else numbering.ANEW):
+    if kind == (numbering.RECORDED if renumbered else numbering.RENUMBERED):
+        here, elsewhere = ("as recorded", "anew") if renumbered else ("anew", "as recorded")
         raise CorpusError(
-            f"its frames {frames.numbers[0]} to {frames.numbers[-1]} are counted {'as recorded' if anew else 'anew'}, "
-            f"those of most other clips {'anew' if anew else 'as recorded'}; mixed releases cannot be told apart "
-            f"({clip.where})"
+            f"its frames {frames.numbers[0]} to {frames.numbers[-1]} are counted {here}, those of most other clips "
+            f"{elsewhere}; mixed releases cannot be told apart ({clip.where})"
         )
     first_number, last_number = frames.numbers[0], frames.numbers[-1]
     shift = 0
-    moved = anew or (count is not None and not numbering.overlaps(clip, frames) and len(frames.numbers) == count)
+    moved = renumbered or (count is not None and not numbering.overlaps(clip, frames) and len(frames.numbers) == count)
     if moved and clip.onset is not None:
         shift = first_number - clip.onset
-        if not anew:
+        if not renumbered:
             remarks.append(f"frames {first_number} to {last_number} are taken for {clip.onset} to {clip.offset}")
         elif count is not None and len(frames.numbers) != count:
             remarks.append(f"{len(frames.numbers)} frames for the {count} from onset to offset")
@@ -297,7 +297,7 @@ def _cut(clip: Said, frames: Frames, remarks: list[str], *, anew: bool, all_fram
             f"{last_number}"
         )
     numbers = tuple(frames.numbers[index] for index in chosen)
-    if (missing := last - first + 1 - len(numbers)) and not anew:
+    if (missing := last - first + 1 - len(numbers)) and not renumbered:
         # The first gap between numbers. The sheet's own numbers may be arbitrarily large, so do not count up to them.
         gap = next((first + index for index, n in enumerate(numbers) if n != first + index), numbers[-1] + 1)
         more = f" and {missing - 1} more" if missing > 1 else ""

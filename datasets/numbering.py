@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stag_datasets import tree as tree_lib
 from stag_datasets.tree import Tree
 
-RECORDED, ANEW, EITHER = "recorded", "anew", "either"
+RECORDED, RENUMBERED, EITHER = "recorded", "renumbered", "either"
 STARTS = (0, 1)  # numbers with which counting anew begins
 SLACK = 1  # frames by which an extraction may miss the count from onset to offset
 
@@ -59,23 +59,23 @@ def fits(clip: Any, frames: Frames) -> bool:
 
 
 def kind(clip: Any, frames: Frames) -> str:
-    """Return how the frames of a clip must be counted: `RECORDED`, `ANEW`, or `EITHER` if both are possible."""
+    """Return how the frames of a clip must be counted: `RECORDED`, `RENUMBERED`, or `EITHER` if both are possible."""
     count = asked(clip)
     if count is None:
         return EITHER
     if frames.numbers[0] == clip.onset:
         return EITHER if clip.onset in STARTS else RECORDED
-    looks_anew = _from_start(frames) and abs(len(frames.numbers) - count) <= SLACK
+    looks_renumbered = _from_start(frames) and abs(len(frames.numbers) - count) <= SLACK
     looks_recorded = {clip.onset, clip.offset} <= set(frames.numbers)
-    if looks_anew == looks_recorded:
+    if looks_renumbered == looks_recorded:
         return EITHER
-    return ANEW if looks_anew else RECORDED
+    return RENUMBERED if looks_renumbered else RECORDED
 
 
-def anew(clips: Sequence[tuple[Any, Frames]]) -> bool:
+def renumbered(clips: Sequence[tuple[Any, Frames]]) -> bool:
     """Return whether most clips of a release that can be counted in one way only are counted anew."""
     kinds = [kind(clip, frames) for clip, frames in clips]
-    return kinds.count(ANEW) > kinds.count(RECORDED)
+    return kinds.count(RENUMBERED) > kinds.count(RECORDED)
 
 
 def _from_start(frames: Frames) -> bool:

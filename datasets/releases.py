@@ -60,7 +60,7 @@ def choose(
     return chosen
 
 
-def nothing(clips: Sequence[Any], path: str, tree: Tree) -> str:
+def no_frames(clips: Sequence[Any], path: str, tree: Tree) -> str:
     """Return the one line for an archive without the frames of any of its clips: what there is, and what to do.
 
     `path` names the folder of the first clip.

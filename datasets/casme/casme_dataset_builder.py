@@ -33,7 +33,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     contents = tree.walk(root)
     reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS)
     return archive.gather_folders(
-        NAME, reading.clips, contents, variant, official=RELEASES, **annotation.told(reading, remarks)
+        NAME, reading.clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks)
     )
 
 

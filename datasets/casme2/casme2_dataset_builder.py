@@ -40,7 +40,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     # Some releases of the frames have an f at the end of a clip's name, others do not.
     clips = [clip if contents.find(*clip.folder) else _other_name(clip, contents) for clip in clips]
     return archive.gather_folders(
-        NAME, clips, contents, variant, official=RELEASES, **annotation.told(reading, remarks, VERSIONS)
+        NAME, clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks, VERSIONS)
     )
 
 

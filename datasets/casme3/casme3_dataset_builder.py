@@ -78,7 +78,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     clips = annotation.amend(reading.clips, ERRATA if is_part_a and variant.errata else {})
     places = functools.partial(_part_a if is_part_a else _part_c, contents)
     return archive.gather_folders(
-        NAME, clips, contents, variant, places=places, **annotation.told(reading, remarks, known)
+        NAME, clips, contents, variant, places=places, **annotation.findings(reading, remarks, known)
     )
 
 

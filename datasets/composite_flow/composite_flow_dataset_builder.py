@@ -53,8 +53,8 @@ def scan(root: Path) -> Archive:
     """
     contents = tree.walk(root)
     reading, remarks = annotation.read(contents, tuple(COLUMNS), _said, dataset=NAME, columns=COLUMNS)
-    told = annotation.told(reading, remarks)
-    result = Archive(NAME, [], told["problems"], told["remarks"], [], told["about"], [], told["sheets"])
+    findings = annotation.findings(reading, remarks)
+    result = Archive(NAME, [], findings["problems"], findings["remarks"], [], findings["about"], [], findings["sheets"])
     # Of two files with the same name the first in sorted order is used.
     images = {
         tree.plain(Path(name).stem): folder / name

@@ -44,7 +44,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     # A folder that holds only its clip may count its frames otherwise than the sheet.
     return archive.gather_folders(
         NAME, reading.clips, contents, variant, official=RELEASES, all_frames=True,
-        **annotation.told(reading, remarks),
+        **annotation.findings(reading, remarks),
     )  # fmt: skip
 
 

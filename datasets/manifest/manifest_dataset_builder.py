@@ -64,8 +64,8 @@ def scan(root: Path, variant: Variant = building.DEFAULT) -> Archive:
     """Scan the clips listed by the table in `root`. Paths are absolute, or relative to `root`."""
     contents = Tree(root, levels.tables(root), {}, {}, [], {}, Counter())
     reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS)
-    told = annotation.told(reading, [*remarks, *_oddities(reading.clips)])
-    result = Archive(NAME, [], told["problems"], told["remarks"], [], told["about"], [], told["sheets"])
+    findings = annotation.findings(reading, [*remarks, *_oddities(reading.clips)])
+    result = Archive(NAME, [], findings["problems"], findings["remarks"], [], findings["about"], [], findings["sheets"])
     looked: dict[Path, films.Film] = {}
 
     def find(said: Said, remarks: list[str]) -> Entry | Frames:

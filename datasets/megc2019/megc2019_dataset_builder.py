@@ -76,12 +76,12 @@ def scan(root: Path, variant: Variant) -> Archive:
         composite.remarks.extend(scanned.remarks)
         composite.repairs.extend(scanned.repairs)
         composite.sheets.extend(scanned.sheets)
-        told = dict(scanned.about)
+        about = dict(scanned.about)
         # Classes are those of the composite, which the counts of a sheet of one corpus say nothing of.
-        version = told.pop("version", "")
-        if "sheet" in told and version:
-            told["sheet"] += f" ({version})"
-        composite.about.update({f"{name} {key}": value for key, value in told.items() if key not in ("clips", "apex")})
+        version = about.pop("version", "")
+        if "sheet" in about and version:
+            about["sheet"] += f" ({version})"
+        composite.about.update({f"{name} {key}": value for key, value in about.items() if key not in ("clips", "apex")})
     return archive.finish(composite)
 
 

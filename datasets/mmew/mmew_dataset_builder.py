@@ -36,7 +36,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
     return archive.gather_folders(
         NAME, reading.clips, contents, variant, official=RELEASES, levels=1,
-        **annotation.told(reading, remarks, VERSIONS),
+        **annotation.findings(reading, remarks, VERSIONS),
     )  # fmt: skip
 
 

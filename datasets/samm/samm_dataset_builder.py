@@ -47,7 +47,7 @@ def scan(root: Path, variant: Variant) -> Archive:
     reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
     clips = annotation.amend(reading.clips, ERRATA if variant.errata else {})
     return archive.gather_folders(
-        NAME, clips, contents, variant, official=RELEASES, **annotation.told(reading, remarks, VERSIONS)
+        NAME, clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks, VERSIONS)
     )
 
 

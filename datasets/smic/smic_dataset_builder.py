@@ -73,14 +73,14 @@ def scan(root: Path, variant: Variant) -> Archive:
     except CorpusError as error:
         raise CorpusError(f"{_no_short(contents, variant.part)}; and {error}") from error
     clips = [clip for group in reading.clips for clip in group]
-    told = annotation.told(reading, remarks, known)
-    told["about"] = {"layout": "long clips", **told["about"]}
+    findings = annotation.findings(reading, remarks, known)
+    findings["about"] = {"layout": "long clips", **findings["about"]}
 
     def places(clip: Said) -> list[Place]:
         found = contents.find(*clip.folder, levels=1)
         return [place for place in found if not _of_another_part(place.release, variant.part)]
 
-    return archive.gather_folders(NAME, clips, contents, variant, official=RELEASES, places=places, **told)
+    return archive.gather_folders(NAME, clips, contents, variant, official=RELEASES, places=places, **findings)
 
 
 def _short(found: Tree, part: str) -> list[Said]:

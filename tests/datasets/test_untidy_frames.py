@@ -14,7 +14,7 @@ WITH_SUBJECTS = [name for name, kind in archives.ARCHIVES.items() if kind.subjec
 ONE_CLIP = ["casme", "casme2", "samm", "dfme"]
 
 
-def told(found):
+def outline(found):
     """What matters of each clip, whatever its files are called."""
     return {
         f"{entry.said.subject}/{entry.said.clip}": (len(entry.names), entry.onset, entry.apex, entry.offset)
@@ -49,7 +49,7 @@ def test_names_above_the_archive_change_nothing(name, tmp_path):
     clean = archives.scan(name, tmp_path / "a")
     root = tmp_path / "crops" / "aligned_200fps_partc_and_more" / "macro" / "part_B" / "Cropped faces"
     moved = archives.scan(name, root)
-    assert told(moved) == told(clean) and moved.problems == [] and moved.about["frames"] == clean.about["frames"]
+    assert outline(moved) == outline(clean) and moved.problems == [] and moved.about["frames"] == clean.about["frames"]
     assert [e.said.fps for e in moved.entries] == [e.said.fps for e in clean.entries]
 
 
@@ -62,10 +62,10 @@ def test_a_users_own_crops_are_not_taken_for_recordings(name, tmp_path):
             archives.scan(name, tmp_path / "a")
         return
     found = archives.scan(name, tmp_path / "a")
-    assert told(found) == told(clean) and found.about["frames"] == clean.about["frames"]
+    assert outline(found) == outline(clean) and found.about["frames"] == clean.about["frames"]
     assert "aligned" in found.about["frames passed over"]
     chosen = archives.scan(name, tmp_path / "a", frames="aligned")
-    assert told(chosen) == told(clean) and all("aligned" in str(entry.folder) for entry in chosen.entries)
+    assert outline(chosen) == outline(clean) and all("aligned" in str(entry.folder) for entry in chosen.entries)
 
 
 def test_a_copy_of_the_frames_must_be_chosen_by_name(name, tmp_path):
@@ -77,7 +77,7 @@ def test_a_copy_of_the_frames_must_be_chosen_by_name(name, tmp_path):
     assert "\n" not in str(caught.value)
     if name != "casme3/part_c":
         chosen = archives.scan(name, tmp_path / "a", frames="again")
-        assert told(chosen) == told(clean) and all("again" in str(entry.folder) for entry in chosen.entries)
+        assert outline(chosen) == outline(clean) and all("again" in str(entry.folder) for entry in chosen.entries)
         with pytest.raises(corpus.CorpusError, match="no frames in a folder named elsewhere"):
             archives.scan(name, tmp_path / "a", frames="elsewhere")
 
@@ -136,8 +136,8 @@ def test_frames_counted_anew_are_told_for_the_release_as_a_whole(name, tmp_path,
         renumber(folder, first)
     found = archives.scan(name, tmp_path)
     assert "counted anew" in found.about["numbering"] and found.problems == []
-    assert {k: v[0] for k, v in told(found).items() if "EP06_01" not in k} == {
-        k: v[0] for k, v in told(as_recorded).items() if "EP06_01" not in k
+    assert {k: v[0] for k, v in outline(found).items() if "EP06_01" not in k} == {
+        k: v[0] for k, v in outline(as_recorded).items() if "EP06_01" not in k
     }
     assert all(entry.numbers[0] == first and entry.onset == 0 for entry in found.entries)
 
@@ -186,7 +186,7 @@ def test_folders_of_subjects_are_compared_by_number(name, tmp_path, style):
     if name.startswith("smic/hs") and "long" not in name:
         shutil.rmtree(tmp_path / "a" / "SMIC_all_cropped")
     found = archives.scan(name, tmp_path / "a")
-    assert found.problems == [] and told(found) == told(clean)
+    assert found.problems == [] and outline(found) == outline(clean)
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -203,7 +203,7 @@ def test_subject_cells_may_be_numbers_of_any_kind(name, tmp_path):
     found = archives.scan(name, tmp_path / "a")
     assert found.problems == [] and len(found.entries) == len(clean.entries)
     if name != "fourd_me":  # whose subjects are texts
-        assert told(found) == told(clean)
+        assert outline(found) == outline(clean)
 
 
 def test_case_and_one_more_folder_change_nothing(name, tmp_path):
@@ -215,7 +215,7 @@ def test_case_and_one_more_folder_change_nothing(name, tmp_path):
             if path.is_file():
                 path.rename(inner / path.name)
     nested = archives.scan(name, tmp_path / "a")
-    assert nested.problems == [] and told(nested) == told(clean)
+    assert nested.problems == [] and outline(nested) == outline(clean)
     root = tmp_path / "b"
     archives.ARCHIVES[name].write(root)
     for path in sorted(root.rglob("*"), reverse=True):
@@ -223,8 +223,8 @@ def test_case_and_one_more_folder_change_nothing(name, tmp_path):
             path.rename(path.with_name(path.name.upper()))
     upper = archives.scan(name, root)
     assert upper.problems == []
-    assert {key.upper(): value for key, value in told(upper).items()} == {
-        key.upper(): value for key, value in told(clean).items()
+    assert {key.upper(): value for key, value in outline(upper).items()} == {
+        key.upper(): value for key, value in outline(clean).items()
     }
 
 
@@ -270,7 +270,9 @@ def test_copies_that_a_file_manager_made_are_left_out(name, tmp_path):
         for path in list(folder.iterdir())[:2]:
             shutil.copy(path, path.with_name(f"{path.stem} (1){path.suffix}"))
     found = archives.scan(name, tmp_path / "a")
-    assert told(found) == told(clean) and any("2 copies of pictures are left out" in line for line in found.remarks)
+    assert outline(found) == outline(clean) and any(
+        "2 copies of pictures are left out" in line for line in found.remarks
+    )
 
 
 @pytest.mark.parametrize("name", MARKED)
