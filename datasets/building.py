@@ -1,32 +1,33 @@
 """The base builder of all corpora of frames: write scanned clips as records, with the frames unchanged."""
 
+import dataclasses
 import hashlib
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
-from stag_datasets import archive, corpus, processes
-from stag_datasets.archive import Archive, Entry
+from stag_datasets import archive, corpus, processes, summary
+from stag_datasets.archive import TOO_LONG_S, Archive, Entry
 
-REMARKS_SHOWN = 10
 SHARD_BYTES = 128 << 20
 KEPT = "finished"  # folder for the finished shards of an unfinished build
 
 
-@dataclass
+@dataclasses.dataclass
 class Variant(tfds.core.BuilderConfig):
     """A way of reading a corpus."""
 
     errata: bool = True  # correct known errors of its sheet
     cropped: bool = False  # use the owners' crops of the faces, if they ship some
     part: str = ""  # which of several sub-corpora
+    frames: str = ""  # name of the release of frames to take; empty: the one of the kind asked for
+    longest_s: float = TOO_LONG_S  # longer clips are refused
 
 
 DEFAULT = Variant(name="default", description="As recorded, known errors of the sheet put right.")
@@ -46,6 +47,14 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
     BUILDER_CONFIGS: ClassVar[list[Variant]] = [DEFAULT]
     skip_damaged = False  # leave out clips that cannot be used, instead of stopping
+    frames = ""  # as in Variant
+    longest_s = TOO_LONG_S
+    scanned: Archive | None = None  # what the last build was made from, for its fingerprint
+
+    @property
+    def variant(self) -> Variant:
+        """The variant of the corpus with the options of this builder."""
+        return dataclasses.replace(self.builder_config, frames=self.frames, longest_s=self.longest_s)
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if it gives no list of clips."""
@@ -56,17 +65,20 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> None:
         if download_config is not None and download_config.beam_runner:
             super()._download_and_prepare(dl_manager, download_config)
+            _require_clips(self.info.splits[corpus.SPLIT].num_examples)
             return
         shards = self._shard_iterators_per_split(dl_manager)[corpus.SPLIT]
         template = self._get_filename_template(split_name=corpus.SPLIT)
         # TFDS has set data_dir to a temporary folder, which it removes if the build fails.
         finished_folder = Path(self.data_dir).parent / KEPT
         finished = [self._finished(shard, finished_folder) for shard in shards]
-        lengths, size = [], 0
+        lengths = [int(part.name.split("-")[1]) for part in finished]
+        finished = [part for part, length in zip(finished, lengths, strict=True) if length]
+        _require_clips(len(finished))
+        lengths = [length for length in lengths if length]
+        size = sum(part.stat().st_size for part in finished)
         for index, part in enumerate(finished):
-            size += part.stat().st_size
-            lengths.append(int(part.name.split("-")[1]))
-            os.replace(part, template.sharded_filepath(shard_index=index, num_shards=len(shards)))
+            os.replace(part, template.sharded_filepath(shard_index=index, num_shards=len(finished)))
         shutil.rmtree(finished_folder, ignore_errors=True)
         info = tfds.core.SplitInfo(name=corpus.SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
         self.info.set_splits(tfds.core.SplitDict([info]))
@@ -106,9 +118,15 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list["Shard"]]:
         scanned = self.scan(Path(dl_manager.manual_dir))
+        self.scanned = scanned
+        for line in summary.lines(scanned):
+            print(line)
+        if not scanned.entries:
+            _object(scanned.problems, False, advice="")
         _object(scanned.problems, self.skip_damaged)
-        _tell(scanned)
         self.info.metadata.update({**scanned.about, "repairs": scanned.repairs, "remarks": scanned.remarks})
+        if scanned.problems:
+            self.info.metadata["left out"] = summary.grouped(scanned.problems)
         chunks = list(_chunks(scanned.entries))
         return {
             corpus.SPLIT: [
@@ -151,16 +169,23 @@ def _chunks(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield chunk
 
 
-def _object(problems: list[str], skip: bool) -> None:
+def _object(problems: list[str], skip: bool, advice: str = ", --skip_damaged goes on without") -> None:
     """Raise CorpusError if there are problems, unless they are to be skipped."""
     if not problems:
         return
+    lines = summary.grouped(problems)
     if skip:
-        for problem in problems:
-            tqdm.write(f"left out: {problem}")
+        for line in lines:
+            tqdm.write(f"left out: {line}")
         return
-    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise corpus.CorpusError(f"{problems[0]}{more}; prepare.py --check lists all, --skip_damaged goes on without")
+    more = f", and {len(lines) - 1} of other kinds" if len(lines) > 1 else ""
+    raise corpus.CorpusError(f"{lines[0]}{more}; prepare.py --check lists all{advice}")
+
+
+def _require_clips(count: int) -> None:
+    """Raise CorpusError if no clip is left to be built."""
+    if not count:
+        raise corpus.CorpusError("no clip is left, since none can be used; prepare.py --check says why")
 
 
 def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
@@ -187,13 +212,3 @@ def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
         repairs="; ".join(annotated.repairs),
     )
     return {**labels, **recording}
-
-
-def _tell(found: Archive) -> None:
-    print(", ".join(f"{name} {value}" for name, value in found.about.items()))
-    for repair in found.repairs:
-        print(f"repaired: {repair}")
-    for remark in found.remarks[:REMARKS_SHOWN]:
-        print(f"note: {remark}")
-    if len(found.remarks) > REMARKS_SHOWN:
-        print(f"note: {len(found.remarks) - REMARKS_SHOWN} more notes; prepare.py --check lists all")

@@ -4,10 +4,9 @@ Builders do no image processing: encoded frames and the annotators' own words ar
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 
+from stag_datasets import levels, source
+from stag_datasets.errors import CorpusError
+
 SPLIT = "clips"  # one split: folds are masks over it
 LEASE_S = 30.0  # seconds without a sign of life after which a builder on another machine counts as dead
-SOURCE = "source.sha256"  # in the folder of a built corpus: hash of what its manual_dir held
 
 _LABELS = {
     "id": tfds.features.Text(),
@@ -30,10 +31,6 @@ _LABELS = {
     "part": tfds.features.Text(),  # of the corpus, if its owners divide it (train, testA ...)
     "group": tfds.features.Text(),  # clips that no split may separate; the subject, if nothing larger
 }
-
-
-class CorpusError(Exception):
-    """The corpus on disk is not what the builder needs; the message is one line naming the file or clip at fault."""
 
 
 def frame_features() -> tfds.features.FeaturesDict:
@@ -161,13 +158,15 @@ def build(
     data_dir: str | Path,
     manual_dir: str | Path | None = None,
     skip_damaged: bool = False,
+    frames: str = "",
+    longest_s: float | None = None,
     beam_runner: str | None = None,
 ) -> Path:
     """Build the corpus `name` below `data_dir`, unless it exists, and return its folder.
 
     TFDS writes into a temporary folder and renames it at the end, so no partial corpus is left. Clips that cannot be
-    used are an error, unless `skip_damaged`. `beam_runner` names a runner of Apache Beam, e.g. DirectRunner, which then
-    builds the shards.
+    used are an error, unless `skip_damaged`. `frames` and `longest_s` are as in `building.Variant`. `beam_runner` names
+    a runner of Apache Beam, e.g. DirectRunner, which then builds the shards.
 
     Raises:
       CorpusError: the builder needs a manual_dir that is missing or empty, or finds the corpus unusable; or the corpus
@@ -175,34 +174,42 @@ def build(
     """
     corpus_builder = builder(name, data_dir=data_dir)
     folder = Path(corpus_builder.data_dir)
-    hash_file = folder / SOURCE
     needs_manual_dir = bool(corpus_builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
     if corpus_builder.is_prepared():
-        if (
-            needs_manual_dir
-            and manual_dir
-            and hash_file.exists()
-            and hash_file.read_text() != _listing(_manual_dir(name, manual_dir))
-        ):
-            raise CorpusError(
-                f"{folder} was built from other files than {manual_dir} holds; remove it, or use another data_dir"
-            )
+        if needs_manual_dir and manual_dir:
+            _require_same(folder, _manual_dir(name, manual_dir), corpus_builder.info.metadata or {}, frames)
         return folder
-    source = _manual_dir(name, manual_dir) if needs_manual_dir else None
-    listing = _listing(source) if source else ""
+    root = _manual_dir(name, manual_dir) if needs_manual_dir else None
     if beam_runner and not importlib.util.find_spec("apache_beam"):
         raise CorpusError('a Beam runner needs Apache Beam, which the extra "beam" brings: pip install -e ".[beam]"')
-    config = tfds.download.DownloadConfig(manual_dir=source and str(source), beam_runner=beam_runner)
+    config = tfds.download.DownloadConfig(manual_dir=root and str(root), beam_runner=beam_runner)
     with _only_builder(folder):
         corpus_builder = builder(name, data_dir=data_dir)
         if not corpus_builder.is_prepared():  # another process may have built it while this one waited
-            corpus_builder.skip_damaged = skip_damaged
+            _set_options(corpus_builder, skip_damaged=skip_damaged, frames=frames, longest_s=longest_s)
             for leftover in folder.parent.glob(f"incomplete.*_{folder.name}"):  # of a killed build
                 shutil.rmtree(leftover, ignore_errors=True)
             corpus_builder.download_and_prepare(download_config=config)
-            if source:
-                hash_file.write_text(listing)
+            if root:
+                source.write(folder, root, corpus_builder.scanned)
     return folder
+
+
+def _require_same(folder: Path, root: Path, about: Mapping[str, Any], frames: str) -> None:
+    """Raise CorpusError unless a corpus was built from what `root` holds now, and from the frames asked for."""
+    if other := source.changed(folder, root):
+        raise CorpusError(
+            f"{folder} was built from other files than {root} holds: {other} is not as it was; remove {folder}, or use "
+            "another data_dir"
+        )
+    if frames and frames.casefold() not in about.get("frames", frames).casefold():
+        raise CorpusError(f"{folder} was built from the frames {about['frames']}; remove it to build from {frames}")
+
+
+def _set_options(corpus_builder: Any, *, skip_damaged: bool, frames: str, longest_s: float | None) -> None:
+    corpus_builder.skip_damaged, corpus_builder.frames = skip_damaged, frames
+    if longest_s is not None:
+        corpus_builder.longest_s = longest_s
 
 
 @contextlib.contextmanager
@@ -226,38 +233,53 @@ def build_all(names: str, *, data_dir: str | Path, manual_dir: str | Path | None
 
     `options` are those of `build`. Raises CorpusError as `build` does.
     """
-    dataset_names = names.split("+")
+    return [build(name, data_dir=data_dir, manual_dir=root, **options) for name, root in _roots(names, manual_dir)]
 
-    def source(name: str) -> str | Path | None:
-        alone = (
-            len(dataset_names) == 1
-            or not manual_dir
-            or not builder(name, data_dir=data_dir).MANUAL_DOWNLOAD_INSTRUCTIONS
-        )
-        return manual_dir if alone else Path(manual_dir) / name.partition("/")[0]
 
-    return [build(n, data_dir=data_dir, manual_dir=source(n), **options) for n in dataset_names]
+def scan_all(
+    names: str, *, manual_dir: str | Path | None, frames: str = "", longest_s: float | None = None
+) -> list[Any]:
+    """Scan the archives of one corpus or several as `build_all` would, each into an `archive.Archive`.
+
+    Nothing is built.
+
+    Raises:
+      CorpusError: manual_dir is missing or empty, an archive gives no list of clips, or a corpus is rendered and has no
+        archive.
+    """
+    scanned = []
+    for name, root in _roots(names, manual_dir):
+        corpus_builder = builder(name, data_dir="")
+        if not hasattr(corpus_builder, "scan"):
+            raise CorpusError(f"corpus {name} has no archive to be checked")
+        _set_options(corpus_builder, skip_damaged=False, frames=frames, longest_s=longest_s)
+        scanned.append(corpus_builder.scan(_manual_dir(name, root)))
+    return scanned
 
 
 def scan(name: str, *, manual_dir: str | Path | None) -> Any:
-    """Scan the archive of the corpus `name` into an `archive.Archive`, without building anything.
-
-    Raises:
-      CorpusError: manual_dir is missing or empty, the archive gives no list of clips, or the corpus is rendered and has
-        no archive.
-    """
-    corpus_builder = builder(name, data_dir="")
-    if not hasattr(corpus_builder, "scan"):
-        raise CorpusError(f"corpus {name} has no archive to be checked")
-    return corpus_builder.scan(_manual_dir(name, manual_dir))
+    """Scan the archive of one corpus. Raises CorpusError as `scan_all` does."""
+    return scan_all(name, manual_dir=manual_dir)[0]
 
 
-def _listing(folder: Path) -> str:
-    """Return a hash of the names and sizes of all files below `folder`."""
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path.stat().st_size) for path in folder.rglob("*") if path.is_file()
-    )
-    return hashlib.sha256(repr(files).encode()).hexdigest()
+def folder_of(root: Path, name: str) -> Path:
+    """Return the folder of the corpus `name` in `root`, ignoring case. Raises CorpusError if there is none."""
+    if folder := levels.named(root, name):
+        return folder
+    hint = levels.nearby(root, lambda folder: levels.named(folder, name) is not None)
+    raise CorpusError(f"{root} has no folder {name}: there is {levels.listing(root)}{hint}")
+
+
+def _roots(names: str, manual_dir: str | Path | None) -> list[tuple[str, str | Path | None]]:
+    """Return each corpus of `names` with its manual_dir."""
+    each = names.split("+")
+    if len(each) == 1 or not manual_dir:
+        return [(name, manual_dir) for name in each]
+    return [
+        (name, folder_of(_manual_dir(name, manual_dir), name.partition("/")[0]) if shipped else None)
+        for name in each
+        for shipped in [bool(builder(name, data_dir="").MANUAL_DOWNLOAD_INSTRUCTIONS)]
+    ]
 
 
 def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:
@@ -265,7 +287,9 @@ def _manual_dir(name: str, manual_dir: str | Path | None) -> Path:
         raise CorpusError(
             f"corpus {name} is not shipped: say where it lies with --manual_dir=DIR (or --config.data.manual_dir=DIR)"
         )
-    folder = Path(manual_dir)
+    folder = Path(manual_dir).expanduser()
+    if folder.is_file():
+        raise CorpusError(f"manual_dir {folder} is a file, not a folder: unpack it, and give the folder that holds it")
     if not folder.is_dir():
         raise CorpusError(f"manual_dir {folder} is not a folder")
     if not any(folder.iterdir()):

@@ -1,9 +1,9 @@
 """Archives laid out as the corpora are, with tiny grey pictures in place of faces."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -78,6 +78,22 @@ def write_samm(root: Path, rows: Sequence[Sequence[Any]] = SAMM_ROWS, preamble: 
     for index, (subject, clip, _, onset, _, offset, *_) in enumerate(rows):
         name = f"{subject}_{{:0{5 - index % 2}d}}.jpg"
         write_frames(root / "SAMM" / subject / clip, range(onset, offset + 1), name)
+    return root
+
+
+CASME_ROWS = (
+    ("01", "EP01_1", 11, 14, 20, "4", "tense"),
+    ("03", "EP04_2", 101, 105, 113, "12", "happiness"),
+)
+
+
+def write_casme(root: Path) -> Path:
+    """CASME, the first: frames are named after their clip, some padded."""
+    header = ("Subject", "Filename", "OnsetF", "ApexF1", "OffsetF", "AU", "Emotion")
+    write_xlsx(root / "casme.xlsx", [header, *CASME_ROWS])
+    for subject, clip, onset, _, offset, *_ in CASME_ROWS:
+        folder = root / "CASME_raw_selected" / f"sub{subject}" / clip
+        write_frames(folder, range(onset, offset + 1), f"{clip}-{{:03d}}.jpg")
     return root
 
 
@@ -191,3 +207,88 @@ def write_fourd_me(root: Path) -> Path:
     write_frames(root / "gray_micro" / "S01" / "001_01_1", range(3, 12), "{:04d}.jpg")
     write_frames(root / "gray_micro" / "S02" / "002_01_3", range(1, 12), "{:04d}.jpg")
     return root
+
+
+SMIC_LONG_ROWS = (("1", "s1_ne_01", 110, 120, ""), ("20", "s20_sur_02", 130, 139, ""))
+
+
+def write_smic_long(root: Path) -> Path:
+    """SMIC-E: a sheet with the marks, recordings with more than the clip."""
+    header = ("Subject", "Filename", "OnsetF", "OffsetF", "Emotion")
+    write_xlsx(root / "SMIC-HS-E_annotation.xlsx", [header, *SMIC_LONG_ROWS])
+    for subject, clip, *_ in SMIC_LONG_ROWS:
+        write_frames(root / "SMIC-HS-E" / f"s{int(subject):02d}" / clip, range(100, 145), "image{}.bmp")
+    return root
+
+
+def write_casme3_sound(root: Path) -> Path:
+    """Part A without the lines that are wrong."""
+    rows = [row for row in CASME3_ROWS if int(row[2]) < int(row[4])]
+    write_casme3(root)
+    write_xlsx(root / "cas(me)3_part_A_ME_label.xlsx", [CASME3_HEADER, *rows], sheet="label", empty=("Sheet1",))
+    return root
+
+
+class Kind(NamedTuple):
+    """One kind of archive: how it is written, and how its parts are named."""
+
+    write: Callable[[Path], Path]
+    clips: int
+    sheet: str  # pattern of its sheets; empty if folder names are all it has
+    release: str  # pattern of the folders that hold its frames
+    subject: str = ""  # pattern of the folders of subjects below; empty if there are none
+    marks: bool = True  # the sheet has onset and offset
+
+
+ARCHIVES = {
+    "casme": Kind(write_casme, 2, "casme.xlsx", "CASME_raw_selected", "*"),
+    "casme2": Kind(write_casme2, 5, "CASME2*.xlsx", "CASME2_RAW_selected", "*"),
+    "samm": Kind(write_samm, 3, "SAMM*.xlsx", "SAMM", "*"),
+    "smic/hs": Kind(write_smic, 4, "", "SMIC_all_raw", "HS/*", marks=False),
+    "smic/hs long": Kind(write_smic_long, 2, "SMIC*.xlsx", "SMIC-HS-E", "*"),
+    "casme3/part_a": Kind(write_casme3_sound, 3, "cas*.xlsx", "part_A", "*"),
+    "casme3/part_c": Kind(write_casme3_c, 2, "mock*.csv", "part_C", "*"),
+    "mmew": Kind(write_mmew, 2, "MMEW*.csv", "MMEW_Final"),
+    "dfme": Kind(write_dfme, 3, "DFME*.xlsx", "DFME_t*[nAB]"),
+    "fourd_me": Kind(write_fourd_me, 2, "4DME*.xlsx", "gray_micro", "*"),
+}
+
+
+def dataset(name: str) -> str:
+    """The name by which `corpus` knows an archive."""
+    return name.partition(" ")[0]
+
+
+def scan(name: str, root: Path, **options: Any) -> Any:
+    """What is found in an archive of this kind, which is written unless it is there."""
+    from stag_datasets import corpus
+
+    if not root.exists():
+        ARCHIVES[name].write(root)
+    return corpus.scan_all(dataset(name), manual_dir=root, **options)[0]
+
+
+def edit(root: Path, name: str, change: Callable[[list[list[Any]], int, dict[str, int]], None]) -> None:
+    """Change the sheets of an archive: `change` gets all rows, the index of the header, and columns by their kind."""
+    from stag_datasets import annotation, sheets
+
+    for path in root.glob(ARCHIVES[name].sheet):
+        if path.suffix == ".xlsx":
+            book = openpyxl.load_workbook(path)
+            title = book.active.title
+            rows = [list(row) for row in book.active.iter_rows(values_only=True)]
+        else:
+            rows = [list(row) for row in csv.reader(path.read_text(encoding="gb18030").splitlines())]
+        folded = [[sheets.fold(str(cell or "")) for cell in row] for row in rows]
+        header = next(index for index, row in enumerate(folded) if {"onset", "onsetframe", "onsetf"} & set(row))
+        columns = {
+            column: folded[header].index(sheets.fold(accepted))
+            for column, titles in annotation.COLUMNS.items()
+            for accepted in titles
+            if sheets.fold(accepted) in folded[header]
+        }
+        change(rows, header, columns)
+        if path.suffix == ".xlsx":
+            write_xlsx(path, rows, sheet=title)
+        else:
+            write_csv(path, rows, encoding="gb18030")

@@ -10,6 +10,8 @@ from stag_datasets.sheets import Row
 
 NAME, FPS = "casme", 60.0
 NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
+COLUMNS = annotation.titled(onset="OnsetF", apex="ApexF1", offset="OffsetF", units="AU", emotion="Emotion")
+RELEASES = ("CASME_raw_selected",)
 
 
 class Builder(building.ArchiveBuilder):
@@ -23,16 +25,16 @@ class Builder(building.ArchiveBuilder):
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
-        return scan(root, self.builder_config)
+        return scan(root, self.variant)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
     """Scan the archive below `root` as `variant` says."""
     contents = tree.walk(root)
-    sheet = annotation.sheet(contents, NEEDED)
-    clips, problems = annotation.describe(sheet, _said)
-    about = {"sheet": str(sheet.path)}
-    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
+    reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS)
+    return archive.gather_folders(
+        NAME, reading.clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks)
+    )
 
 
 def _said(row: Row, where: str) -> Said:

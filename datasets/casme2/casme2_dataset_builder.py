@@ -3,22 +3,18 @@
 from pathlib import Path
 from typing import ClassVar
 
-from stag_datasets import annotation, archive, building, tree
+from stag_datasets import annotation, archive, building, tree, versions
+from stag_datasets.annotation import Erratum
 from stag_datasets.archive import Archive, Said
 from stag_datasets.building import Variant
-from stag_datasets.sheets import Row, Sheet
+from stag_datasets.sheets import Row
 
 NAME, FPS = "casme2", 200.0
 NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
-VERSIONS = {
-    "20190701": {
-        "others": 99, "disgust": 63, "happiness": 32, "surprise": 28, "repression": 27, "sadness": 4, "fear": 2,
-    },
-    "20140508": {
-        "others": 99, "disgust": 63, "happiness": 32, "repression": 27, "surprise": 25, "sadness": 7, "fear": 2,
-    },
-}  # fmt: skip
-ERRATA: annotation.Errata = {("sub07", "EP06_01"): {"offset": (None, 91)}}
+COLUMNS = annotation.titled()
+VERSIONS = versions.KNOWN[NAME]
+ERRATA = {("sub07", "EP06_01"): Erratum({}, {"offset": 91})}
+RELEASES = ("CASME2_RAW_selected", "CASME2-RAW", "CASME2_RAW", "Cropped", "Cropped-updated")
 
 
 class Builder(building.ArchiveBuilder):
@@ -33,26 +29,19 @@ class Builder(building.ArchiveBuilder):
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
-        return scan(root, self.builder_config)
+        return scan(root, self.variant)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
     """Scan the archive below `root` as `variant` says."""
     contents = tree.walk(root)
-    sheet = annotation.sheet(contents, NEEDED, best=_rank)
-    clips, problems = annotation.describe(sheet, _said)
-    if variant.errata:
-        clips = [annotation.amend(clip, ERRATA) for clip in clips]
+    reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
+    clips = annotation.amend(reading.clips, ERRATA if variant.errata else {})
     # Some releases of the frames have an f at the end of a clip's name, others do not.
     clips = [clip if contents.find(*clip.folder) else _other_name(clip, contents) for clip in clips]
-    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
-    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
-
-
-def _rank(sheet: Sheet) -> tuple[bool, str]:
-    """Return the rank of a sheet: known versions before unknown ones, newer before older."""
-    version = annotation.version(annotation.describe(sheet, _said)[0], VERSIONS)
-    return (version in VERSIONS, version if version in VERSIONS else "")
+    return archive.gather_folders(
+        NAME, clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks, VERSIONS)
+    )
 
 
 def _said(row: Row, where: str) -> Said:

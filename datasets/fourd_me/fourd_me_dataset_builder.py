@@ -11,7 +11,11 @@ from stag_datasets.sheets import Row
 NAME, FPS = "fourd_me", 60.0
 NEEDED = ("subject", "clip", "onset", "offset", "units", "positive", "negative")
 CLASSES = ("positive", "negative", "surprise", "repression", "others")
-COLUMNS = {**annotation.COLUMNS, **{name: (name,) for name in CLASSES}}
+RELEASES = ("gray_micro", "gray_micro_crop")
+COLUMNS = {
+    **annotation.titled(subject="sub_ID", clip="fold_name", onset="Onset", offset="Offset", units="AUs"),
+    **{name: (name,) for name in CLASSES},
+}
 
 
 class Builder(building.ArchiveBuilder):
@@ -26,48 +30,39 @@ class Builder(building.ArchiveBuilder):
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
-        return scan(root, self.builder_config)
+        return scan(root, self.variant)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
     """Scan the archive below `root` as `variant` says."""
     contents = tree.walk(root)
     # The sheet named "extra" has the same rows and is not needed.
-    sheet = annotation.sheet(
-        contents, NEEDED, columns=COLUMNS, best=lambda sheet: "extra" not in sheet.path.name.casefold()
-    )
-    clips, problems = annotation.describe(sheet, _said)
-    clips = [_fit(clip, contents) for clip in clips]
-    about = {"sheet": str(sheet.path)}
-    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
-
-
-def _fit(said: Said, found: tree.Tree) -> Said:
-    """Remove the marks of a clip whose folder holds only this clip with new frame numbers: all frames belong to it."""
-    folders = found.find(*said.folder)
-    if not folders or said.onset is None or said.offset is None:
-        return said
-    frames = tree.numbered(found.images[folders[0]])
-    if any(said.onset <= number <= said.offset for number in frames) or len(frames) == said.offset - said.onset + 1:
-        return said
-    return said._replace(onset=None, apex=None, offset=None)
+    reading, remarks = annotation.read(
+        contents, NEEDED, _said, dataset=NAME, columns=COLUMNS,
+        prefer=lambda sheet: "extra" not in sheet.path.name.casefold(),
+    )  # fmt: skip
+    # A folder that holds only its clip may count its frames otherwise than the sheet.
+    return archive.gather_folders(
+        NAME, reading.clips, contents, variant, official=RELEASES, all_frames=True,
+        **annotation.findings(reading, remarks),
+    )  # fmt: skip
 
 
 def _said(row: Row, where: str) -> Said | None:
     if row.cells["subject"].casefold() in ("total", "sum"):
         return None
     subject, clip = annotation.required(row, "subject", "clip")
+    clip = annotation.without_suffix(clip)
     emotions = [name for name in CLASSES if row.cells.get(name) not in (None, "", "0")]
-    emotion = "+".join(emotions) or row.cells.get("emotion", "").casefold()
-    if not emotion:
-        raise ValueError(f"{clip}: no emotion given")
+    emotion = "+".join(emotions) or annotation.emotion(row).casefold()
     return Said(
         subject=subject,
         clip=clip,
         emotion=emotion,
         fps=FPS,
         where=where,
-        folder=(subject, clip),
+        folder=(annotation.number(subject), clip),
+        marked=True,
         action_units=row.cells.get("units"),
         **annotation.marks(row),
     )

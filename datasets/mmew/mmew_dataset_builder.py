@@ -3,18 +3,16 @@
 from pathlib import Path
 from typing import ClassVar
 
-from stag_datasets import annotation, archive, building, tree
+from stag_datasets import annotation, archive, building, tree, versions
 from stag_datasets.archive import Archive, Said
 from stag_datasets.building import Variant
 from stag_datasets.sheets import Row
 
 NAME, FPS = "mmew", 90.0
 NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
-VERSIONS = {
-    "MMEW": {
-        "surprise": 89, "disgust": 72, "others": 66, "happiness": 36, "fear": 16, "sadness": 13, "anger": 8,
-    },
-}  # fmt: skip
+COLUMNS = annotation.titled()
+RELEASES = ("MMEW_Final",)
+VERSIONS = versions.KNOWN[NAME]
 
 
 class Builder(building.ArchiveBuilder):
@@ -29,16 +27,17 @@ class Builder(building.ArchiveBuilder):
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
-        return scan(root, self.builder_config)
+        return scan(root, self.variant)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
     """Scan the archive below `root` as `variant` says."""
     contents = tree.walk(root)
-    sheet = annotation.sheet(contents, NEEDED)
-    clips, problems = annotation.describe(sheet, _said)
-    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
-    return archive.gather_folders(NAME, clips, contents, problems=problems, about=about)
+    reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
+    return archive.gather_folders(
+        NAME, reading.clips, contents, variant, official=RELEASES, levels=1,
+        **annotation.findings(reading, remarks, VERSIONS),
+    )  # fmt: skip
 
 
 def _said(row: Row, where: str) -> Said:

@@ -3,28 +3,28 @@
 from pathlib import Path
 from typing import ClassVar
 
-from stag_datasets import annotation, archive, building, tree
+from stag_datasets import annotation, archive, building, tree, versions
+from stag_datasets.annotation import Erratum
 from stag_datasets.archive import Archive, Said
 from stag_datasets.building import Variant
-from stag_datasets.sheets import Row, Sheet
+from stag_datasets.sheets import Row
 
 NAME, FPS = "samm", 200.0
 NEEDED = ("subject", "clip", "onset", "apex", "offset", "emotion")
 # In addition to the shared titles: the column that distinguishes micro- from macro-movements.
-COLUMNS = {**annotation.COLUMNS, "kind": ("Micro", "Type", "Micro/Macro")}
-VERSIONS = {
-    "v2": {
-        "anger": 57, "happiness": 26, "other": 26, "surprise": 15,
-        "contempt": 12, "disgust": 9, "fear": 8, "sadness": 6,
-    },
-}  # fmt: skip
-# Marks of sheet v2 outside of their clip, with the values that the public benchmark MEB uses instead.
-ERRATA: annotation.Errata = {
-    ("028", "028_4_1"): {"apex": (1143, 1105)},
-    ("032", "032_3_1"): {"apex": (1930, 4945)},
-    ("032", "032_3_2"): {"apex": (5127, 5130)},
-    ("013", "013_1_9"): {"offset": (None, 5739)},
+COLUMNS = {
+    **annotation.titled(onset="Onset Frame", apex="Apex Frame", offset="Offset Frame"),
+    "kind": ("Micro", "Type", "Micro/Macro"),
 }
+VERSIONS = versions.KNOWN[NAME]
+# Marks of sheet v2 outside of their clip, with the values that the public benchmark MEB uses instead.
+ERRATA = {
+    ("028", "028_4_1"): Erratum({"apex": 1143}, {"apex": 1105}),
+    ("032", "032_3_1"): Erratum({"apex": 1930}, {"apex": 4945}),
+    ("032", "032_3_2"): Erratum({"apex": 5127}, {"apex": 5130}),
+    ("013", "013_1_9"): Erratum({}, {"offset": 5739}),
+}
+RELEASES = ("SAMM", "SAMM_CROP", "SAMM_Cropped")
 
 
 class Builder(building.ArchiveBuilder):
@@ -38,22 +38,17 @@ class Builder(building.ArchiveBuilder):
 
     def scan(self, root: Path) -> Archive:
         """Scan the archive below `root`. Raises CorpusError if no sheet can be read."""
-        return scan(root, self.builder_config)
+        return scan(root, self.variant)
 
 
 def scan(root: Path, variant: Variant) -> Archive:
     """Scan the archive below `root` as `variant` says."""
     contents = tree.walk(root)
-    sheet = annotation.sheet(contents, NEEDED, columns=COLUMNS, best=_rank)
-    clips, problems = annotation.describe(sheet, _said)
-    if variant.errata:
-        clips = [annotation.amend(clip, ERRATA) for clip in clips]
-    about = {"sheet": str(sheet.path), "version": annotation.version(clips, VERSIONS)}
-    return archive.gather_folders(NAME, clips, contents, cropped=variant.cropped, problems=problems, about=about)
-
-
-def _rank(sheet: Sheet) -> bool:
-    return annotation.version(annotation.describe(sheet, _said)[0], VERSIONS) in VERSIONS
+    reading, remarks = annotation.read(contents, NEEDED, _said, dataset=NAME, columns=COLUMNS, known=VERSIONS)
+    clips = annotation.amend(reading.clips, ERRATA if variant.errata else {})
+    return archive.gather_folders(
+        NAME, clips, contents, variant, official=RELEASES, **annotation.findings(reading, remarks, VERSIONS)
+    )
 
 
 def _said(row: Row, where: str) -> Said | None:

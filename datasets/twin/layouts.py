@@ -23,7 +23,7 @@ def _casme(said: Said, number: int) -> str:
 
 
 def _casme3(said: Said, number: int) -> str:
-    return f"{said.subject}/{said.folder[1]}/color/{number}.jpg"
+    return f"{said.subject}/{said.folder[-2]}/color/{number}.jpg"
 
 
 def _mmew(said: Said, number: int) -> str:

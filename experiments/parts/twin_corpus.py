@@ -4,21 +4,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stag_datasets import archive, corpus
+from stag_datasets import archive, corpus, summary
 from stag_datasets.archive import Said
 from stag_datasets.synth_me.muscles import UNITS
 from stag_datasets.synth_me.script import Recipe
 from stag_datasets.twin import stage
 from stag_jax.face import action_units
+from stag_jax.types import UserError
 
 
 def render(dataset: str, root: Path, recipe: Recipe) -> None:
     """Render the missing clips of the sheet in `root`, and print which action units could not be rendered."""
     scanned = corpus.scan(dataset, manual_dir=root)
-    names = tuple(f"{archive.name(clip)}: " for clip in scanned.missing)
-    for problem in scanned.problems:
-        if not problem.startswith(names):
-            print(f"left out: {problem}")
+    names = (*(f"{archive.name(clip)}: " for clip in scanned.missing), "no frames of any of ")
+    for problem in summary.grouped(line for line in scanned.problems if not line.startswith(names)):
+        print(f"left out: {problem}")
     clips = [*(entry.said for entry in scanned.entries), *scanned.missing]
     orders = stage.orders(sorted(clips, key=archive.name), {archive.name(clip): _units(clip) for clip in clips})
     missing = {archive.name(clip) for clip in scanned.missing}
@@ -38,5 +38,8 @@ def _units(said: Said) -> list[tuple[int, str]] | None:
     """Return the certain action units of a clip with their sides; None if it has no annotation."""
     if said.action_units is None:
         return None
-    parsed = action_units.parse(said.action_units, clip=archive.name(said))
+    try:
+        parsed = action_units.parse(said.action_units, clip=archive.name(said))
+    except UserError:
+        return None
     return [(unit.unit, unit.side) for unit in parsed if unit.certain]

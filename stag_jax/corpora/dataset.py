@@ -130,9 +130,9 @@ def _annotated(folders: Sequence[Path], config: Config) -> list[tuple[ClipIdenti
     rows = []
     for folder in folders:
         for record in records.read_annotations(folder):
-            identity = records.identity_of(record)
-            events = record.get("events")
-            emotions = [identity.emotion] if events is None else [labels.NONE, *(e.decode() for e in events["emotion"])]
+            identity = ClipIdentity(*(record[name] for name in ClipIdentity._fields))
+            events = record["events"]
+            emotions = [identity.emotion] if events is None else [labels.NONE, *events]
             classes = (_class(identity._replace(emotion=emotion), config.data.labels) for emotion in emotions)
             rows.append((identity, [name for name in classes if name is not None]))
     return rows

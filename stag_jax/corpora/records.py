@@ -1,9 +1,11 @@
 """Read the records of a prepared corpus, as datasets/ writes them, and convert them to clips and recordings."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,46 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from stag_jax import media
+from stag_jax import files, media
 from stag_jax.types import Clip, ClipIdentity, Event, FlowClip, Recording, UserError
 
 SPLIT = "clips"
 INFO, METADATA = "dataset_info.json", "metadata.json"  # file names of TFDS
+DIGEST, ANNOTATIONS = "digest.json", "annotations.json"  # kept beside the records
 
 
 def corpus_digest(folder: Path) -> str:
     """Return a hash of the files of a prepared corpus."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.array_record*")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+
+    def compute() -> str:
+        digest = hashlib.sha256()
+        for path in _shards(folder):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    return _kept(folder, DIGEST, compute)
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.array_record*"))
+
+
+def _kept(folder: Path, name: str, compute: Callable[[], Any]) -> Any:
+    """Return what `compute` makes of all records, from a file beside them while they have the same sizes and times.
+
+    A corpus may be as large as tens of gigabytes, and every start of a script asks.
+    """
+    stats = [(path.name, path.stat()) for path in _shards(folder)]
+    key = [[path_name, stat.st_size, stat.st_mtime_ns] for path_name, stat in stats]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((folder / name).read_text(encoding="utf-8"))
+        if kept["files"] == key:
+            return kept["value"]
+    value = compute()
+    with contextlib.suppress(OSError):  # the corpus may be read-only
+        files.write_text(folder / name, json.dumps({"files": key, "value": value}))
+    return value
 
 
 def open_builder(folder: Path) -> Any:
@@ -53,14 +81,25 @@ class _Undecoded(tfds.decode.SkipDecoding):
 
 
 def read_annotations(folder: Path) -> list[dict[str, Any]]:
-    """Read all records of a prepared corpus without decoding their pictures: fast for a corpus of any size.
+    """Read the identity fields of all records, and `events`, the emotions of a recording's events (None: a clip).
+
+    Pictures are not decoded, and the second time not even read.
 
     Raises UserError if `folder` has no prepared corpus.
     """
     _require_corpus(folder)
-    builder = open_builder(folder)
-    pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
-    return list(builder.as_data_source(split=SPLIT, decoders=pictures))
+
+    def compute() -> list[dict[str, Any]]:
+        builder = open_builder(folder)
+        pictures = {name: _Undecoded() for name in ("frames", "flow") if name in builder.info.features}
+        return [_annotation(record) for record in builder.as_data_source(split=SPLIT, decoders=pictures)]
+
+    return _kept(folder, ANNOTATIONS, compute)
+
+
+def _annotation(record: dict[str, Any]) -> dict[str, Any]:
+    events = [each.decode() for each in record["events"]["emotion"]] if "events" in record else None
+    return identity_of(record)._asdict() | {"events": events}
 
 
 def _require_corpus(folder: Path) -> None:
@@ -93,6 +132,8 @@ def to_clip(record: dict[str, Any]) -> Clip | FlowClip | Recording:
     if record.get("video"):
         return _from_film(record, identity, action_units, marks)
     frames = [_three_channels(frame) for frame in record["frames"]]
+    if not frames:
+        raise UserError(f"{identity.id}: {'its film is empty' if record.get('suffix') else 'it has no frames'}")
     if len({frame.shape for frame in frames}) > 1:
         raise UserError(f"{identity.id}: frames differ in size")
     numbers = np.asarray(record["numbers"], int)

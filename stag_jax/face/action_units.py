@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float
 
 from stag_jax.types import UserError
@@ -21,6 +22,7 @@ class ActionUnit(NamedTuple):
 
 
 _NOTHING = ("", "0", "0.0", "?", "/")  # what the sheets contain where no unit is named
+_UNKNOWN = ("?", "-", "--", "NONE", "NAN", "NA", "N/A", "NULL", "UNKNOWN")  # and where it is not known which
 _REMARKS = ("SOFT FOCUS",)  # words in the sheets that are not units; any other word is an error
 _PARTS = re.compile(r"[+,;&\u3001](?![^()]*\))")  # separators of units, outside brackets
 _BETWEEN = re.compile(r"[\s()+,;&\u3001]+|(?P<doubt>OR|/|REF(?=\())")  # separators inside one part
@@ -50,7 +52,7 @@ def parse(text: str, *, clip: str) -> tuple[ActionUnit, ...]:
     | `T23`, `B18`; `AD38`, `M57`, `U1`, `14.0` | upper, lower lip; other prefixes, spreadsheets: the number is used |
     | `12 or 14`, `(R6 or R12)+R15`, `4/7`, `12 or`, `4?`, `ref(7B)` | not certain: the alternatives, and marked units |
     | `4(k)` | static (4DME): left out |
-    | empty, `0`, `?`, `/`, `soft focus` | no unit |
+    | empty, `0`, `?`, `/`, `soft focus`, `-`, `none`, `nan`, `N/A` | no unit |
 
     A letter after the number is an intensity where possible: `23B` is 23 with intensity B, not 23 of the lower lip.
 
@@ -58,7 +60,7 @@ def parse(text: str, *, clip: str) -> tuple[ActionUnit, ...]:
       UserError: any other text; the message names `clip`.
     """
     plain = _plain(text)
-    if plain in _NOTHING:
+    if plain in _NOTHING or plain in _UNKNOWN:
         return ()
     units: list[ActionUnit] = []
     parts = [part for part in _PARTS.split(plain) if part.strip()]
@@ -126,11 +128,14 @@ def targets(
 def labels(
     text: str | None, units: tuple[int, ...], *, clip: str
 ) -> tuple[Float[np.ndarray, " u"], Bool[np.ndarray, " u"]]:
-    """Return `targets` for the annotators' text. A single `?` means that they could not tell: no label.
+    """Return `targets` for the annotators' text: no label where it says that they could not tell (`?`, `none`, `-`).
 
-    Raises:
-      UserError: text that cannot be parsed; names `clip`.
+    Text that cannot be parsed counts as no label, with a warning that names `clip`.
     """
-    if text is None or _plain(text) == "?":
+    if text is None or _plain(text) in _UNKNOWN:
         return targets(None, units)
-    return targets(parse(text, clip=clip), units)
+    try:
+        return targets(parse(text, clip=clip), units)
+    except UserError as error:
+        logging.warning("%s: the clip counts as not annotated", error)
+        return targets(None, units)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from stag_datasets import corpus
-from stag_datasets.composite_flow.composite_flow_dataset_builder import read_rows
+from stag_datasets.composite_flow.composite_flow_dataset_builder import scan
 from tests import makers
 
 # Clips of each class and subjects of each part of the composite (MEGC2019).
@@ -42,9 +42,11 @@ def test_the_complete_composite_loads(tmp_path):
             rows.append((dataset, subject, f"c{index}", label))
             cv2.imwrite(str(folder / f"{subject}_c{index} .png"), image)
     makers.write_sheet(tmp_path / "archive", rows)
-    found = read_rows(tmp_path / "archive")
-    assert len(found) == 442 and len({(row.dataset, row.subject) for row in found}) == 68
-    emotions = [row.emotion for row in found]
+    found = scan(tmp_path / "archive")
+    clips = [entry.said for entry in found.entries]
+    assert found.problems == [] and len(clips) == 442
+    assert len({(clip.dataset, clip.subject) for clip in clips}) == 68
+    emotions = [clip.emotion for clip in clips]
     assert [emotions.count(name) for name in ("negative", "positive", "surprise")] == [250, 109, 83]
     assert build(tmp_path, tmp_path / "archive").is_dir()
 
@@ -76,16 +78,22 @@ BROKEN = {
     "image truncated": (_truncate_image, r"s01_EP02_01 \.png cannot be read as an image"),
     "image empty": (_empty_image, r"s01_EP02_01 \.png cannot be read as an image"),
     "image grey": (_grey_image, r"s01_EP02_01 \.png is not an 8-bit image of three channels"),
-    "subject without a clip": (lambda a: _edit(a, "smic,s01,EP02_01", "smic,s01,"), r"row 3: subject s01 .* no clip"),
+    "subject without a clip": (lambda a: _edit(a, "smic,s01,EP02_01", "smic,s01,"), r"row 3: no clip given"),
     "no subject": (lambda a: _edit(a, "smic,s01,EP02_01", "smic,,EP02_01"), r"row 3: no subject"),
     "unknown label": (lambda a: _edit(a, "smic,s01,EP02_01,1", "smic,s01,EP02_01,7"), r"row 3: label '7'"),
     "listed twice": (
         lambda a: _edit(a, "smic,s01,EP02_01,1", "smic,s01,EP01_01,1"),
-        r"row 3: .* is listed twice",
+        r"smic/s01/EP01_01: listed twice, .* row 2 and .* row 3",
     ),
-    "column renamed": (lambda a: _edit(a, "filename_o", "file"), r"no CSV with the columns"),
-    "no sheet": (lambda a: (a / makers.SHEET).unlink(), r"no CSV with the columns"),
-    "not text": (lambda a: (a / makers.SHEET).write_bytes(b"\xff\xfe\x00dataset"), r"cannot be read as CSV"),
+    "column renamed": (
+        lambda a: _edit(a, "filename_o", "file"),
+        r"no sheet with the columns dataset, sub, filename_o, label .* has no column filename_o",
+    ),
+    "no sheet": (
+        lambda a: (a / makers.SHEET).unlink(),
+        r"no sheet with the columns dataset, sub, filename_o, label .*no table at all",
+    ),
+    "not text": (lambda a: (a / makers.SHEET).write_bytes(b"\xff\xfe\x00dataset"), r"no sheet with the columns"),
 }
 
 

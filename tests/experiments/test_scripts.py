@@ -15,7 +15,7 @@ import pytest
 
 from stag_experiments import benchmark
 from stag_jax import config as config_lib
-from tests import archives, makers
+from tests import makers
 
 ROOT = Path(__file__).parents[2]
 CONFIG = '''"""A small study."""
@@ -133,49 +133,6 @@ def test_prepare_says_what_there_is(place, tmp_path):
     done = run(place, "prepare", *flags, f"--data_dir={tmp_path / 'data'}", check=True)
     assert "18 clips, 3 subjects" in done.stdout
     assert list((tmp_path / "data" / "features").glob("composite_flow-*.npz"))
-
-
-def test_check_lists_all_that_is_wrong_and_builds_nothing(place, tmp_path):
-    root = archives.write_casme2(tmp_path / "archive")
-    flags = ("--dataset=casme2", f"--manual_dir={root}", f"--data_dir={tmp_path / 'data'}", "--check")
-    found = run(place, "prepare", *flags)
-    assert found.returncode == 1 and not (tmp_path / "data").exists() and "Traceback" not in found.stderr
-    clip = root / "CASME2_RAW_selected" / "sub01" / "EP02_01f"
-    (clip / "img50.jpg").unlink()
-    (clip / "img51.jpg").write_bytes(b"")
-    odd = ("02", "EP99", None, 1, 2, 3, None, "4+banana", "others", 7)
-    archives.write_frames(root / "CASME2_RAW_selected" / "sub02" / "EP99", range(1, 4))
-    header = [archives.CASME2_HEADER, *archives.CASME2_ROWS, odd, ("03", "EP98", None, 1, 2, 3, None, "1", "fear", 1)]
-    archives.write_xlsx(root / "CASME2-coding-20190701.xlsx", header)
-    found = run(place, "prepare", *flags)
-    assert found.returncode == 1 and "Traceback" not in found.stderr
-    wrong = [line for line in found.stdout.splitlines() if line.startswith("wrong: ")]
-    for text in (
-        "casme2/sub03/EP98: no folder sub03/EP98",
-        "frame 50 missing in",
-        "img51.jpg is empty",
-        "casme2/sub02/EP99: cannot read 'BANANA'",
-        "version: unknown (nearest",
-        "apex 59 lies outside of the clip",
-    ):
-        assert any(text in line for line in wrong), text
-    assert "repaired: casme2/sub07/EP06_01: offset 190 -> 91" in found.stdout
-    assert "subjects: 4" in found.stdout and found.stdout.splitlines()[-1].endswith("things are wrong")
-
-
-def test_a_sound_archive_passes_its_check(place, tmp_path):
-    root = archives.write_smic(tmp_path)
-    found = run(place, "prepare", "--dataset=manifest", f"--manual_dir={_manifest(root)}", "--check", check=True)
-    assert found.stdout.splitlines()[-1] == "nothing is wrong"
-
-
-def _manifest(root):
-    folders = sorted(
-        path.parent for path in root.rglob("*0.bmp") if "raw" in str(path) and "non_micro" not in str(path)
-    )
-    rows = [("p", folder.relative_to(root), folder.name, 30) for folder in dict.fromkeys(folders)]
-    archives.write_csv(root / "table.csv", [("subject", "path", "clip", "fps"), *rows])
-    return root
 
 
 def test_prepare_reports_every_clip_of_frames(place, tmp_path):

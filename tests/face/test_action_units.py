@@ -85,7 +85,7 @@ def test_the_usual_notations(text, expected):
 
 
 NONSENSE = ["smile", "4+x", "4-7", "123", "L12R", "4++grin", "0+4", "soft", "14.5", "1.2.5", "12L14", "4(7", "4)", "or"]
-NONSENSE += ["+", "()", "?4", "4+?", "4(k", "nan", "AU", "R", "LL4", "4AB", "neutral", "4+ref7", "-", "4??"]
+NONSENSE += ["+", "()", "?4", "4+?", "4(k", "AU", "R", "LL4", "4AB", "neutral", "4+ref7", "4+none", "4 and 7", "4??"]
 
 
 @pytest.mark.parametrize("text", NONSENSE)
@@ -106,7 +106,9 @@ def test_a_unit_seen_for_certain_on_one_side_is_known():
 
 
 def test_no_labels_mask_everything():
-    for text in (None, " ? "):
+    """Words for not known, and what cannot be read: training goes on without the clip's units."""
+    unknown = (None, " ? ", "none", "None", "nan", "NaN", "N/A", "n/a", "-", "unknown")
+    for text in (*unknown, *NONSENSE):
         present, known = action_units.labels(text, (1, 4), clip="c")
         np.testing.assert_array_equal(present, [0, 0])
         np.testing.assert_array_equal(known, [False, False])

@@ -1,6 +1,8 @@
 """Features of a whole corpus: cached, damaged, built by several at once, and clips without a face."""
 
 import contextlib
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,12 +128,27 @@ def nobody(folder, config):
     yield lambda indices: (f"clip {index}: no face" for index in indices)
 
 
-def test_annotations_are_read_without_pictures(prepared, tmp_path):
-    rows = records.read_annotations(prepared[0])
-    assert sorted(row["id"] for row in rows) == sorted(row["id"] for row in records.read_clips(prepared[0]))
-    assert all(isinstance(row["flow"], bytes) for row in rows)
+def test_annotations_are_read_once_while_the_records_are_the_same(prepared, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(prepared[0], folder)
+    for name in (records.DIGEST, records.ANNOTATIONS):
+        (folder / name).unlink(missing_ok=True)
+    rows, digest = records.read_annotations(folder), records.corpus_digest(folder)
+    assert sorted(row["id"] for row in rows) == sorted(row["id"].decode() for row in records.read_clips(prepared[0]))
+    assert all(row["events"] is None and row["emotion"] for row in rows)
     films = records.read_annotations(corpus.build("synth_me/long_tiny", data_dir=tmp_path))
-    assert all(isinstance(row["frames"][0], bytes) and len(row["events"]["emotion"]) for row in films)
+    assert all(len(row["events"]) for row in films)
+    opened, open_builder = [], records.open_builder
+    monkeypatch.setattr(records, "open_builder", lambda path: opened.append(path) or open_builder(path))
+    assert records.read_annotations(folder) == rows and not opened
+    shard = next(folder.glob("*.array_record*"))
+    os.utime(shard, (1, 1))
+    assert records.read_annotations(folder) == rows and opened
+    with shard.open("ab") as file:
+        file.write(b"x")
+    assert records.corpus_digest(folder) != digest
+    (folder / records.DIGEST).write_text("{")
+    assert records.corpus_digest(folder) != digest
 
 
 def test_a_folder_without_a_corpus(tmp_path):
