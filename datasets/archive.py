@@ -105,7 +105,8 @@ def gather_folders(
       levels: folders between the name of a release and the folders that clips name.
       places: the folders of a clip, where their names are not those in `Said.folder`.
       all_frames: a folder with other frames than annotated holds the clip alone, so all of them are its frames.
-      problems, remarks: those found before.
+      problems: those found before.
+      remarks: those found before.
 
     Raises:
       CorpusError: no frames of the kind asked for, or several folders that hold them.
