@@ -43,6 +43,9 @@ def choose(
             usable = [place for place in usable if kinds[place.release] == reading.cropped]
         best = min((ranks[place.release] for place in usable), default=0)
         usable = [place for place in usable if ranks[place.release] == best]
+        if len({place.release for place in usable}) < len(usable):
+            names = ", ".join(str(place.folder.relative_to(tree.root)) for place in usable)
+            raise CorpusError(f"several folders are named after the same clip: {names}; leave one")
         if len(usable) > 1:
             conflicts.update(place.release for place in usable)
         chosen.append(usable[0] if usable else None)
