@@ -1,5 +1,6 @@
 """Match the clips of a sheet with their frames on disk, and collect all problems and irregularities."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,19 +75,11 @@ class Archive(NamedTuple):
     sheets: list[Path]  # the annotation that was read
 
 
-class Reading(NamedTuple):
-    """How frames are chosen and judged."""
-
-    cropped: bool = False  # the owners' crops instead of the recorded frames
-    frames: str = ""  # the name of a release of frames to be taken
-    longest_s: float = TOO_LONG_S  # a longer clip is refused
-
-
 def gather_folders(
     dataset: str,
     clips: Iterable[Said],
     tree: Tree,
-    reading: Any,
+    variant: Any,
     *,
     official: Sequence[str] = (),
     levels: int = 0,
@@ -100,7 +93,7 @@ def gather_folders(
     """Return the described clips, each with the frames of its folder in the tree.
 
     Args:
-      reading: a `Reading`, or a variant with its fields.
+      variant: a `building.Variant`: whether crops are wanted, which release, and how long a clip may be.
       official: names of the owners' releases of frames, which are preferred to others, in order.
       levels: folders between the name of a release and the folders that clips name.
       places: the folders of a clip, where their names are not those in `Said.folder`.
@@ -114,7 +107,7 @@ def gather_folders(
     result = Archive(dataset, [], list(problems), list(remarks), [], dict(about), [], list(sheets))
     unique = _unique(dataset, clips, result)
     found = [places(clip) if places else tree.find(*clip.folder, levels=levels) for clip in unique]
-    chosen = releases.choose(found, tree, reading, official, result.about)
+    chosen = releases.choose(found, tree, variant, official, result.about)
     if unique and not any(chosen):
         result.missing.extend(unique)
         result.problems.append(releases.no_frames(unique, folder_text(unique[0]), tree))
@@ -134,7 +127,7 @@ def gather_folders(
     if result.missing and (unread := tree.unread()):
         result.remarks.append(f"not read: {unread}")
     for release, clips_of_release in whole.items():
-        _cut_all(release, clips_of_release, result, reading.longest_s, all_frames=all_frames)
+        _cut_all(release, clips_of_release, result, variant.longest_s, all_frames=all_frames)
     return finish(result)
 
 
@@ -143,7 +136,7 @@ def gather(
     clips: Iterable[Said],
     find: Callable[[Said, list[str]], Entry | Frames],
     result: Archive,
-    reading: Any,
+    variant: Any,
 ) -> Archive:
     """Return the described clips, each with the film or the frames that `find` returns.
 
@@ -161,7 +154,7 @@ def gather(
         except CorpusError as error:
             result.problems.append(f"{name(clip)}: {error}")
         result.remarks.extend(f"{name(clip)}: {remark}" for remark in remarks)
-    _cut_all("", folders, result, reading.longest_s)
+    _cut_all("", folders, result, variant.longest_s)
     return finish(result)
 
 
@@ -243,8 +236,10 @@ def _cut_all(
         remarks: list[str] = []
         try:
             entry = _cut(clip, frames, remarks, renumbered=renumbered, all_frames=all_frames)
-            count = numbering.asked(entry.said) or entry.numbers[-1] - entry.numbers[0] + 1
-            require_short(clip, count, clip.fps, longest_s, remarks)
+            marked = numbering.asked(entry.said)
+            count = marked or entry.numbers[-1] - entry.numbers[0] + 1
+            # A user's own recording without marks is what it is.
+            require_short(clip, count, clip.fps, longest_s if marked or release else math.inf, remarks)
         except MissingError as error:
             result.missing.append(clip)
             result.problems.append(f"{name(clip)}: {error}")

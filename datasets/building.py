@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from stag_datasets import archive, corpus, processes, summary
 from stag_datasets.archive import TOO_LONG_S, Archive, Entry
+from stag_datasets.errors import printable
 
 SHARD_BYTES = 128 << 20
 KEPT = "finished"  # folder for the finished shards of an unfinished build
@@ -124,7 +125,9 @@ class ArchiveBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if not scanned.entries:
             _object(scanned.problems, False, advice="")
         _object(scanned.problems, self.skip_damaged)
-        self.info.metadata.update({**scanned.about, "repairs": scanned.repairs, "remarks": scanned.remarks})
+        about = {key: printable(value) for key, value in scanned.about.items()}
+        repairs, remarks = (list(map(printable, lines)) for lines in (scanned.repairs, scanned.remarks))
+        self.info.metadata.update({**about, "repairs": repairs, "remarks": remarks})
         if scanned.problems:
             self.info.metadata["left out"] = summary.grouped(scanned.problems)
         chunks = list(_chunks(scanned.entries))
@@ -208,7 +211,7 @@ def to_record(entry: Entry, frames: list[bytes]) -> dict[str, Any]:
         apex=entry.apex,
         offset=entry.offset,
         numbers=entry.numbers,
-        source=annotated.where,
+        source=printable(annotated.where),
         repairs="; ".join(annotated.repairs),
     )
     return {**labels, **recording}

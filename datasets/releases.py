@@ -17,7 +17,7 @@ _OTHER = re.compile(r"macro|(?<![a-z])non_?micro|(?<![a-z])depth(?![a-z])")
 
 
 def choose(
-    found: Sequence[list[Place]], tree: Tree, reading: Any, official: Sequence[str], about: MutableMapping[str, str]
+    found: Sequence[list[Place]], tree: Tree, variant: Any, official: Sequence[str], about: MutableMapping[str, str]
 ) -> list[Place | None]:
     """Return the folder of each clip among those that were found; None if it has none. Says in `about` which.
 
@@ -37,12 +37,15 @@ def choose(
     conflicts: Counter[str] = Counter()
     for places in found:
         usable = [place for place in places if not _OTHER.search(place.release.casefold())] or places
-        if reading.frames:
-            usable = [place for place in usable if _named(place.release, reading.frames)]
+        if variant.frames:
+            usable = [place for place in usable if _named(place.release, variant.frames)]
         else:
-            usable = [place for place in usable if kinds[place.release] == reading.cropped]
+            usable = [place for place in usable if kinds[place.release] == variant.cropped]
         best = min((ranks[place.release] for place in usable), default=0)
         usable = [place for place in usable if ranks[place.release] == best]
+        if len({place.release for place in usable}) < len(usable):
+            names = ", ".join(str(place.folder.relative_to(tree.root)) for place in usable)
+            raise CorpusError(f"several folders are named after the same clip: {names}; leave one")
         if len(usable) > 1:
             conflicts.update(place.release for place in usable)
         chosen.append(usable[0] if usable else None)
@@ -50,7 +53,7 @@ def choose(
         raise CorpusError(f"several folders hold frames of the same clips: {_listed(conflicts)}; say --frames=NAME")
     taken = Counter(place.release for place in chosen if place)
     if counts and not taken:
-        raise CorpusError(_none_of_kind(counts, reading, tree))
+        raise CorpusError(_none_of_kind(counts, variant, tree))
     if taken:
         about["frames"] = _listed(taken)
         if rest := counts - taken:
@@ -106,10 +109,10 @@ def _named(release: str, name: str) -> bool:
     return plain(release) == wanted or plain(release).startswith(f"{wanted}/") or wanted in plain(release).split("/")
 
 
-def _none_of_kind(counts: Mapping[str, int], reading: Any, tree: Tree) -> str:
-    if reading.frames:
-        return f"no frames in a folder named {reading.frames} below {tree.root}; there is {_listed(counts)}"
-    kind, other = ("cropped", "recorded") if reading.cropped else ("recorded", "cropped or aligned")
+def _none_of_kind(counts: Mapping[str, int], variant: Any, tree: Tree) -> str:
+    if variant.frames:
+        return f"no frames in a folder named {variant.frames} below {tree.root}; there is {_listed(counts)}"
+    kind, other = ("cropped", "recorded") if variant.cropped else ("recorded", "cropped or aligned")
     example = min(counts, key=lambda release: (-counts[release], release))
     return (
         f"no {kind} frames below {tree.root}: what is there is {other} by its names, {_listed(counts)}; "

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from stag_datasets.archive import Archive
+from stag_datasets.errors import printable
 
 ALONE = 3  # as many lines of one cause are printed as they are
 NAMED = 12  # clips that are named in one line
@@ -12,7 +13,7 @@ NAMED = 12  # clips that are named in one line
 def grouped(lines: Iterable[str]) -> list[str]:
     """Return the lines, those of one cause as one: the first, with the number and the names of the others."""
     causes: dict[str, list[str]] = {}
-    for line in lines:
+    for line in map(printable, lines):
         causes.setdefault(_cause(line), []).append(line)
     short = []
     for group in causes.values():
@@ -28,7 +29,7 @@ def grouped(lines: Iterable[str]) -> list[str]:
 def lines(found: Archive) -> Iterator[str]:
     """Yield what an archive holds: the sheets and frames that are taken, its clips, repairs, and remarks."""
     for key, value in found.about.items():
-        yield f"{key}: {value}"
+        yield printable(f"{key}: {value}")
     yield f"subjects: {len({(entry.said.dataset, entry.said.subject) for entry in found.entries})}"
     yield from (f"repaired: {line}" for line in grouped(found.repairs))
     yield from (f"remark: {line}" for line in grouped(found.remarks))

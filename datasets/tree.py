@@ -136,11 +136,6 @@ def plain(name: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", unicodedata.normalize("NFKC", name).strip().casefold())
 
 
-def relative(folder: Path, root: Path) -> str:
-    """Return the path below `root`, for messages; whole if it lies elsewhere."""
-    return str(folder.relative_to(root)) if folder.is_relative_to(root) else str(folder)
-
-
 def numbered(folder: Path, names: Iterable[str]) -> dict[int, str]:
     """Return pictures by the last number of their names, in numerical order: img9 comes before img10.
 

@@ -1,5 +1,6 @@
 """Your own corpus, from one CSV."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -82,8 +83,10 @@ def scan(root: Path, variant: Variant = building.DEFAULT) -> Archive:
         if path not in looked:
             looked[path] = films.look(path)
         film = looked[path]
-        if (count := numbering.asked(said)) and (fps := said.fps or film.fps):
-            archive.require_short(said, count, fps, variant.longest_s, remarks)
+        if fps := said.fps or film.fps:
+            count = numbering.asked(said)
+            limit = variant.longest_s if count else math.inf  # a recording without marks is what it is
+            archive.require_short(said, count or film.frames, fps, limit, remarks)
         return _film(said, path, film, remarks)
 
     result = archive.gather(NAME, reading.clips, find, result, variant)

@@ -40,7 +40,7 @@ def _check(scanned: Archive) -> list[str]:
     for line in summary.lines(scanned):
         print(line)
     print(f"pictures: {sum(len(entry.names) for entry in entries)}")
-    print(f"frames a second: {_counted(f'{entry.said.fps:g}' for entry in entries)}")
+    print(f"frames a second: {_counted(f'{entry.said.fps:g}' if entry.said.fps else 'not given' for entry in entries)}")
     print(f"emotions: {_counted(entry.said.emotion for entry in entries)}")
     print(f"action units: {sum(entry.said.action_units is not None for entry in entries)} clips annotated")
     classes = [] if _is_composite(scanned) else _classes(scanned)

@@ -194,6 +194,16 @@ def test_what_is_odd_about_a_table_is_said_at_once(tmp_path, name):
     assert found.problems == [] and any(re.search(message, line) for line in found.remarks), found.remarks
 
 
+def test_a_recording_without_marks_may_be_long(tmp_path):
+    table = [("p", "a.mp4", "", "", "", "1"), ("q", "frames", "", "", "", "1"), ("r", "frames", "0", "", "10", "1")]
+    root = write(tmp_path, *table, header=FILM)
+    write_film(root / "a.mp4")
+    archives.write_frames(root / "frames", range(11))
+    found = manifest.scan(root)
+    assert len(found.entries) == 2 and len([line for line in found.remarks if "lasts 11.0 s" in line]) == 2
+    assert len(found.problems) == 1 and "manifest/r/frames: 11 frames at 1 a second" in found.problems[0]
+
+
 def test_names_of_any_kind(tmp_path):
     table = rows(4, subject=lambda n: ("anna", "b2", "C 3", "\u5f20")[n], clip=lambda n: f"1_{n}")
     root = write(tmp_path, *table, header=("subject", "path", "clip", "emotion", "fps"))

@@ -1,11 +1,13 @@
 """Frames as licensees have them: elsewhere, renamed, copied, counted anew, still packed. Over all builders."""
 
+import os
 import shutil
 
 import numpy as np
 import pytest
 
 from stag_datasets import corpus, summary
+from stag_jax.corpora import records
 from tests import archives
 
 MARKED = [name for name, kind in archives.ARCHIVES.items() if kind.marks]
@@ -80,6 +82,17 @@ def test_a_copy_of_the_frames_must_be_chosen_by_name(name, tmp_path):
         assert outline(chosen) == outline(clean) and all("again" in str(entry.folder) for entry in chosen.entries)
         with pytest.raises(corpus.CorpusError, match="no frames in a folder named elsewhere"):
             archives.scan(name, tmp_path / "a", frames="elsewhere")
+
+
+@pytest.mark.parametrize("name", WITH_SUBJECTS)
+def test_two_folders_of_one_subject_are_named(name, tmp_path):
+    archives.ARCHIVES[name].write(tmp_path)
+    kind = archives.ARCHIVES[name]
+    folder = sorted(tmp_path.glob(f"{kind.release}/{kind.subject}"))[0]
+    number = int("".join(filter(str.isdigit, folder.name)))
+    shutil.copytree(folder, folder.with_name(f"s000{number}"))
+    with pytest.raises(corpus.CorpusError, match=f"several folders .*s000{number}/.*; .*leave one"):
+        archives.scan(name, tmp_path)
 
 
 def test_without_recorded_frames_the_others_are_named_and_not_taken(name, tmp_path):
@@ -318,3 +331,19 @@ def test_frames_of_a_sheet_that_lies_elsewhere_are_looked_for_nearby(tmp_path):
         f"MICRO_ONLY row 15); there are no pictures at all; did you mean --manual_dir={tmp_path}?"
     ]
     assert np.all([clip.dataset == "samm" for clip in found.missing])
+
+
+def test_names_in_another_encoding_can_be_printed(name, tmp_path):
+    """An archive packed in China and unpacked elsewhere has names that are no UTF-8."""
+    root = tmp_path / os.fsdecode("\u5fae\u8868\u60c5".encode("gb18030"))
+    archives.ARCHIVES[name].write(root / "a")
+    (root / "b").mkdir()
+    (root / os.fsdecode("\u8868".encode("gb18030") + b".xlsx")).write_bytes(b"")
+    folder = corpus.build(archives.dataset(name), data_dir=tmp_path / "d", manual_dir=root)
+    assert len(records.read_clips(folder)) == archives.ARCHIVES[name].clips
+    assert corpus.build(archives.dataset(name), data_dir=tmp_path / "d", manual_dir=root) == folder
+    "\n".join(summary.lines(archives.scan(name, root))).encode()
+    shutil.rmtree(root / "a")
+    (root / os.fsdecode("\u5fae".encode("gb18030"))).mkdir()
+    with pytest.raises(corpus.CorpusError):
+        archives.scan(name, root)
