@@ -33,6 +33,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 # A script, the part of a benchmark, and flags: on a line of its own or in backquotes.
 COMMAND = re.compile(r"\b(\w+)\.py((?: [a-z]+)?)((?: \[?--[^`\n|]*)?)")
+OUTPUT = re.compile(r"^error: .*$", re.MULTILINE)  # a message that a page shows
 # Parses command lines by the flags that each script defines. A script is imported in a process of its own, and each
 # line is parsed in another, because ml_collections defines the flags of overrides from sys.argv.
 PARSER = """
@@ -101,6 +102,7 @@ def quickstart(tmp_path_factory):
     figures.mkdir(parents=True)
     drawing.save(charts.confusion_figure(confusion, run.classes), figures / "confusion")
     (root / "stablehlo-int8.stag").symlink_to(TO_TRY)
+    (root / "recordings").mkdir()  # the twin of docs/your-own-corpus.md
     recipe = corpus.builder("synth_me/tiny", data_dir="").builder_config.recipe
     frames = render.render_clip(script.subject_clips(recipe, 0)[0]).frames[:5]
     films.write(root / "clip.mp4", frames, codec="mpeg4", pixels="yuv420p", rate=100)
@@ -120,7 +122,7 @@ def test_python_runs_as_shown(path, quickstart, monkeypatch):
 
 def commands(text):
     """Yield (script, part of a benchmark, arguments) of each command line in a text."""
-    for name, part, flags in COMMAND.findall(text):
+    for name, part, flags in COMMAND.findall(OUTPUT.sub("", text)):
         if name in SCRIPTS and (flags or part.strip() in PARTS):
             # Brackets are around what may be missing; `...` and NAME stand for any study.
             words = shlex.split(flags.replace("[", " ").replace("]", " "), comments=True)
