@@ -25,8 +25,8 @@ def cut(recording: Recording, config: Config) -> list[ClipFeatures]:
     labels, since speech and laughter move action units too. Empty if no face is seen for as long as a window.
 
     Raises:
-      UserError: no frame rate, an event that is not within the recording, unreadable action units, or a setting out of
-        range; the recording is named.
+      UserError: no frame rate, an event that is not within the recording, or a setting out of range; the recording is
+        named.
     """
     name = recording.identity.id
     if not recording.fps > 0:

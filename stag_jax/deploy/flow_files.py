@@ -169,7 +169,8 @@ def _measure(path: Path, config: Config, options: Options) -> tuple[dict[str, np
     timed = not path.is_dir() or options.fps is not None  # a folder has no frame rate, and only averages need one
     if not timed and config.motion.average_ms:
         raise media.no_rate(path)
-    clip = media.read_clip(path, options.fps if timed else 1.0)._replace(id=str(path))
+    clip = media.read_clip(path, options.fps if timed else 1.0)
+    clip = clip._replace(identity=clip.identity._replace(id=str(path)))
     compute_flow = fields.aligned if options.align else fields.unaligned
     flow = compute_flow(clip, config, largest=options.largest)
     encoded = [fields.encode(*field, options.size, options.crop) for field in zip(flow.flow, flow.strain, strict=True)]

@@ -19,7 +19,7 @@ def extract(clip: Clip | FlowClip, config: Config) -> ClipFeatures:
 
     Raises:
       NoFaceError: no usable face in the clip.
-      UserError: fewer than two frames, no frame rate, unreadable action units, or a setting out of range; clip named.
+      UserError: fewer than two frames, no frame rate, or a setting out of range; clip named.
     """
     if isinstance(clip, FlowClip):
         return from_flow_image(clip, config)

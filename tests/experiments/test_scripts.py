@@ -15,7 +15,7 @@ import pytest
 
 from stag_experiments import benchmark
 from stag_jax import config as config_lib
-from tests import makers
+from tests import archives, makers
 
 ROOT = Path(__file__).parents[2]
 CONFIG = '''"""A small study."""

@@ -121,13 +121,17 @@ def test_what_cannot_be_extracted_names_the_clip(known_face):
     for bad, message in (
         (clip(two[:1]), "1 frame"),
         (clip(two, fps=0.0), "frame rate"),
-        (clip(two, action_units="grin"), "grin"),
     ):
         with pytest.raises(UserError, match=f"corpus/s1/c1: .*{message}"):
             extract.extract(bad, CONFIG)
     grid = dataclasses.replace(CONFIG, graph=dataclasses.replace(CONFIG.graph, kind="grid"))
     with pytest.raises(UserError, match=r"corpus/s1/c1: .*grid"):
         extract.extract(clip(two), grid)
+
+
+def test_units_that_cannot_be_read_are_no_labels(known_face, caplog):
+    assert not extract.extract(clip(frames(np.zeros(3)), action_units="grin"), CONFIG).au_mask.any()
+    assert "corpus/s1/c1" in caplog.text and "grin" in caplog.text
 
 
 def test_a_faceless_clip_names_clip_and_frame():
