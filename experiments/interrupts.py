@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -56,6 +56,7 @@ def raise_them() -> None:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     sys.unraisablehook = _unraisable
+    sys.excepthook = _uncaught
     for number in NUMBERS:
         signal.signal(number, _raise)
     # Handlers run only when the main thread is back in Python; this reports a signal at once.
@@ -82,6 +83,12 @@ def _unraisable(args: "sys.UnraisableHookArgs") -> None:
     """Ignore an interrupt during a finaliser, where it cannot be raised; `_watch` still handles it."""
     if not issubclass(args.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(args)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught error, but not the echo of a failed save: its threads find their event loop closed."""
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _watch(reader: socket.socket, writer: socket.socket) -> None:

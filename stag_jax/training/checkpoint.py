@@ -47,7 +47,10 @@ class StateStore:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
-            self._checkpointer.close()
+            try:
+                self.wait()  # closing ends the event loop of the thread that still saves
+            finally:
+                self._checkpointer.close()
         except Exception:
             # A background save fails for the same reason as the run itself, e.g. a removed folder: raise that one.
             if kind is None:
